@@ -1,0 +1,46 @@
+# dicom-router: everything a developer or a build server needs. `make demo` and `make test` set up what they use.
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test bench lint peers clean
+
+VENV := .venv
+PYTHON := $(VENV)/bin/python
+INSTALLED := $(VENV)/.installed
+WORKERS ?= 2
+
+help:
+	@echo "make install   set up $(VENV) with the project and its tools"
+	@echo "make demo      the main job on an embedded simulator"
+	@echo "make test      lint and all tests, against real peers too"
+	@echo "make bench     benchmarks beside real peers"
+	@echo "make lint      style, types, architecture"
+	@echo "make peers     the peers the tests use, from Debian's packages"
+	@echo "make clean     remove what the above made"
+
+$(INSTALLED): pyproject.toml constraints.txt scripts/venv.sh
+	./scripts/venv.sh
+	@touch $@
+
+install: $(INSTALLED)
+
+peers:
+	./scripts/peers.sh
+
+demo: install
+	$(VENV)/bin/dicom-router demo
+
+lint: install
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+	$(VENV)/bin/lint-imports
+
+test: install peers lint
+	$(PYTHON) -m pytest --numprocesses $(WORKERS) --dist worksteal --forbid-skips
+
+bench: install peers
+	$(PYTHON) -m bench
+
+clean:
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,98 @@
+"""The root command, the options every command shares, and the one place where errors become exit codes."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from router import __version__
+from router.cli.apply import apply
+from router.cli.demo import demo
+from router.cli.init import init
+from router.cli.plan import plan
+from router.cli.query import query
+from router.cli.run import run
+from router.cli.schema import schema
+from router.cli.settings import Settings
+from router.cli.transfers import transfers
+from router.cli.validate import validate
+from router.errors import ConfigurationError, RouterError, UsageError
+
+FORMATS = {"validate": ("text", "json", "github"), "query": ("text", "json", "csv")}
+"""Commands that offer more than text and JSON."""
+
+
+def _remember(ctx: click.Context, parameter: click.Parameter, value: Any) -> None:
+    if value is not None:
+        setattr(ctx.ensure_object(Settings), str(parameter.name), value)
+
+
+def _shared(formats: tuple[str, ...]) -> list[click.Parameter]:
+    """`--config` and `--format`, accepted before and after the command's name."""
+    return [
+        click.Option(
+            ["--config"],
+            type=click.Path(path_type=Path),
+            expose_value=False,
+            callback=_remember,
+            help="Directory with the rule files.  [default: ./rules]",
+        ),
+        click.Option(
+            ["--format"],
+            type=click.Choice(formats),
+            expose_value=False,
+            callback=_remember,
+            help="How to print.  [default: text]",
+        ),
+    ]
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="dicom-router")
+def root() -> None:
+    """Route, forward and prefetch DICOM studies as YAML rules say, and prove what arrived."""
+
+
+def _assemble() -> None:
+    root.params.extend(_shared(("text", "json", "github", "csv")))
+    for command in (run, apply, plan, validate, query, transfers, schema, init, demo):
+        root.add_command(command)
+        for one in command.commands.values() if isinstance(command, click.Group) else (command,):
+            one.params.extend(_shared(FORMATS.get(str(one.name), ("text", "json"))))
+
+
+_assemble()
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line and exit: 2 for usage and configuration errors, 1 for failed work."""
+    try:
+        code = root.main(arguments, prog_name="dicom-router", standalone_mode=False)
+    except click.exceptions.Abort:
+        sys.exit(130)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(2)
+    except (ConfigurationError, UsageError) as error:
+        click.echo(f"dicom-router: {error}", err=True)
+        sys.exit(2)
+    except RouterError as error:
+        click.echo(f"dicom-router: {error}", err=True)
+        sys.exit(1)
+    except BrokenPipeError:
+        sys.stderr.close()
+        sys.exit(0)
+    except Exception as error:  # noqa: BLE001  a defect of ours: one sentence, no traceback, no value of a data set
+        frame = error.__traceback__
+        while frame is not None and frame.tb_next is not None:
+            frame = frame.tb_next
+        at = f"{Path(frame.tb_frame.f_code.co_filename).name}:{frame.tb_lineno}" if frame is not None else "?"
+        click.echo(
+            f"dicom-router: unforeseen {type(error).__name__} at {at}; please report this line with what you did.",
+            err=True,
+        )
+        sys.exit(1)
+    sys.exit(code if isinstance(code, int) else 0)

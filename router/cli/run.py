@@ -1,0 +1,39 @@
+"""`run`: the service in the foreground, until SIGTERM or SIGINT."""
+
+from __future__ import annotations
+
+import signal
+import threading
+
+import click
+
+from router.cli.settings import load_rules, settings_of
+from router.observe import logs
+from router.service import Service
+from router.web.app import HttpServer
+
+
+@click.command()
+@click.pass_context
+def run(ctx: click.Context) -> int:
+    """Run the service: Store SCP, scheduler, dispatcher, HTTP. SIGTERM drains and ends it."""
+    settings = settings_of(ctx)
+    rules = load_rules(settings)
+    logs.configure(json=settings.json)
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    service = Service(rules)
+    http = HttpServer(service, rules.router.http_host, rules.router.http_port)
+    service.http_address = f"{rules.router.http_host}:{http.port}"
+    try:
+        http.start()
+        service.start(scheduled=True)
+        while not stop.wait(1.0):
+            pass
+        logs.logger().info("stopping: running moves may end", drain_seconds=rules.router.drain)
+    finally:
+        service.stop()
+        http.stop()
+    logs.logger().info("stopped")
+    return 0

@@ -1,0 +1,176 @@
+"""Checks of sense on the finished model: what the parts of a configuration mean together. They read, nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from router.config.diagnostics import Code, Diagnostic, Severity
+from router.config.document import Node
+from router.config.model import Builder
+from router.config.schema import diagnostic_at, did_you_mean
+from router.domain.attributes import below, level_of
+from router.domain.dicom import QueryRetrieveLevel, name_of, tag_of
+from router.domain.rule import LOCAL, Rule, RuleSet
+
+_STUDY_DATE = tag_of("StudyDate")
+_HASTE = 5.0
+"""Seconds; a sweep more often than this keeps the source busy with nothing else."""
+
+
+def _warning(place: Node, code: Code, message: str, hint: str = "") -> Diagnostic:
+    return diagnostic_at(place, code, message, hint, severity=Severity.WARNING)
+
+
+def check_rule(rule: Rule, rules: RuleSet, builder: Builder) -> Iterator[Diagnostic]:
+    """What is wrong with one rule in its configuration."""
+    yield from _check_source(rule, rules, builder)
+    yield from _check_destinations(rule, rules, builder)
+    yield from _check_keys(rule, builder)
+    yield from _check_condition(rule, builder)
+    retry = rule.move.retry
+    if retry.delay > retry.maximum_delay:
+        place = builder.rule_place(rule.name, "move", "retry", at_key=True)
+        yield diagnostic_at(place, Code.LIMITS, f"rules.{rule.name}.move.retry: delay is longer than maximum_delay")
+    for index, tier in enumerate(rule.sweep.tiers):
+        if tier.schedule.every is not None and tier.schedule.every < _HASTE:
+            path: tuple[str | int, ...] = ("sweep", "every")
+            if isinstance(builder.trees[rule.name].values.get("sweep"), Node) and len(rule.sweep.tiers) > 1:
+                path = ("sweep", "tiers", index, "every")
+            message = f"rules.{rule.name} asks {rule.sweep.source} every {tier.schedule.every:g} seconds"
+            yield _warning(builder.rule_place(rule.name, *path), Code.LIMITS, message, "archives rarely like that")
+
+
+def _check_source(rule: Rule, rules: RuleSet, builder: Builder) -> Iterator[Diagnostic]:
+    source = rule.sweep.source
+    if not source:
+        if not builder.is_damaged(rule.name):
+            place = builder.rule_place(rule.name, "sweep", at_key=True)
+            yield diagnostic_at(place, Code.MISSING_KEY, f"rules.{rule.name} has no sweep.source", "name a node")
+    elif source not in rules.nodes and not builder.is_damaged(source, "nodes"):
+        place = builder.rule_place(rule.name, "sweep", "source")
+        message = f"rules.{rule.name}.sweep.source: there is no node {source!r}"
+        if source == LOCAL:
+            message = f"rules.{rule.name}.sweep.source: this router's own store cannot be swept"
+        yield diagnostic_at(place, Code.UNKNOWN_NODE, message, _nodes_hint(source, rules))
+
+
+def _nodes_hint(name: str, rules: RuleSet) -> str:
+    known = ", ".join(rules.nodes) if rules.nodes else "none is configured"
+    return did_you_mean(name, rules.nodes) or f"nodes: {known}"
+
+
+def _check_destinations(rule: Rule, rules: RuleSet, builder: Builder) -> Iterator[Diagnostic]:
+    subject = f"rules.{rule.name}.move.to"
+    if not rule.move.to and not builder.is_damaged(rule.name):
+        place = builder.rule_place(rule.name, "move", at_key=True)
+        yield diagnostic_at(place, Code.MISSING_KEY, f"rules.{rule.name} has no move.to", "for example to: [local]")
+    source = rules.nodes.get(rule.sweep.source)
+    titles: dict[str, str] = {}
+    for index, name in enumerate(rule.move.to):
+        place = builder.rule_place(rule.name, "move", "to", index)
+        if name != LOCAL and name not in rules.nodes:
+            if not builder.is_damaged(name, "nodes"):
+                message = f"{subject}: there is no node {name!r}"
+                yield diagnostic_at(place, Code.UNKNOWN_NODE, message, _nodes_hint(name, rules))
+            continue
+        title = rules.router.ae_title if name == LOCAL else rules.nodes[name].ae_title
+        if source is not None and title and title == source.ae_title:
+            message = f"{subject}: {name} is where the studies come from (AE title {title})"
+            yield diagnostic_at(place, Code.LOOP, message, "a study is never moved back to its source")
+        elif title in titles:
+            same = "stands twice" if titles[title] == name else f"is the same destination as {titles[title]}"
+            message = f"{subject}: {name} {same} (AE title {title})"
+            yield diagnostic_at(place, Code.SAME_NODE, message, "leave one out")
+        titles[title] = name
+
+
+def _check_keys(rule: Rule, builder: Builder) -> Iterator[Diagnostic]:
+    sweep = rule.sweep
+    for key in sweep.keys:
+        if below(key.tag, sweep.level) and not builder.is_damaged(rule.name):
+            level = level_of(key.tag)
+            hint = f"level: {level} asks for it" if level is QueryRetrieveLevel.SERIES else "leave it out"
+            if key.name == "Modality" and sweep.level is QueryRetrieveLevel.STUDY:
+                hint = "use ModalitiesInStudy, or level: SERIES"
+            place = builder.rule_place(rule.name, "sweep", "keys", key.name, at_key=True)
+            message = f"rules.{rule.name}.sweep.keys: {key.name} is a key of the {level} level, not of {sweep.level}"
+            yield diagnostic_at(place, Code.LEVEL, message, hint)
+    looking_back = [tier.lookback is not None for tier in sweep.tiers]
+    date = next((key for key in sweep.keys if key.tag == _STUDY_DATE and key.values), None)
+    if date is not None and looking_back and all(looking_back):
+        place = builder.rule_place(rule.name, "sweep", "keys", date.name, at_key=True)
+        message = f"rules.{rule.name}.sweep.keys: {date.name} is never used, every tier has a lookback"
+        yield _warning(place, Code.UNUSED_KEY, message, "leave it out")
+    selective = any(key.selective for key in sweep.keys) or (looking_back and all(looking_back))
+    if not selective and not builder.is_damaged(rule.name) and rule.name not in builder.refused_keys:
+        steps = ("sweep", "keys") if "keys" in _sweep_keys(rule, builder) else ("sweep",)
+        place = builder.rule_place(rule.name, *steps, at_key=True)
+        message = f"rules.{rule.name}.sweep asks for the whole archive: it has no key that every archive matches"
+        hint = "add a StudyDate such as today-2d..today, a PatientID, PatientName, AccessionNumber or StudyID"
+        yield diagnostic_at(place, Code.NOT_SELECTIVE, message, hint)
+
+
+def _sweep_keys(rule: Rule, builder: Builder) -> tuple[str, ...]:
+    sweep = builder.trees[rule.name].values.get("sweep")
+    return tuple(getattr(sweep, "values", {}))
+
+
+def _check_condition(rule: Rule, builder: Builder) -> Iterator[Diagnostic]:
+    level = rule.sweep.level
+    for clause in rule.where.clauses:
+        if below(clause.path[0], level):
+            place = builder.rule_place(rule.name, "where", clause.name, at_key=True)
+            name = name_of(clause.path[0])
+            hint = "use ModalitiesInStudy, or level: SERIES" if name == "Modality" else "sweep at level: SERIES"
+            if level_of(clause.path[0]) is QueryRetrieveLevel.IMAGE:
+                hint = "no sweep sees single images"
+            message = f"rules.{rule.name}.where: answers at the {level} level do not hold {name}"
+            yield _warning(place, Code.CONDITION_LEVEL, message, hint)
+
+
+def check_rule_set(rules: RuleSet, builder: Builder) -> Iterator[Diagnostic]:
+    """What is wrong between rules, nodes and the router."""
+    router, places = rules.router, builder.sections
+    if (router.listen_port == router.http_port) and (
+        router.listen_host == router.http_host or {"0.0.0.0", "::"} & {router.listen_host, router.http_host}
+    ):
+        key = "http" if "http" in places.router.keys else "listen"
+        if key in places.router.keys:
+            message = f"router.listen and router.http share port {router.listen_port}"
+            yield diagnostic_at(places.router.values[key], Code.SAME_PORT, message, "give each its own")
+    seen: dict[tuple[str, str, int], str] = {}
+    for name, node in rules.nodes.items():
+        place = places.nodes.keys[name]
+        identity = (node.ae_title, node.host.casefold(), node.port)
+        if node.port and identity in seen:
+            message = f"nodes {seen[identity]} and {name} are the same application entity"
+            yield _warning(place, Code.SAME_NODE, message, "limits of one do not hold for the other")
+        seen.setdefault(identity, name)
+        if node.ae_title == router.ae_title:
+            message = f"node {name} has this router's own AE title {router.ae_title}"
+            yield _warning(place, Code.SAME_NODE, message, "the router's own store is the destination local")
+    yield from _check_circles(rules, builder)
+    if not any(rule.enabled for rule in rules.rules.values()):
+        place_of = next(iter(places.rules.keys.values()), next(iter(places.nodes.keys.values()), None))
+        what = "every rule is disabled" if rules.rules else "there is no rule"
+        yield Diagnostic(
+            file=place_of.file if place_of else "",
+            line=place_of.line if place_of else 0,
+            column=place_of.column if place_of else 0,
+            severity=Severity.WARNING,
+            code=Code.NOTHING_TO_DO,
+            message=f"{what}: nothing will be moved",
+        )
+
+
+def _check_circles(rules: RuleSet, builder: Builder) -> Iterator[Diagnostic]:
+    """Two rules that move to and fro between the same two nodes."""
+    routes: dict[tuple[str, str], str] = {}
+    for rule in rules.rules.values():
+        for index, destination in enumerate(rule.move.to if rule.enabled else ()):
+            back = routes.get((destination, rule.sweep.source))
+            routes.setdefault((rule.sweep.source, destination), rule.name)
+            if back is not None:
+                place = builder.rule_place(rule.name, "move", "to", index)
+                message = f"rules {back} and {rule.name} move between {rule.sweep.source} and {destination} both ways"
+                yield _warning(place, Code.LOOP, message, "keep skip_present on, or let their keys exclude each other")

@@ -1,0 +1,144 @@
+"""Diagnostics: what is wrong with a configuration, where, what to do; their finite codes, and how they print."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from enum import StrEnum
+
+import msgspec
+
+
+class Severity(StrEnum):
+    """How bad it is: with an error the configuration is not used."""
+
+    ERROR = "error"
+    WARNING = "warning"
+
+
+class Code(StrEnum):
+    """Every code there is; its meaning stands in CODES."""
+
+    UNREADABLE = "DR001"
+    SYNTAX = "DR002"
+    DUPLICATE_KEY = "DR003"
+    YAML_FEATURE = "DR004"
+    UNKNOWN_KEY = "DR010"
+    NOT_SUPPORTED = "DR011"
+    WRONG_TYPE = "DR012"
+    MISSING_KEY = "DR013"
+    BAD_VALUE = "DR014"
+    DUPLICATE_NAME = "DR020"
+    BAD_NAME = "DR021"
+    UNKNOWN_NODE = "DR022"
+    AE_TITLE = "DR023"
+    ADDRESS = "DR024"
+    SAME_NODE = "DR025"
+    TIME_ZONE = "DR026"
+    SAME_PORT = "DR027"
+    UNKNOWN_ATTRIBUTE = "DR030"
+    MATCHER = "DR031"
+    ATTRIBUTE_VALUE = "DR032"
+    REGULAR_EXPRESSION = "DR033"
+    DATE = "DR034"
+    DATE_ORDER = "DR035"
+    CRON = "DR036"
+    KEY_REFUSED = "DR037"
+    LEVEL = "DR038"
+    UID_WILDCARD = "DR039"
+    NOT_SELECTIVE = "DR040"
+    LOOP = "DR041"
+    SCHEDULE = "DR042"
+    LIMITS = "DR043"
+    CONDITION_LEVEL = "DR044"
+    NOTHING_TO_DO = "DR045"
+    UNUSED_KEY = "DR046"
+
+
+CODES: dict[Code, str] = {
+    Code.UNREADABLE: "A file or the directory cannot be read, is no UTF-8, or is larger than 1 MiB.",
+    Code.SYNTAX: "The file is no YAML.",
+    Code.DUPLICATE_KEY: "A key stands twice in one mapping; YAML alone would silently keep the last.",
+    Code.YAML_FEATURE: "A feature of YAML that is refused: tags, merge keys, several documents, nesting without end.",
+    Code.UNKNOWN_KEY: "There is no such key here.",
+    Code.NOT_SUPPORTED: "The key belongs to the configuration language, but this version does not support it.",
+    Code.WRONG_TYPE: "A list, mapping, number or boolean stands where something else belongs.",
+    Code.MISSING_KEY: "A key that must be there is missing.",
+    Code.BAD_VALUE: "A value that is not allowed here.",
+    Code.DUPLICATE_NAME: "Two nodes or rules have the same name, or a setting is given twice, in two files.",
+    Code.BAD_NAME: "A name that cannot be used: letters, digits, dot, dash and underscore; `local` is reserved.",
+    Code.UNKNOWN_NODE: "A rule names a node that is not configured.",
+    Code.AE_TITLE: "No valid AE title (PS3.5 section 6.2): 1 to 16 printable ASCII characters without backslash.",
+    Code.ADDRESS: "No valid host and port.",
+    Code.SAME_NODE: "Two nodes are the same application entity, or one is this router.",
+    Code.TIME_ZONE: "There is no such time zone in the IANA database.",
+    Code.SAME_PORT: "Two services of the router would listen on the same port.",
+    Code.UNKNOWN_ATTRIBUTE: "There is no such DICOM attribute; keywords are written in exact case.",
+    Code.MATCHER: "There is no such matcher, or it does not fit the attribute or its operand.",
+    Code.ATTRIBUTE_VALUE: "A value the attribute can never have.",
+    Code.REGULAR_EXPRESSION: "A regular expression that is not valid, or could take for ever.",
+    Code.DATE: "A date expression that is not understood.",
+    Code.DATE_ORDER: "A date range that ends before it begins.",
+    Code.CRON: "A cron expression that is not understood or never comes due.",
+    Code.KEY_REFUSED: "An attribute that cannot be a matching key.",
+    Code.LEVEL: "A matching key that a query at the level of the sweep does not know.",
+    Code.UID_WILDCARD: "A wildcard in a UID; archives answer an error, or everything.",
+    Code.NOT_SELECTIVE: "A sweep without a key that every archive matches: it would ask for the whole archive.",
+    Code.LOOP: "Studies would be moved back to where they come from.",
+    Code.SCHEDULE: "A sweep or tier needs exactly one of every, cron and tiers.",
+    Code.LIMITS: "Deadlines or delays that contradict each other.",
+    Code.CONDITION_LEVEL: "A condition looks at an attribute that the answers at this level do not hold.",
+    Code.NOTHING_TO_DO: "There is no rule, or none is enabled.",
+    Code.UNUSED_KEY: "Something that is configured never takes effect.",
+}
+
+
+class Diagnostic(msgspec.Struct, frozen=True, kw_only=True):
+    """One finding. Line and column count from 1; 0 where the whole file or directory is meant."""
+
+    file: str
+    line: int = 0
+    column: int = 0
+    severity: Severity = Severity.ERROR
+    code: Code
+    message: str
+    hint: str = ""
+
+    def __str__(self) -> str:
+        place = self.file if not self.line else f"{self.file}:{self.line}:{self.column}"
+        return f"{place}: {self.severity} {self.code} {self.message}" + (f" ({self.hint})" if self.hint else "")
+
+    @property
+    def is_error(self) -> bool:
+        """Whether the configuration cannot be used."""
+        return self.severity is Severity.ERROR
+
+
+def in_order(diagnostics: Iterable[Diagnostic]) -> tuple[Diagnostic, ...]:
+    """By place, each once."""
+    return tuple(sorted(dict.fromkeys(diagnostics), key=lambda d: (d.file, d.line, d.column, d.code, d.message)))
+
+
+def as_text(diagnostics: Iterable[Diagnostic]) -> str:
+    """`file:line:column: severity CODE message (hint)`, one a line."""
+    return "\n".join(str(diagnostic) for diagnostic in diagnostics)
+
+
+def as_json(diagnostics: Iterable[Diagnostic]) -> str:
+    """`{"diagnostics": [{file, line, column, severity, code, message, hint}]}`."""
+    return json.dumps({"diagnostics": [msgspec.structs.asdict(one) for one in diagnostics]}, indent=2)
+
+
+def as_github(diagnostics: Iterable[Diagnostic]) -> str:
+    """Workflow commands that GitHub shows beside the line."""
+    lines = []
+    for one in diagnostics:
+        text = one.message + (f" ({one.hint})" if one.hint else "")
+        place = f"file={_escaped(one.file, True)}" + (f",line={one.line},col={one.column}" if one.line else "")
+        lines.append(f"::{one.severity} {place},title={one.code}::{_escaped(text, False)}")
+    return "\n".join(lines)
+
+
+def _escaped(text: str, in_property: bool) -> str:
+    escapes = {"%": "%25", "\r": "%0D", "\n": "%0A"} | ({":": "%3A", ",": "%2C"} if in_property else {})
+    return "".join(escapes.get(character, character) for character in text)

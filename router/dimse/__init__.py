@@ -1,0 +1,1 @@
+"""The wire: the only place of the router that knows sockets, PDUs and pynetdicom."""

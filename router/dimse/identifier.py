@@ -1,0 +1,313 @@
+"""C-FIND identifiers and data set headers from their bytes into the domain's `Identifier`.
+
+Two paths with one result: a fast one for flat little endian data sets, and pydicom for what has structure or code
+extensions. Both share the conversion of a single value, `_values`. Patient data passes here: nothing is ever logged.
+"""
+
+from __future__ import annotations
+
+import logging
+import struct
+from collections.abc import Sequence
+from io import BytesIO
+from typing import Any
+
+import pydicom.config
+from pydicom.charset import convert_encodings, decode_bytes, python_encoding
+from pydicom.dataelem import RawDataElement
+from pydicom.dataset import Dataset
+from pydicom.filereader import read_dataset
+from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
+
+from router.domain.dicom import Identifier, vr_of
+from router.errors import RemoteProtocolError
+
+# pydicom's warnings and log records carry values of data sets; none of them may reach a log.
+pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE
+logging.getLogger("pydicom").setLevel(logging.CRITICAL + 1)
+
+TRANSFER_SYNTAXES = (str(ExplicitVRLittleEndian), str(ImplicitVRLittleEndian))
+
+Values = tuple[str | Identifier, ...]
+
+
+class IdentifierError(RemoteProtocolError):
+    """The peer sent an identifier that is not a data set."""
+
+
+class _NotPlain(Exception):
+    """The fast path meets something it leaves to pydicom."""
+
+
+_TEXT, _CHARSET_TEXT, _TRIMMED, _CHARSET_SINGLE, _SINGLE, _TAGS, _SEQUENCE, _SKIP, _BYTES, _UNKNOWN = range(10)
+_NUMBER = 16
+"""Kinds from here on are numbers, index into _NUMBER_FORMATS."""
+
+_NUMBER_FORMATS = ("H", "h", "L", "l", "Q", "q", "f", "d")
+_KIND_OF_VR = {
+    **dict.fromkeys(("AS", "CS", "DA", "DT", "TM", "UI"), _TEXT),
+    **dict.fromkeys(("LO", "PN", "SH", "UC"), _CHARSET_TEXT),
+    **dict.fromkeys(("AE", "DS", "IS"), _TRIMMED),
+    **dict.fromkeys(("LT", "ST", "UT"), _CHARSET_SINGLE),
+    "UR": _SINGLE,
+    "AT": _TAGS,
+    "SQ": _SEQUENCE,
+    "UN": _UNKNOWN,
+    **dict.fromkeys(("OB", "OD", "OF", "OL", "OV", "OW"), _BYTES),
+    **{vr: _NUMBER + index for index, vr in enumerate(("US", "SS", "UL", "SL", "UV", "SV", "FL", "FD"))},
+}
+_LONG_VRS = frozenset({"OB", "OD", "OF", "OL", "OV", "OW", "SQ", "SV", "UC", "UN", "UR", "UT", "UV"})
+"""With a 32-bit length in explicit VR, PS3.5 section 7.1.2."""
+
+_UNDEFINED = 0xFFFFFFFF
+_CHARACTER_SET = 0x00080005
+_DEFAULT = "iso8859"
+_IMPLICIT = struct.Struct("<LL")
+_EXPLICIT = struct.Struct("<HH2sH")
+_LONG = struct.Struct("<L")
+
+
+def decode(data: bytes, transfer_syntax: str, assume_character_set: str = "") -> Identifier:
+    """An identifier from its bytes in implicit or explicit VR little endian.
+
+    Values are text without padding; numbers, tags and unknown VRs take their text form, sequences an Identifier an
+    item; group lengths are left out; values of bytes (OB, OW and their like) are present without values.
+    `assume_character_set` holds where Specific Character Set (0008,0005) is absent. Raises IdentifierError.
+    """
+    implicit = transfer_syntax == ImplicitVRLittleEndian
+    try:
+        elements = (_decode_implicit if implicit else _decode_explicit)(data, assume_character_set)
+    except _NotPlain:
+        return decode_with_pydicom(data, transfer_syntax, assume_character_set)
+    identifier = Identifier()
+    identifier.elements = elements  # fresh: no need to copy
+    return identifier
+
+
+# the fast path ------------------------------------------------------------------------------------------------------
+
+
+class _Kinds(dict[int, tuple[int, int]]):
+    """The first four bytes of an implicit element as a number -> tag and kind of value."""
+
+    def __missing__(self, swapped: int) -> tuple[int, int]:
+        tag = (swapped & 0xFFFF) << 16 | swapped >> 16
+        found = (tag, _kind(tag, vr_of(tag)))
+        if len(self) < 1 << 14:  # a peer cannot make it grow without end
+            self[swapped] = found
+        return found
+
+
+def _kind(tag: int, vr: str) -> int:
+    if tag & 0xFFFF == 0 or tag >> 16 == 0xFFFE:
+        return _SKIP
+    kind = _KIND_OF_VR.get(vr)
+    if kind is None:
+        raise _NotPlain
+    # pydicom too gives an element of VR UN the VR of the dictionary.
+    return kind if kind != _UNKNOWN or vr_of(tag) == "UN" else _KIND_OF_VR[vr_of(tag)]
+
+
+_KINDS = _Kinds()
+
+
+def _decode_implicit(data: bytes, assumed: str) -> dict[int, Values]:
+    text = str(data, "latin-1")
+    plain = text.isascii() and "\x1b" not in text
+    codec = ""
+    elements: dict[int, Values] = {}
+    kinds, unpack = _KINDS, _IMPLICIT.unpack_from
+    position, size = 0, len(text)
+    limit = size - 8
+    while position <= limit:
+        swapped, length = unpack(data, position)
+        start = position + 8
+        position = start + length
+        tag, kind = kinds[swapped]
+        if position > size:
+            _overrun(length)
+        if kind <= _CHARSET_TEXT and (plain or kind == _TEXT):
+            value = text[start:position].rstrip(" \0")
+            if "\\" in value:
+                elements[tag] = tuple([part.rstrip(" \0") for part in value.split("\\")])
+            elif value:
+                elements[tag] = (value,)
+            else:
+                elements[tag] = ()
+        elif kind != _SKIP:
+            if length and kind == _SEQUENCE:
+                raise _NotPlain
+            if not codec:
+                codec = _codec(elements.get(_CHARACTER_SET), assumed)
+            elements[tag] = _values(kind, data[start:position], codec, None)
+    return elements
+
+
+def _decode_explicit(data: bytes, assumed: str) -> dict[int, Values]:
+    text = str(data, "latin-1")
+    plain = text.isascii() and "\x1b" not in text
+    codec = ""
+    elements: dict[int, Values] = {}
+    unpack, kinds = _EXPLICIT.unpack_from, _EXPLICIT_KINDS
+    position, size = 0, len(text)
+    limit = size - 8
+    while position <= limit:
+        group, element, vr, length = unpack(data, position)
+        start = position + 8
+        kind = kinds.get(vr, _LONG_FORM)
+        if kind == _LONG_FORM:
+            if start + 4 > size:
+                break
+            kind, length = _long_form(vr, data, start)
+            start += 4
+        position = start + length
+        if position > size:
+            _overrun(length)
+        tag = group << 16 | element
+        if not element or kind == _UNKNOWN:
+            kind = _kind(tag, "UN")
+        if kind <= _CHARSET_TEXT and (plain or kind == _TEXT):
+            value = text[start:position].rstrip(" \0")
+            if "\\" in value:
+                elements[tag] = tuple([part.rstrip(" \0") for part in value.split("\\")])
+            elif value:
+                elements[tag] = (value,)
+            else:
+                elements[tag] = ()
+        elif kind != _SKIP:
+            if length and kind == _SEQUENCE:
+                raise _NotPlain
+            if not codec:
+                codec = _codec(elements.get(_CHARACTER_SET), assumed)
+            elements[tag] = _values(kind, data[start:position], codec, None)
+    return elements
+
+
+_LONG_FORM = -1
+_EXPLICIT_KINDS = {vr.encode("ascii"): kind for vr, kind in _KIND_OF_VR.items() if vr not in _LONG_VRS}
+_EXPLICIT_LONG_KINDS = {vr.encode("ascii"): kind for vr, kind in _KIND_OF_VR.items() if vr in _LONG_VRS}
+
+
+def _long_form(vr: bytes, data: bytes, start: int) -> tuple[int, int]:
+    """Kind and length of an element with a 32-bit length; what is no VR at all is left to pydicom."""
+    kind = _EXPLICIT_LONG_KINDS.get(vr)
+    if kind is None:
+        raise _NotPlain
+    return kind, _LONG.unpack_from(data, start)[0]
+
+
+def _overrun(length: int) -> None:
+    if length == _UNDEFINED:
+        raise _NotPlain
+    raise IdentifierError
+
+
+def _codec(character_set: Values | None, assumed: str) -> str:
+    """The Python codec where one does for the whole data set; raises _NotPlain for code extensions and oddities."""
+    if not character_set:
+        names: tuple[str | Identifier, ...] = (assumed,) if character_set is None and assumed else ("",)
+    else:
+        names = character_set
+    codec = python_encoding.get(names[0]) if len(names) == 1 and isinstance(names[0], str) else None
+    if codec is None:
+        raise _NotPlain
+    return codec
+
+
+# one value, for both paths ------------------------------------------------------------------------------------------
+
+_DELIMITERS = {0x0D, 0x0A, 0x09, 0x0C}
+_PERSON_NAME_DELIMITERS = {*_DELIMITERS, ord("^"), ord("=")}
+
+
+def _values(kind: int, raw: bytes, codec: str, encodings: Sequence[str] | None) -> Values:
+    """The values of an element that is no sequence, as text. `encodings` are those of code extensions."""
+    if not raw or kind == _BYTES:
+        return ()
+    if kind >= _NUMBER:
+        code = _NUMBER_FORMATS[kind - _NUMBER]
+        count = len(raw) // struct.calcsize(f"<{code}")
+        return tuple([str(number) for number in struct.unpack_from(f"<{count}{code}", raw)])
+    if kind == _TAGS:
+        halves = struct.unpack_from(f"<{len(raw) // 4 * 2}H", raw)
+        return tuple([f"({group:04X},{element:04X})" for group, element in zip(halves[::2], halves[1::2], strict=True)])
+    if kind in {_CHARSET_TEXT, _CHARSET_SINGLE, _UNKNOWN}:
+        text = _text(raw, codec, encodings)
+    else:
+        text = str(raw, "latin-1")
+    text = text.rstrip(" \0")
+    if kind in {_CHARSET_SINGLE, _SINGLE}:
+        return (text,) if text else ()
+    if kind == _TRIMMED:
+        text = text.strip(" \0")
+        return tuple([part.strip(" \0") for part in text.split("\\")]) if text else ()
+    return tuple([part.rstrip(" \0") for part in text.split("\\")]) if text else ()
+
+
+def _text(raw: bytes, codec: str, encodings: Sequence[str] | None) -> str:
+    if encodings is not None and b"\x1b" in raw:
+        return decode_bytes(raw, encodings, _PERSON_NAME_DELIMITERS)
+    if encodings is None and b"\x1b" in raw:
+        raise _NotPlain
+    return raw.decode(codec, "replace")
+
+
+# pydicom ------------------------------------------------------------------------------------------------------------
+
+
+def decode_with_pydicom(data: bytes, transfer_syntax: str, assume_character_set: str = "") -> Identifier:
+    """The same through pydicom: sequences, undefined lengths, code extensions. Raises IdentifierError."""
+    try:
+        dataset = read_dataset(
+            BytesIO(data), is_implicit_VR=transfer_syntax == ImplicitVRLittleEndian, is_little_endian=True
+        )
+        return _from_dataset(dataset, (assume_character_set,) if assume_character_set else ("",))
+    except IdentifierError:
+        raise
+    except Exception:  # noqa: BLE001 - pydicom raises whatever its parser ran into, values in the text
+        raise IdentifierError from None
+
+
+def _from_dataset(dataset: Dataset, inherited: tuple[str, ...]) -> Identifier:
+    elements: dict[int, Values] = {}
+    names = inherited
+    encodings = _encodings(inherited)
+    for tag in list(dataset.keys()):
+        raw: Any = dataset.get_item(tag)
+        number = int(tag)
+        if number & 0xFFFF == 0 or number >> 16 == 0xFFFE:
+            continue
+        vr = raw.VR or vr_of(number)
+        if vr == "UN":
+            vr = vr_of(number)
+        if vr == "SQ" or not isinstance(raw, RawDataElement):
+            elements[number] = tuple([_from_dataset(item, names) for item in dataset[tag].value or ()])
+            continue
+        value = raw.value or b""
+        if raw.length not in {_UNDEFINED, len(value)}:
+            raise IdentifierError
+        kind = _KIND_OF_VR.get(vr)
+        if kind is None:
+            raise IdentifierError
+        elements[number] = _values(kind, value, encodings[0], encodings)
+        if number == _CHARACTER_SET:
+            names = tuple(str(name) for name in elements[number]) or ("",)
+            encodings = _encodings(names)
+    return Identifier(elements)
+
+
+def _encodings(names: tuple[str, ...]) -> list[str]:
+    """The Python codecs of a Specific Character Set; what names none is the default, as an error of the peer's."""
+    if len(names) == 1 and names[0] in python_encoding:
+        return [python_encoding[names[0]]]
+    try:
+        return [codec if _is_text_codec(codec) else _DEFAULT for codec in convert_encodings(list(names))] or [_DEFAULT]
+    except (LookupError, ValueError):
+        return [_DEFAULT]
+
+
+def _is_text_codec(codec: str) -> bool:
+    try:
+        return b"A".decode(codec) == "A"
+    except (LookupError, ValueError):
+        return False

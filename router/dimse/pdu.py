@@ -1,0 +1,288 @@
+"""Upper layer PDUs, PS3.8 section 9.3, as bytes and back: pure, bounded, no sockets.
+
+P-DATA is not here as an object: the association reads presentation data values where they lie in its buffer.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator, Sequence
+from enum import IntEnum
+from typing import NamedTuple
+
+from router.domain.part10 import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
+from router.errors import RemoteProtocolError
+
+Buffer = bytes | bytearray | memoryview
+
+MAXIMUM_ASSOCIATE_LENGTH = 1 << 20
+"""Bytes of an A-ASSOCIATE PDU; the 128 contexts with all transfer syntaxes the standard has need about half."""
+MAXIMUM_CONTEXTS = 128
+"""Presentation context IDs are odd and below 256 (PS3.8 section 9.3.2.2)."""
+APPLICATION_CONTEXT = "1.2.840.10008.3.1.1.1"
+
+HEADER = struct.Struct(">BxL")
+"""Type and length of any PDU."""
+PDV_HEADER = struct.Struct(">LBB")
+"""Length of a presentation data value, context ID, message control header (PS3.8 section 9.3.5.1, annex E.2)."""
+PDATA_HEADER = struct.Struct(">BxLLBB")
+_ITEM = struct.Struct(">BxH")
+_ASSOCIATE = struct.Struct(">HH16s16s32s")
+
+MINIMUM_LENGTH = 16
+"""A receiver that takes less per PDU cannot be sent anything sensible."""
+_UNLIMITED_FRAGMENT = 1 << 20
+
+COMMAND = 0x01
+"""Message control header: the fragment belongs to a command set."""
+LAST = 0x02
+"""Message control header: the last fragment."""
+
+
+class PduType(IntEnum):
+    """PDU types, PS3.8 section 9.3.1."""
+
+    ASSOCIATE_RQ = 1
+    ASSOCIATE_AC = 2
+    ASSOCIATE_RJ = 3
+    P_DATA = 4
+    RELEASE_RQ = 5
+    RELEASE_RP = 6
+    ABORT = 7
+
+
+class ContextResult(IntEnum):
+    """Result of a presentation context in an A-ASSOCIATE-AC, PS3.8 table 9-18."""
+
+    ACCEPTED = 0
+    USER_REJECTED = 1
+    NO_REASON = 2
+    ABSTRACT_SYNTAX_NOT_SUPPORTED = 3
+    TRANSFER_SYNTAXES_NOT_SUPPORTED = 4
+
+
+class ProposedContext(NamedTuple):
+    """A presentation context as the requestor proposes it."""
+
+    context_id: int
+    abstract_syntax: str
+    transfer_syntaxes: tuple[str, ...]
+
+
+class ContextReply(NamedTuple):
+    """A presentation context as the acceptor answers it."""
+
+    context_id: int
+    result: int
+    transfer_syntax: str
+
+
+class AssociateRequest(NamedTuple):
+    """A-ASSOCIATE-RQ. AE titles are without padding; blank ones are tolerated. `maximum_length` 0 is no limit."""
+
+    called_ae_title: str
+    calling_ae_title: str
+    contexts: tuple[ProposedContext, ...]
+    maximum_length: int
+    protocol_version: int = 1
+    application_context: str = APPLICATION_CONTEXT
+    titles: bytes = b""
+    """Both AE title fields and the reserved bytes as they came, to be echoed in the A-ASSOCIATE-AC."""
+
+
+class AssociateAccept(NamedTuple):
+    """A-ASSOCIATE-AC."""
+
+    contexts: tuple[ContextReply, ...]
+    maximum_length: int
+
+
+def ae_title(raw: Buffer) -> str:
+    """An AE title without the spaces and NULs around it (some senders pad with NUL)."""
+    return str(raw, "latin-1").strip(" \0")
+
+
+def _uid(raw: Buffer) -> str:
+    return str(raw, "latin-1").rstrip(" \0")
+
+
+def _item(kind: int, value: bytes) -> bytes:
+    return _ITEM.pack(kind, len(value)) + value
+
+
+def _user_information(maximum_length: int) -> bytes:
+    return _item(
+        0x50,
+        _item(0x51, struct.pack(">L", maximum_length))
+        + _item(0x52, IMPLEMENTATION_CLASS_UID.encode("ascii"))
+        + _item(0x55, IMPLEMENTATION_VERSION_NAME.encode("ascii")),
+    )
+
+
+def _associate(kind: PduType, titles: bytes, contexts: bytes, maximum_length: int) -> bytes:
+    body = (
+        struct.pack(">HH", 1, 0)
+        + titles
+        + _item(0x10, APPLICATION_CONTEXT.encode("ascii"))
+        + contexts
+        + _user_information(maximum_length)
+    )
+    return HEADER.pack(kind, len(body)) + body
+
+
+def encode_associate_request(request: AssociateRequest) -> bytes:
+    """The A-ASSOCIATE-RQ PDU (PS3.8 section 9.3.2)."""
+    titles = b"".join(
+        title.encode("ascii", "replace")[:16].ljust(16) for title in (request.called_ae_title, request.calling_ae_title)
+    )
+    contexts = b"".join(
+        _item(
+            0x20,
+            struct.pack(">Bxxx", context.context_id)
+            + _item(0x30, context.abstract_syntax.encode("ascii"))
+            + b"".join(_item(0x40, syntax.encode("ascii")) for syntax in context.transfer_syntaxes),
+        )
+        for context in request.contexts
+    )
+    return _associate(PduType.ASSOCIATE_RQ, titles + bytes(32), contexts, request.maximum_length)
+
+
+def encode_associate_accept(request: AssociateRequest, replies: Sequence[ContextReply], maximum_length: int) -> bytes:
+    """The A-ASSOCIATE-AC PDU for a request (PS3.8 section 9.3.3)."""
+    contexts = b"".join(
+        _item(
+            0x21,
+            struct.pack(">BxBx", reply.context_id, reply.result) + _item(0x40, reply.transfer_syntax.encode("latin-1")),
+        )
+        for reply in replies
+    )
+    return _associate(PduType.ASSOCIATE_AC, request.titles or bytes(64), contexts, maximum_length)
+
+
+def encode_associate_reject(result: int, source: int, reason: int) -> bytes:
+    """The A-ASSOCIATE-RJ PDU (PS3.8 section 9.3.4)."""
+    return struct.pack(">BxLxBBB", PduType.ASSOCIATE_RJ, 4, result, source, reason)
+
+
+def encode_release_request() -> bytes:
+    """The A-RELEASE-RQ PDU (PS3.8 section 9.3.6)."""
+    return struct.pack(">BxLxxxx", PduType.RELEASE_RQ, 4)
+
+
+def encode_release_response() -> bytes:
+    """The A-RELEASE-RP PDU (PS3.8 section 9.3.7)."""
+    return struct.pack(">BxLxxxx", PduType.RELEASE_RP, 4)
+
+
+def encode_abort(source: int, reason: int) -> bytes:
+    """The A-ABORT PDU: source 0 user or 2 provider, reason (PS3.8 section 9.3.8)."""
+    return struct.pack(">BxLxxBB", PduType.ABORT, 4, source, reason)
+
+
+def _items(raw: memoryview, where: str) -> Iterator[tuple[int, memoryview]]:
+    position, size = 0, len(raw)
+    while position < size:
+        if position + 4 > size:
+            raise RemoteProtocolError(f"The {where} ends in the middle of an item.")
+        kind, length = _ITEM.unpack_from(raw, position)
+        position += 4
+        if position + length > size:
+            raise RemoteProtocolError(f"An item of the {where} is longer than what it is in.")
+        yield kind, raw[position : position + length]
+        position += length
+
+
+def _maximum_length(raw: memoryview, where: str) -> int:
+    for kind, value in _items(raw, where):
+        if kind == 0x51 and len(value) == 4:
+            return int.from_bytes(value, "big")
+    return 0
+
+
+def decode_associate_request(body: Buffer) -> AssociateRequest:
+    """An A-ASSOCIATE-RQ from what follows the PDU header.
+
+    Unknown items are ignored (PS3.8 section 9.3.1). Raises RemoteProtocolError.
+    """
+    raw = memoryview(body)
+    if len(raw) < _ASSOCIATE.size:
+        raise RemoteProtocolError("The A-ASSOCIATE-RQ is too short.")
+    version, _reserved, called, calling, _rest = _ASSOCIATE.unpack_from(raw)
+    contexts: list[ProposedContext] = []
+    application_context = ""
+    maximum_length = 0
+    for kind, value in _items(raw[_ASSOCIATE.size :], "A-ASSOCIATE-RQ"):
+        if kind == 0x10:
+            application_context = _uid(value)
+        elif kind == 0x20:
+            contexts.append(_proposed(value))
+            if len(contexts) > MAXIMUM_CONTEXTS:
+                raise RemoteProtocolError(f"More than {MAXIMUM_CONTEXTS} presentation contexts were proposed.")
+        elif kind == 0x50:
+            maximum_length = _maximum_length(value, "user information")
+    if len({context.context_id for context in contexts}) != len(contexts):
+        raise RemoteProtocolError("A presentation context ID was proposed twice.")
+    return AssociateRequest(
+        called_ae_title=ae_title(called),
+        calling_ae_title=ae_title(calling),
+        contexts=tuple(contexts),
+        maximum_length=maximum_length,
+        protocol_version=version,
+        application_context=application_context,
+        titles=bytes(raw[4:68]),
+    )
+
+
+def _proposed(value: memoryview) -> ProposedContext:
+    if len(value) < 4:
+        raise RemoteProtocolError("A presentation context is too short.")
+    abstract_syntax = ""
+    transfer_syntaxes: list[str] = []
+    for kind, sub_item in _items(value[4:], "presentation context"):
+        if kind == 0x30:
+            abstract_syntax = _uid(sub_item)
+        elif kind == 0x40:
+            transfer_syntaxes.append(_uid(sub_item))
+    if value[0] % 2 == 0:
+        raise RemoteProtocolError("A presentation context ID is even.")
+    return ProposedContext(value[0], abstract_syntax, tuple(transfer_syntaxes))
+
+
+def decode_associate_accept(body: Buffer) -> AssociateAccept:
+    """An A-ASSOCIATE-AC from what follows the PDU header. Raises RemoteProtocolError."""
+    raw = memoryview(body)
+    if len(raw) < _ASSOCIATE.size:
+        raise RemoteProtocolError("The A-ASSOCIATE-AC is too short.")
+    contexts: list[ContextReply] = []
+    maximum_length = 0
+    for kind, value in _items(raw[_ASSOCIATE.size :], "A-ASSOCIATE-AC"):
+        if kind == 0x21:
+            if len(value) < 4:
+                raise RemoteProtocolError("A presentation context is too short.")
+            syntaxes = [_uid(sub) for sub_kind, sub in _items(value[4:], "presentation context") if sub_kind == 0x40]
+            contexts.append(ContextReply(value[0], value[2], syntaxes[0] if syntaxes else ""))
+            if len(contexts) > MAXIMUM_CONTEXTS:
+                raise RemoteProtocolError(f"More than {MAXIMUM_CONTEXTS} presentation contexts were answered.")
+        elif kind == 0x50:
+            maximum_length = _maximum_length(value, "user information")
+    return AssociateAccept(tuple(contexts), maximum_length)
+
+
+def fragments(context_id: int, command: bool, data: Buffer, limit: int) -> Iterator[Buffer]:
+    """P-DATA-TF PDUs of one command set or data set, as buffers to be sent one after the other, without copies.
+
+    `limit` is the receiver's maximum length (PS3.8 annex D.1): bytes of a PDU after its header; 0 is none.
+    """
+    view = memoryview(data)
+    kind = COMMAND if command else 0
+    step = min(limit or _UNLIMITED_FRAGMENT, _UNLIMITED_FRAGMENT) - 6 & ~1
+    size = len(view)
+    position = 0
+    while True:
+        end = min(position + step, size)
+        control = kind | LAST if end == size else kind
+        yield PDATA_HEADER.pack(PduType.P_DATA, end - position + 6, end - position + 2, context_id, control)
+        yield view[position:end]
+        position = end
+        if position >= size:
+            return

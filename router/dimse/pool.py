@@ -1,0 +1,169 @@
+"""Associations to nodes: opening, reusing while idle for a moment, releasing; their events. Thread-safe."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Callable
+from typing import NamedTuple
+
+from router.dimse.association import Association, Limits
+from router.dimse.identifier import TRANSFER_SYNTAXES
+from router.dimse.pdu import AssociateRequest, ProposedContext
+from router.domain.dicom import VERIFICATION_SOP_CLASS, InformationModel
+from router.domain.events import AssociationEnded, AssociationsActive, Event
+from router.domain.rule import Node
+from router.errors import (
+    AssociationRejected,
+    Cancelled,
+    ConnectionFailed,
+    DeadlineExceeded,
+    WireError,
+)
+
+_RELEASE_SECONDS = 5.0
+_PERMANENT = 1
+_PRESENTATION = 3
+_ROOTS = (InformationModel.STUDY_ROOT, InformationModel.PATIENT_ROOT)
+_SYNTAXES = (VERIFICATION_SOP_CLASS, *(uid for root in _ROOTS for uid in (root.find, root.move)))
+_CONTEXTS = tuple(
+    ProposedContext(2 * index + 1, abstract_syntax, TRANSFER_SYNTAXES)
+    for index, abstract_syntax in enumerate(_SYNTAXES)
+)
+_MAXIMUM_LENGTH = 65536
+"""Some old archives refuse more (queries and moves need no more)."""
+
+
+def describe(node: Node) -> str:
+    """A node in a sentence."""
+    return f"{node.name} ({node.ae_title} at {node.host}:{node.port})"
+
+
+def association_result(failure: WireError | None) -> str:
+    """The `result` of an AssociationEnded event."""
+    match failure:
+        case None:
+            return "accepted"
+        case AssociationRejected(result=result, source=source):
+            # Some archives call "no association left" permanent; it is not.
+            permanent = result == _PERMANENT and source != _PRESENTATION
+            return "rejected_permanent" if permanent else "rejected_transient"
+        case ConnectionFailed():
+            return "refused"
+        case DeadlineExceeded():
+            return "timeout"
+        case _:
+            return "aborted"
+
+
+class _Idle(NamedTuple):
+    association: Association
+    node: Node
+    since: float
+
+
+class Pool:
+    """The requestor's associations. A node that changed in the configuration gets new ones."""
+
+    def __init__(self, calling_ae_title: str, observer: Callable[[Event], None], idle_seconds: float) -> None:
+        self._calling = calling_ae_title
+        self._observer = observer
+        self._idle_seconds = idle_seconds
+        self._condition = threading.Condition()
+        self._idle: list[_Idle] = []
+        self._reaper: threading.Thread | None = None
+        self._closed = False
+
+    def take(self, node: Node) -> Association | None:
+        """An idle association that stands; the most recently used one."""
+        while True:
+            with self._condition:
+                found = next((entry for entry in reversed(self._idle) if _same(entry.node, node)), None)
+                if found is None:
+                    return None
+                self._idle.remove(found)
+            if found.association.quiet:
+                return found.association
+            found.association.close()
+            self._ended(node, None)
+
+    def open(self, node: Node) -> Association:
+        """A new association with all services this router asks for. Raises WireError."""
+        if self._closed:
+            raise Cancelled("The router is stopping.")
+        request = AssociateRequest(node.ae_title, self._calling, _CONTEXTS, _MAXIMUM_LENGTH)
+        limits = Limits(
+            connect=node.timeouts.connect,
+            negotiation=node.timeouts.negotiation,
+            pdu=node.timeouts.negotiation,
+            maximum_length=_MAXIMUM_LENGTH,
+        )
+        try:
+            association = Association.request(node.host, node.port, request, peer=describe(node), limits=limits)
+        except WireError as failure:
+            self._observer(AssociationEnded(node=node.name, role="requestor", result=association_result(failure)))
+            raise
+        self._observer(AssociationsActive(node=node.name, role="requestor", change=1))
+        return association
+
+    def give_back(self, node: Node, association: Association) -> None:
+        """Keep it for the next request, for a moment."""
+        if not association.established:
+            self._ended(node, None)
+            return
+        with self._condition:
+            keep = not self._closed and self._idle_seconds > 0
+            if keep:
+                self._idle.append(_Idle(association, node, time.monotonic()))
+                if self._reaper is None:
+                    self._reaper = threading.Thread(target=self._reap, name="association-reaper", daemon=True)
+                    self._reaper.start()
+                self._condition.notify_all()
+        if not keep:
+            self._release(node, association)
+
+    def discard(self, node: Node, association: Association, failure: WireError | None) -> None:
+        """End it after a failure."""
+        if association.established:
+            association.abort()
+        self._ended(node, failure)
+
+    def close(self) -> None:
+        """Release all idle ones; those in use are released when they are given back."""
+        with self._condition:
+            self._closed = True
+            idle, self._idle = self._idle, []
+            reaper = self._reaper
+            self._condition.notify_all()
+        for entry in idle:
+            self._release(entry.node, entry.association)
+        if reaper is not None and reaper is not threading.current_thread():
+            reaper.join(_RELEASE_SECONDS)
+
+    def _reap(self) -> None:
+        while True:
+            with self._condition:
+                if self._closed or not self._idle:
+                    self._reaper = None
+                    return
+                wait = self._idle[0].since + self._idle_seconds - time.monotonic()
+                if wait > 0:
+                    self._condition.wait(wait)
+                    continue
+                entry = self._idle.pop(0)
+            self._release(entry.node, entry.association)
+
+    def _release(self, node: Node, association: Association) -> None:
+        with contextlib.suppress(WireError):
+            association.release(_RELEASE_SECONDS)
+        association.close()
+        self._ended(node, None)
+
+    def _ended(self, node: Node, failure: WireError | None) -> None:
+        self._observer(AssociationsActive(node=node.name, role="requestor", change=-1))
+        self._observer(AssociationEnded(node=node.name, role="requestor", result=association_result(failure)))
+
+
+def _same(one: Node, other: Node) -> bool:
+    return (one.name, one.ae_title, one.host, one.port) == (other.name, other.ae_title, other.host, other.port)

@@ -1,0 +1,131 @@
+"""What happened, as frozen values without identifiers. Metrics and logs subscribe to them.
+
+`rule`, `source`, `destination` and `node` are names of the configuration; durations are seconds.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from router.domain.dicom import SubOperationCounts
+
+
+class Event(msgspec.Struct, frozen=True, kw_only=True):
+    """Base of all events."""
+
+
+class SweepEnded(Event, frozen=True, kw_only=True):
+    """A sweep ended: result `complete`, `incomplete` or `failed`."""
+
+    rule: str
+    source: str
+    result: str
+    matches: int = 0
+    selected: int = 0
+    queries: int = 0
+    duration_seconds: float
+    cause: str = ""
+    message: str = ""
+
+
+class SweepMissed(Event, frozen=True, kw_only=True):
+    """A sweep became due but could not start in time, or was still running."""
+
+    rule: str
+    source: str
+
+
+class SubOperationsCounted(Event, frozen=True, kw_only=True):
+    """Sub-operations newly reported by a C-MOVE response: `counts` holds increases, `remaining` the level."""
+
+    rule: str
+    source: str
+    destination: str
+    transfer: int
+    counts: SubOperationCounts
+
+
+class MoveResponded(Event, frozen=True, kw_only=True):
+    """A C-MOVE response arrived."""
+
+    source: str
+    destination: str
+    status: int
+
+
+class AttemptEnded(Event, frozen=True, kw_only=True):
+    """One run of a transfer ended; it may go on with another."""
+
+    transfer: int
+    rule: str
+    source: str
+    destination: str
+    cause: str
+    state: str
+    status: int | None = None
+    message: str = ""
+    duration_seconds: float = 0.0
+
+
+class TransferEnded(Event, frozen=True, kw_only=True):
+    """A transfer has its verdict."""
+
+    transfer: int
+    rule: str
+    source: str
+    destination: str
+    verdict: str
+    reason: str = ""
+    expected: int | None = None
+    completed: int = 0
+    duration_seconds: float
+    seen_to_verified_seconds: float
+
+
+class InstanceStored(Event, frozen=True, kw_only=True):
+    """The Store SCP answered a C-STORE. `calling` is a configured node or `other`; `size` in bytes."""
+
+    calling: str
+    status: int
+    size: int = 0
+
+
+class StoreRefusal(Event, frozen=True, kw_only=True):
+    """An instance or an association for storing was refused, with a reason of a finite set."""
+
+    calling: str
+    reason: str
+
+
+class AssociationEnded(Event, frozen=True, kw_only=True):
+    """An association was attempted or accepted.
+
+    role: `requestor` or `acceptor`; result: `accepted`, `rejected_permanent`, `rejected_transient`, `aborted`,
+    `timeout`, `refused`.
+    """
+
+    node: str
+    role: str
+    result: str
+
+
+class AssociationsActive(Event, frozen=True, kw_only=True):
+    """The number of open associations of a role changed by `change`."""
+
+    node: str
+    role: str
+    change: int
+
+
+class NodeReachability(Event, frozen=True, kw_only=True):
+    """The latest exchange with a node worked, or did not."""
+
+    node: str
+    up: bool
+
+
+class ConfigurationLoaded(Event, frozen=True, kw_only=True):
+    """A configuration was loaded, or rejected."""
+
+    successful: bool
+    content_hash: str = ""

@@ -1,0 +1,230 @@
+"""Claims due work from the ledger and runs it, a thread per piece of work, bounded per node. Decides nothing itself."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from typing import Generic, TypeVar
+
+from router.domain.events import TransferEnded
+from router.domain.rule import LOCAL, Node, RuleSet
+from router.domain.sweep import SweepRecord
+from router.domain.transfer import Transfer
+from router.engine.mover import LEASE_SECONDS, Mover
+from router.engine.ports import Clock, Ledger, Observer, Trouble
+from router.engine.sweep import Sweeper
+from router.engine.verifier import Verifier
+from router.errors import RouterError
+
+_TICK_SECONDS = 1.0
+_SWEEPS_PER_SOURCE = 1
+_VERIFICATIONS_PER_DESTINATION = 2
+_CANCEL_SECONDS = 20.0
+"""How long cancelled work may take to end: the grace of a C-CANCEL and then some."""
+
+Claim = TypeVar("Claim", SweepRecord, Transfer)
+
+
+class _Lane(Generic[Claim]):
+    """One kind of work: which nodes have room, how it is claimed, how it is run."""
+
+    def __init__(
+        self,
+        *,
+        room: Callable[[Node | None], int],
+        node_of: Callable[[Claim], str],
+        claim: Callable[[Sequence[str], datetime, float], Claim | None],
+        run: Callable[[Claim, threading.Event], datetime | None],
+    ) -> None:
+        self.room = room
+        self.node_of: Callable[[Claim], str] = node_of
+        self.claim: Callable[[Sequence[str], datetime, float], Claim | None] = claim
+        self.run: Callable[[Claim, threading.Event], datetime | None] = run
+        self.running: Counter[str] = Counter()
+
+
+class Dispatcher:
+    """Runs sweeps, moves and verifications as they become due, each node within its own bounds."""
+
+    def __init__(
+        self,
+        *,
+        rules: Callable[[], RuleSet],
+        ledger: Ledger,
+        sweeper: Sweeper,
+        mover: Mover,
+        verifier: Verifier,
+        clock: Clock,
+        observer: Observer,
+        trouble: Trouble,
+    ) -> None:
+        self._rules = rules
+        self._ledger = ledger
+        self._sweeper = sweeper
+        self._mover = mover
+        self._verifier = verifier
+        self._clock = clock
+        self._observer = observer
+        self._trouble = trouble
+        self._wake = threading.Event()
+        self._stopping = threading.Event()
+        self._cancelled = threading.Event()
+        self._lock = threading.Lock()
+        self._threads: dict[threading.Thread, Transfer | SweepRecord] = {}
+        self._next_look = 0.0
+        self._renewed = 0.0
+        self._loop: threading.Thread | None = None
+        self._sweeps: _Lane[SweepRecord] = _Lane(
+            room=lambda node: _SWEEPS_PER_SOURCE,
+            node_of=lambda sweep: sweep.due.source,
+            claim=ledger.claim_sweep,
+            run=self._run_sweep,
+        )
+        self._moves: _Lane[Transfer] = _Lane(
+            room=lambda node: node.limits.associations if node else 0,
+            node_of=lambda transfer: transfer.intent.source,
+            claim=ledger.claim_transfer,
+            run=self._run_move,
+        )
+        self._verifications: _Lane[Transfer] = _Lane(
+            room=lambda node: _VERIFICATIONS_PER_DESTINATION,
+            node_of=lambda transfer: transfer.intent.destination,
+            claim=ledger.claim_verification,
+            run=self._run_verification,
+        )
+
+    def start(self) -> None:
+        """Begin to claim work."""
+        self._loop = threading.Thread(target=self._run, name="dispatcher", daemon=True)
+        self._loop.start()
+
+    def wake(self) -> None:
+        """Work may have become due."""
+        self._wake.set()
+
+    def stop(self, drain_seconds: float) -> bool:
+        """Claim no more; give running work `drain_seconds` to end, then cancel it. Whether all of it ended."""
+        self._stopping.set()
+        self._wake.set()
+        if self._loop is not None:
+            self._loop.join(_TICK_SECONDS * 10)
+        ended = self._join(drain_seconds)
+        if not ended:
+            self._cancelled.set()
+            ended = self._join(_CANCEL_SECONDS)
+        with self._lock:
+            left = [work for work in self._threads.values() if isinstance(work, Transfer)]
+        if left:
+            self._ledger.release_claims(left, self._clock.now())
+        return ended
+
+    def _join(self, seconds: float) -> bool:
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            with self._lock:
+                threads = list(self._threads)
+            if not threads:
+                return True
+            threads[0].join(min(0.2, max(0.0, deadline - time.monotonic())))
+        with self._lock:
+            return not self._threads
+
+    # the loop -----------------------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        while not self._stopping.is_set():
+            self._wake.clear()
+            try:
+                self._turn()
+            except RouterError as error:
+                self._trouble("dispatcher", error)
+            self._wake.wait(max(0.02, min(_TICK_SECONDS, self._next_look - time.monotonic())))
+
+    def _turn(self) -> None:
+        now = self._clock.now()
+        if time.monotonic() - self._renewed > LEASE_SECONDS / 4:
+            self._renewed = time.monotonic()
+            self._keep_leases(now)
+            self._ledger.expire_leases(now)
+        self._next_look = time.monotonic() + _TICK_SECONDS
+        rules = self._rules()
+        names = list(rules.nodes)
+        self._fill(self._sweeps, names, rules, now)
+        self._fill(self._verifications, [*names, LOCAL], rules, now)
+        self._fill(self._moves, names, rules, now)
+
+    def _fill(self, lane: _Lane[Claim], names: Sequence[str], rules: RuleSet, now: datetime) -> None:
+        while not self._stopping.is_set():
+            with self._lock:
+                free = [name for name in names if lane.running[name] < lane.room(rules.node(name))]
+            if not free:
+                return
+            claim = lane.claim(free, now, LEASE_SECONDS)
+            if claim is None:
+                return
+            thread = threading.Thread(target=self._work, args=(lane, claim), name="work", daemon=True)
+            with self._lock:
+                lane.running[lane.node_of(claim)] += 1
+                self._threads[thread] = claim
+            thread.start()
+
+    def _work(self, lane: _Lane[Claim], claim: Claim) -> None:
+        next_at: datetime | None = None
+        try:
+            next_at = lane.run(claim, self._cancelled)
+        except Exception as error:  # noqa: BLE001  a defect in one piece of work must not take the others down
+            self._trouble("work", error)
+        finally:
+            with self._lock:
+                lane.running[lane.node_of(claim)] -= 1
+                self._threads.pop(threading.current_thread(), None)
+            if next_at is not None:
+                wait = (next_at - self._clock.now()).total_seconds()
+                self._next_look = min(self._next_look, time.monotonic() + max(0.0, wait))
+            self._wake.set()
+
+    def _keep_leases(self, now: datetime) -> None:
+        with self._lock:
+            claims = list(self._threads.values())
+        for claim in claims:
+            if isinstance(claim, Transfer):
+                self._ledger.renew(claim, now, LEASE_SECONDS, None)
+            else:
+                self._ledger.renew_sweep(claim, now, LEASE_SECONDS)
+
+    # the kinds of work --------------------------------------------------------------------------------------------
+
+    def _run_sweep(self, sweep: SweepRecord, cancelled: threading.Event) -> datetime | None:
+        self._sweeper.run(sweep, cancelled)
+        return None
+
+    def _run_move(self, transfer: Transfer, cancelled: threading.Event) -> datetime | None:
+        return self._tell(self._mover.run(transfer, cancelled))
+
+    def _run_verification(self, transfer: Transfer, cancelled: threading.Event) -> datetime | None:
+        return self._tell(self._verifier.run(transfer, cancelled))
+
+    def _tell(self, transfer: Transfer | None) -> datetime | None:
+        if transfer is None:
+            return None
+        if not transfer.ended:
+            return transfer.next_at
+        now = self._clock.now()
+        self._observer(
+            TransferEnded(
+                transfer=transfer.id,
+                rule=transfer.rule,
+                source=transfer.intent.source,
+                destination=transfer.intent.destination,
+                verdict=str(transfer.state),
+                reason=transfer.reason,
+                expected=transfer.expected,
+                completed=transfer.completed,
+                duration_seconds=max(0.0, (now - (transfer.started_at or transfer.queued_at)).total_seconds()),
+                seen_to_verified_seconds=max(0.0, (now - transfer.queued_at).total_seconds()),
+            )
+        )
+        return None

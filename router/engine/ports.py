@@ -1,0 +1,190 @@
+"""What the engine needs of the outside. Adapters implement these protocols; nothing else may be imported for it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from typing import Protocol
+
+from router.domain.dicom import Identifier, QueryRetrieveLevel, SubOperationCounts
+from router.domain.events import Event
+from router.domain.exchange import FindResult as FindResult
+from router.domain.exchange import MoveProgress as MoveProgress
+from router.domain.exchange import MoveRequest as MoveRequest
+from router.domain.exchange import MoveResult as MoveResult
+from router.domain.overview import BacklogRow, ServiceInfo
+from router.domain.receipt import Receipt
+from router.domain.rule import Node
+from router.domain.sweep import SweepDue, SweepRecord, SweepReport
+from router.domain.transfer import (
+    Attempt,
+    Finish,
+    Happening,
+    Instance,
+    Intent,
+    NewTransfer,
+    State,
+    Transfer,
+    TransferFact,
+)
+
+Observer = Callable[[Event], None]
+"""Takes an event; never raises, never blocks."""
+
+Trouble = Callable[[str, BaseException], None]
+"""Takes where something unforeseen happened, and what: it goes to the log, the work goes on."""
+
+
+class Clock(Protocol):
+    """Time from outside, so that tests own it."""
+
+    def now(self) -> datetime:
+        """The time, aware, UTC."""
+
+
+class Peers(Protocol):
+    """Requests to nodes. Every call has deadlines from the node's settings and raises only WireError."""
+
+    def echo(self, node: Node) -> None:
+        """C-ECHO."""
+
+    def find(
+        self, node: Node, level: QueryRetrieveLevel, keys: Identifier, *, maximum: int, cancelled: threading.Event
+    ) -> FindResult:
+        """C-FIND with the keys (values to match, empty to be returned); C-CANCEL after `maximum` matches."""
+
+    def move(
+        self,
+        node: Node,
+        request: MoveRequest,
+        *,
+        on_response: Callable[[MoveProgress], None],
+        last_arrival: Callable[[], float],
+        cancelled: threading.Event,
+    ) -> MoveResult:
+        """C-MOVE until its final response.
+
+        `last_arrival` gives the monotonic time of the last instance that arrived here for it (0.0: none), which counts
+        as activity. Setting `cancelled` sends C-CANCEL, waits a grace time for the final response, then aborts.
+        """
+
+
+class Ledger(Protocol):
+    """Queue and memory. Raises only LedgerError. Every method is one transaction; thread-safe."""
+
+    # sweeps -----------------------------------------------------------------------------------------------------
+
+    def add_sweeps(self, sweeps: Sequence[SweepDue]) -> list[int]:
+        """Make sweeps due; one that exists for its rule and due time is left alone. Returns their ids in order."""
+
+    def claim_sweep(self, sources: Sequence[str], now: datetime, lease_seconds: float) -> SweepRecord | None:
+        """Take the oldest due (or abandoned) sweep of one of these sources."""
+
+    def finish_sweep(
+        self,
+        sweep: SweepRecord,
+        report: SweepReport,
+        transfers: Sequence[NewTransfer],
+        under_way: Sequence[int],
+        now: datetime,
+    ) -> bool:
+        """Write the report and queue what was selected, in one transaction. False where the claim was lost.
+
+        `under_way` names transfers the sweep found already under way: they belong to it as well as the new ones.
+        A NewTransfer whose intent has meanwhile come into being is left alone unless its happening is legal for it.
+        """
+
+    def renew_sweep(self, sweep: SweepRecord, now: datetime, lease_seconds: float) -> bool:
+        """Prolong the lease of a running sweep. False where the claim was lost."""
+
+    def open_sweeps(self) -> list[SweepRecord]:
+        """Sweeps that are due or running."""
+
+    def sweeps(self, ids: Sequence[int]) -> list[SweepRecord]:
+        """These sweeps."""
+
+    def last_sweeps(self) -> list[SweepRecord]:
+        """The last ended sweep per rule and tier."""
+
+    # transfers --------------------------------------------------------------------------------------------------
+
+    def facts(self, source: str, study_instance_uids: Sequence[str]) -> dict[Intent, TransferFact]:
+        """What is known of these studies' intents from this source (their series' too)."""
+
+    def claim_transfer(self, sources: Sequence[str], now: datetime, lease_seconds: float) -> Transfer | None:
+        """Take the most urgent due queued transfer of one of these sources; it is then moving, with a new fence."""
+
+    def claim_verification(self, destinations: Sequence[str], now: datetime, lease_seconds: float) -> Transfer | None:
+        """Take the oldest due verification at one of these destinations that no one has claimed."""
+
+    def renew(self, transfer: Transfer, now: datetime, lease_seconds: float, counts: SubOperationCounts | None) -> bool:
+        """Prolong the lease and note progress (None: no news). False where the claim was lost."""
+
+    def finish(self, transfer: Transfer, finish: Finish, started_at: datetime, now: datetime) -> Transfer | None:
+        """End a claimed step: new state by the table, attempt remembered. None where the claim was lost."""
+
+    def expire_leases(self, now: datetime) -> int:
+        """Send transfers whose worker is gone to verification, sweeps back to due. Returns how many."""
+
+    def release_claims(self, transfers: Sequence[Transfer], now: datetime) -> None:
+        """End the leases of these claims at once, as if expired (the router stops and did not finish them)."""
+
+    def set_expected(self, transfer: Transfer, instances: Sequence[Instance]) -> None:
+        """Remember the IMAGE-level list of a transfer (replaces the one before)."""
+
+    def expected_instances(self, transfer_id: int) -> list[Instance] | None:
+        """The IMAGE-level list of a transfer; None where there is none."""
+
+    def set_delivered(self, transfer: Transfer, instances: Sequence[Instance]) -> None:
+        """Remember which instances a destination without evidence was successfully sent."""
+
+    def delivered_instances(self, transfer_id: int) -> list[Instance]:
+        """What `set_delivered` remembered; empty where nothing was."""
+
+    def transfers(
+        self,
+        *,
+        sweeps: Sequence[int] = (),
+        states: Sequence[State] = (),
+        rule: str = "",
+        source: str = "",
+        destination: str = "",
+        study_instance_uid: str = "",
+        limit: int = 1000,
+    ) -> list[Transfer]:
+        """Transfers by these properties (all of those given), newest first."""
+
+    def transfer(self, transfer_id: int) -> Transfer | None:
+        """One transfer."""
+
+    def attempts(self, transfer_id: int) -> list[Attempt]:
+        """What was done for a transfer, oldest first."""
+
+    def apply(self, transfer_id: int, happening: Happening, now: datetime, reason: str = "") -> Transfer:
+        """A person's word on a transfer (cancel, hold, release, again). Raises LedgerError where not possible."""
+
+    def backlog(self) -> list[BacklogRow]:
+        """Counts by source, destination and state."""
+
+    # receipts ---------------------------------------------------------------------------------------------------
+
+    def add_receipts(self, receipts: Sequence[Receipt]) -> None:
+        """Index instances of the object store; known ones are replaced."""
+
+    def received(self, study_instance_uid: str, series_instance_uid: str = "") -> set[str]:
+        """The SOP Instance UIDs our store holds of a study or series."""
+
+    def has_receipt(self, receipt: Receipt) -> bool:
+        """Whether this instance is indexed under this path."""
+
+    # services ---------------------------------------------------------------------------------------------------
+
+    def announce(self, info: ServiceInfo) -> None:
+        """Say that a service works on this ledger; repeated every few seconds."""
+
+    def withdraw(self, owner: str) -> None:
+        """Say that it has stopped."""
+
+    def services(self, seen_since: datetime) -> list[ServiceInfo]:
+        """Services that announced themselves since then."""

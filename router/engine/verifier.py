@@ -1,0 +1,154 @@
+"""One look for evidence: the verdict, another look later, a repair of the gap, or another attempt."""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections.abc import Callable
+from datetime import timedelta
+
+from router.domain.events import AttemptEnded
+from router.domain.outcome import (
+    CAUSES,
+    CLEAN,
+    Evidence,
+    Expectation,
+    Remedy,
+    Verdict,
+    judge,
+)
+from router.domain.rule import Move, RuleSet
+from router.domain.transfer import Finish, Happening, Transfer, backoff
+from router.engine.evidence import EvidenceGatherer, Unavailable
+from router.engine.ports import Clock, Ledger, Observer
+from router.errors import Cancelled
+
+LOOK_DELAYS = {"receipts": (0.1, 0.3, 1.0, 3.0), "find": (0.5, 2.0, 5.0, 15.0)}
+"""Seconds before the next look while a destination may still be taking in what was sent."""
+
+MAXIMUM_ROUNDS = 2
+"""Repairs of a gap per transfer."""
+
+_SHORT = frozenset({Happening.SOME_MISSING, Happening.CONTRADICTION, Happening.FAIL})
+
+
+class Verifier:
+    """Looks for evidence of claimed transfers and ends them."""
+
+    def __init__(
+        self,
+        *,
+        rules: Callable[[], RuleSet],
+        ledger: Ledger,
+        evidence: EvidenceGatherer,
+        clock: Clock,
+        observer: Observer,
+    ) -> None:
+        self._rules = rules
+        self._ledger = ledger
+        self._evidence = evidence
+        self._clock = clock
+        self._observer = observer
+
+    def run(self, transfer: Transfer, cancelled: threading.Event) -> Transfer | None:
+        """One look; returns the transfer as the ledger has it then, None where the claim was lost."""
+        started_at = self._clock.now()
+        rules = self._rules()
+        rule = rules.rules.get(transfer.rule)
+        move = rule.move if rule else Move(to=(transfer.intent.destination,))
+        instances = self._ledger.expected_instances(transfer.id)
+        expectation = Expectation(
+            instances=frozenset(instances) if instances is not None else None,
+            count=transfer.expected if transfer.expected is not None else transfer.instance_count,
+        )
+        try:
+            finish = self._look(transfer, expectation, move, rules, cancelled)
+        except Cancelled:
+            finish = Finish(
+                happening=Happening.INTERRUPTED,
+                cause=transfer.cause,
+                reason=transfer.reason,
+                status=transfer.status,
+                expected=transfer.expected,
+                completed=transfer.completed,
+                failed=transfer.failed,
+                warning=transfer.warning,
+            )
+        now = self._clock.now()
+        ended = self._ledger.finish(transfer, finish, started_at, now)
+        if ended is not None and finish.happening is not Happening.LATER:
+            self._observer(
+                AttemptEnded(
+                    transfer=transfer.id,
+                    rule=transfer.rule,
+                    source=transfer.intent.source,
+                    destination=transfer.intent.destination,
+                    cause=finish.cause,
+                    state=ended.state,
+                    status=finish.status,
+                    message=finish.reason,
+                    duration_seconds=(now - started_at).total_seconds(),
+                )
+            )
+        return ended
+
+    def _look(
+        self, transfer: Transfer, expectation: Expectation, move: Move, rules: RuleSet, cancelled: threading.Event
+    ) -> Finish:
+        destination = rules.node(transfer.intent.destination)
+        try:
+            evidence = self._evidence.gather(transfer, destination, expectation, move.verify, cancelled)
+        except Unavailable as error:
+            if transfer.looks < len(LOOK_DELAYS["find"]):
+                return self._finish(transfer, Happening.LATER, str(error), wait=LOOK_DELAYS["find"][transfer.looks])
+            evidence = Evidence(kind="none", note=str(error))
+        verdict = judge(expectation, evidence, transfer.cause)
+        if verdict.happening not in _SHORT:
+            if verdict.happening is Happening.NO_EVIDENCE and expectation.instances is not None:
+                self._ledger.set_delivered(transfer, sorted(expectation.instances))
+            return self._finish(transfer, verdict.happening, verdict.reason, verdict)
+        return self._short(transfer, move, evidence, verdict)
+
+    def _short(self, transfer: Transfer, move: Move, evidence: Evidence, verdict: Verdict) -> Finish:
+        delays = LOOK_DELAYS.get(evidence.kind, ())
+        remedy = CAUSES[transfer.cause].remedy if transfer.cause in CAUSES else Remedy.LATER
+        may_lag = transfer.cause in CLEAN or transfer.cause in (
+            "success-empty",
+            "lease-lost",
+            "connection-lost",
+            "timeout",
+        )
+        if may_lag and transfer.looks < len(delays):
+            return self._finish(transfer, Happening.LATER, verdict.reason, verdict, wait=delays[transfer.looks])
+        budget_left = transfer.attempts < move.retry.attempts
+        if transfer.cause == "lease-lost" and evidence.kind == "none":
+            return self._finish(transfer, Happening.RETRY, verdict.reason, verdict)
+        if remedy in (Remedy.NONE, Remedy.SMALLER) and verdict.missing and transfer.rounds < MAXIMUM_ROUNDS:
+            if budget_left:
+                return self._finish(transfer, Happening.GAP, verdict.reason, verdict)
+        elif remedy in (Remedy.SOON, Remedy.LATER, Remedy.SMALLER) and budget_left and transfer.rounds < MAXIMUM_ROUNDS:
+            wait = backoff(move.retry, max(1, transfer.attempts), random.random()).total_seconds()
+            return self._finish(transfer, Happening.RETRY, verdict.reason, verdict, wait=wait)
+        return self._finish(transfer, verdict.happening, verdict.reason, verdict)
+
+    def _finish(
+        self,
+        transfer: Transfer,
+        happening: Happening,
+        reason: str,
+        verdict: Verdict | None = None,
+        *,
+        wait: float = 0.0,
+    ) -> Finish:
+        completed = verdict.there if verdict and verdict.there is not None else transfer.completed
+        return Finish(
+            happening=happening,
+            next_at=self._clock.now() + timedelta(seconds=wait),
+            cause=transfer.cause,
+            reason=reason,
+            status=transfer.status,
+            expected=transfer.expected,
+            completed=completed,
+            failed=transfer.failed,
+            warning=transfer.warning,
+        )

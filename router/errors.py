@@ -1,0 +1,121 @@
+"""Every exception the router raises on purpose. The class docstring is the default message.
+
+Nothing here may carry a patient identifier, a UID or an accession number: exceptions end in logs and on terminals.
+"""
+
+from __future__ import annotations
+
+
+class RouterError(Exception):
+    """Something went wrong in dicom-router."""
+
+    def __init__(self, message: str | None = None) -> None:
+        super().__init__(message or " ".join((type(self).__doc__ or "").split()))
+
+
+class UsageError(RouterError):
+    """The command was called with arguments that do not fit together."""
+
+
+class ConfigurationError(RouterError):
+    """The configuration has errors; `dicom-router validate` lists them."""
+
+
+class LedgerError(RouterError):
+    """The ledger could not be read or written."""
+
+
+class StoreError(RouterError):
+    """The object store could not be written."""
+
+
+class WireError(RouterError):
+    """The exchange with the peer failed.
+
+    `cause` is a code of the outcome table (`router.domain.outcome.CAUSES`).
+    """
+
+    cause = "wire"
+
+
+class ConnectionFailed(WireError):
+    """The peer could not be reached."""
+
+    cause = "unreachable"
+
+
+class ConnectionLost(WireError):
+    """The peer closed the connection in the middle of the work."""
+
+    cause = "connection-lost"
+
+
+class AssociationRejected(WireError):
+    """The peer rejected the association."""
+
+    cause = "rejected"
+
+    def __init__(self, result: int, source: int, reason: int, message: str | None = None) -> None:
+        """A-ASSOCIATE-RJ with its three numbers (PS3.8 section 9.3.4)."""
+        super().__init__(message)
+        self.result = result
+        self.source = source
+        self.reason = reason
+        self.cause = f"rejected-{result}-{source}-{reason}"
+
+
+class AssociationAborted(WireError):
+    """The peer aborted the association."""
+
+    cause = "aborted"
+
+    def __init__(self, source: int, reason: int, message: str | None = None) -> None:
+        """A-ABORT with its source (0 user, 2 provider) and reason (PS3.8 section 9.3.8)."""
+        super().__init__(message)
+        self.source = source
+        self.reason = reason
+
+
+class DeadlineExceeded(WireError):
+    """The peer did not answer in time."""
+
+    cause = "timeout"
+
+
+class ContextRefused(WireError):
+    """The peer accepts no presentation context for this service."""
+
+    cause = "no-context"
+
+
+class ProtocolError(WireError):
+    """The DICOM protocol was violated."""
+
+    cause = "protocol"
+
+
+class LocalProtocolError(ProtocolError):
+    """This router tried something the DICOM protocol does not allow in this state."""
+
+
+class RemoteProtocolError(ProtocolError):
+    """The peer sent something the DICOM protocol does not allow in this state."""
+
+
+class Cancelled(WireError):
+    """The work was cancelled from this side."""
+
+    cause = "cancelled"
+
+
+class StoreRefused(StoreError):
+    """An instance was refused.
+
+    `status` is the C-STORE status to answer (PS3.4 section B.2.3), `reason` a label of a finite set for the metric.
+    """
+
+    def __init__(self, status: int, reason: str, message: str | None = None) -> None:
+        """A refusal with its C-STORE status and reason label."""
+        super().__init__(message or f"The instance was refused ({reason}).")
+        self.status = status
+        self.reason = reason

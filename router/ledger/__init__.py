@@ -1,0 +1,1 @@
+"""The ledger: queue and memory in one set of tables."""

@@ -1,0 +1,254 @@
+"""The ledger as the engine sees it: every query by name, each in its transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from types import TracebackType
+from typing import Self
+
+from router.domain.dicom import SubOperationCounts
+from router.domain.overview import BacklogRow, ServiceInfo
+from router.domain.receipt import Receipt
+from router.domain.sweep import SweepDue, SweepRecord, SweepReport
+from router.domain.transfer import (
+    Attempt,
+    Finish,
+    Happening,
+    Instance,
+    Intent,
+    NewTransfer,
+    State,
+    Transfer,
+    TransferFact,
+)
+from router.ledger import claims, intents
+from router.ledger import instances as instance_queries
+from router.ledger import receipts as receipt_queries
+from router.ledger import services as service_queries
+from router.ledger import sweeps as sweep_queries
+from router.ledger import transfers as transfer_queries
+from router.ledger.database import Database
+
+
+class SqlLedger:
+    """Queue and memory on a SQL database: `engine.ports.Ledger`.
+
+    Every method is one transaction and raises only LedgerError; thread-safe, and safe between processes.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    @classmethod
+    def open(cls, url: str, *, create: bool = True, read_only: bool = False) -> Self:
+        """Open the ledger at a database URL such as `sqlite:///./data/ledger.db`. Raises LedgerError.
+
+        One that does not exist comes into being with its directory, unless `create` is false: then that is an error.
+        Read-only, one that does not exist is an empty ledger, and no file comes into being.
+        """
+        return cls(Database.open(url, create=create, read_only=read_only))
+
+    @classmethod
+    def in_memory(cls) -> Self:
+        """An empty ledger that vanishes with the process."""
+        return cls(Database.in_memory())
+
+    def close(self) -> None:
+        """Close the connections; every further call raises LedgerError."""
+        self._database.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    # sweeps -----------------------------------------------------------------------------------------------------
+
+    def add_sweeps(self, sweeps: Sequence[SweepDue]) -> list[int]:
+        """Make sweeps due; one that exists for its rule, tier and due time is left alone. Returns ids in order."""
+        with self._database.write() as connection:
+            return sweep_queries.add(connection, sweeps)
+
+    def claim_sweep(self, sources: Sequence[str], now: datetime, lease_seconds: float) -> SweepRecord | None:
+        """Take the oldest due (or abandoned) sweep of one of these sources."""
+        with self._database.read() as connection:
+            if not sweep_queries.any_to_claim(connection, sources, now):
+                return None
+        with self._database.write() as connection:
+            return sweep_queries.claim(connection, sources, now, lease_seconds)
+
+    def renew_sweep(self, sweep: SweepRecord, now: datetime, lease_seconds: float) -> bool:
+        """Prolong the lease of a running sweep. False where the claim was lost."""
+        with self._database.write() as connection:
+            return sweep_queries.renew(connection, sweep, now, lease_seconds)
+
+    def finish_sweep(
+        self,
+        sweep: SweepRecord,
+        report: SweepReport,
+        transfers: Sequence[NewTransfer],
+        under_way: Sequence[int],
+        now: datetime,
+    ) -> bool:
+        """Write the report and queue what was selected, in one transaction. False where the claim was lost."""
+        with self._database.write() as connection:
+            if not sweep_queries.finish(connection, sweep, report, now):
+                return False
+            intents.queue(connection, transfers, now)
+            sweep_queries.link(connection, sweep.id, [new.intent for new in transfers], under_way)
+            return True
+
+    def open_sweeps(self) -> list[SweepRecord]:
+        """Sweeps that are due or running, the oldest first."""
+        with self._database.read() as connection:
+            return sweep_queries.open_records(connection)
+
+    def sweeps(self, ids: Sequence[int]) -> list[SweepRecord]:
+        """These sweeps, in the order of the ids."""
+        with self._database.read() as connection:
+            return sweep_queries.records(connection, ids)
+
+    def last_sweeps(self) -> list[SweepRecord]:
+        """The last ended sweep per rule and tier, of those the schedule made due."""
+        with self._database.read() as connection:
+            return sweep_queries.last(connection)
+
+    # transfers --------------------------------------------------------------------------------------------------
+
+    def facts(self, source: str, study_instance_uids: Sequence[str]) -> dict[Intent, TransferFact]:
+        """What is known of these studies' intents from this source (their series' too)."""
+        with self._database.read() as connection:
+            return intents.facts(connection, source, study_instance_uids)
+
+    def claim_transfer(self, sources: Sequence[str], now: datetime, lease_seconds: float) -> Transfer | None:
+        """Take the most urgent due queued transfer of one of these sources; it is then moving, with a new fence."""
+        # Looked for without the right to write first, so that idle workers never stand in a writer's way.
+        with self._database.read() as connection:
+            if claims.next_transfer(connection, sources, now) is None:
+                return None
+        with self._database.write() as connection:
+            return claims.claim_transfer(connection, sources, now, lease_seconds)
+
+    def claim_verification(self, destinations: Sequence[str], now: datetime, lease_seconds: float) -> Transfer | None:
+        """Take the oldest due verification at one of these destinations that no one has claimed."""
+        with self._database.read() as connection:
+            if claims.next_verification(connection, destinations, now) is None:
+                return None
+        with self._database.write() as connection:
+            return claims.claim_verification(connection, destinations, now, lease_seconds)
+
+    def renew(self, transfer: Transfer, now: datetime, lease_seconds: float, counts: SubOperationCounts | None) -> bool:
+        """Prolong the lease and note progress (None: no news). False where the claim was lost."""
+        with self._database.write() as connection:
+            return claims.renew(connection, transfer, now, lease_seconds, counts)
+
+    def finish(self, transfer: Transfer, finish: Finish, started_at: datetime, now: datetime) -> Transfer | None:
+        """End a claimed step: new state by the table, attempt remembered. None where the claim was lost."""
+        with self._database.write() as connection:
+            return claims.finish(connection, transfer, finish, started_at, now)
+
+    def expire_leases(self, now: datetime) -> int:
+        """Send transfers whose worker is gone to verification, sweeps back to due. Returns how many."""
+        with self._database.read() as connection:
+            if not claims.any_to_expire(connection, now) and not sweep_queries.any_to_expire(connection, now):
+                return 0
+        with self._database.write() as connection:
+            return claims.expire(connection, now) + sweep_queries.expire(connection, now)
+
+    def release_claims(self, transfers: Sequence[Transfer], now: datetime) -> None:
+        """End the leases of these claims at once, as if expired (the router stops and did not finish them)."""
+        with self._database.write() as connection:
+            claims.release(connection, transfers, now)
+
+    def set_expected(self, transfer: Transfer, instances: Sequence[Instance]) -> None:
+        """Remember the IMAGE-level list of a transfer (replaces the one before), while it is claimed."""
+        with self._database.write() as connection:
+            instance_queries.replace(connection, transfer, instance_queries.EXPECTED, instances)
+
+    def expected_instances(self, transfer_id: int) -> list[Instance] | None:
+        """The IMAGE-level list of a transfer; None where there is none."""
+        with self._database.read() as connection:
+            return instance_queries.find(connection, transfer_id, instance_queries.EXPECTED)
+
+    def set_delivered(self, transfer: Transfer, instances: Sequence[Instance]) -> None:
+        """Remember which instances a destination without evidence was successfully sent (replaces the list before)."""
+        with self._database.write() as connection:
+            instance_queries.replace(connection, transfer, instance_queries.DELIVERED, instances)
+
+    def delivered_instances(self, transfer_id: int) -> list[Instance]:
+        """What `set_delivered` remembered; empty where nothing was."""
+        with self._database.read() as connection:
+            return instance_queries.find(connection, transfer_id, instance_queries.DELIVERED) or []
+
+    def transfers(
+        self,
+        *,
+        sweeps: Sequence[int] = (),
+        states: Sequence[State] = (),
+        rule: str = "",
+        source: str = "",
+        destination: str = "",
+        study_instance_uid: str = "",
+        limit: int = 1000,
+    ) -> list[Transfer]:
+        """Transfers by these properties (all of those given), newest first."""
+        wanted = {"rule": rule, "source": source, "destination": destination, "study_instance_uid": study_instance_uid}
+        with self._database.read() as connection:
+            return transfer_queries.find(connection, sweeps=sweeps, states=states, wanted=wanted, limit=limit)
+
+    def transfer(self, transfer_id: int) -> Transfer | None:
+        """One transfer."""
+        with self._database.read() as connection:
+            return transfer_queries.one(connection, transfer_id)
+
+    def attempts(self, transfer_id: int) -> list[Attempt]:
+        """What was done for a transfer, oldest first; the last 50 steps are kept."""
+        with self._database.read() as connection:
+            return transfer_queries.remembered(connection, transfer_id)
+
+    def apply(self, transfer_id: int, happening: Happening, now: datetime, reason: str = "") -> Transfer:
+        """A person's word on a transfer (cancel, hold, release, again). Raises LedgerError where not possible."""
+        with self._database.write() as connection:
+            return transfer_queries.apply(connection, transfer_id, happening, now, reason)
+
+    def backlog(self) -> list[BacklogRow]:
+        """Counts by source, destination and state."""
+        with self._database.read() as connection:
+            return transfer_queries.backlog(connection)
+
+    # receipts ---------------------------------------------------------------------------------------------------
+
+    def add_receipts(self, receipts: Sequence[Receipt]) -> None:
+        """Index instances of the object store; known ones are replaced."""
+        if receipts:
+            with self._database.write() as connection:
+                receipt_queries.add(connection, receipts)
+
+    def received(self, study_instance_uid: str, series_instance_uid: str = "") -> set[str]:
+        """The SOP Instance UIDs our store holds of a study or series."""
+        with self._database.read() as connection:
+            return receipt_queries.received(connection, study_instance_uid, series_instance_uid)
+
+    def has_receipt(self, receipt: Receipt) -> bool:
+        """Whether this instance is indexed under this path."""
+        with self._database.read() as connection:
+            return receipt_queries.has(connection, receipt)
+
+    # services ---------------------------------------------------------------------------------------------------
+
+    def announce(self, info: ServiceInfo) -> None:
+        """Say that a service works on this ledger; repeated every few seconds."""
+        with self._database.write() as connection:
+            service_queries.announce(connection, info)
+
+    def withdraw(self, owner: str) -> None:
+        """Say that it has stopped."""
+        with self._database.write() as connection:
+            service_queries.withdraw(connection, owner)
+
+    def services(self, seen_since: datetime) -> list[ServiceInfo]:
+        """Services that announced themselves since then, the latest first."""
+        with self._database.read() as connection:
+            return service_queries.seen_since(connection, seen_since)

@@ -1,0 +1,174 @@
+"""The queries about sweeps: due, claimed, ended, and which transfers belong to one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import ColumnElement, Connection, Select, and_, bindparam, false, func, literal, select, text, update
+
+from router.domain.sweep import SWEEP_ENDED, SweepDue, SweepRecord, SweepReport, SweepState
+from router.domain.transfer import Intent
+from router.ledger.database import insert_or
+from router.ledger.tables import DUE, RUNNING, sweep_transfers, sweeps, transfers
+
+_s, _t = sweeps.c, transfers.c
+
+
+def add(connection: Connection, due: Sequence[SweepDue]) -> list[int]:
+    """Make sweeps due; known ones are left alone. Returns the ids in order."""
+    ids: list[int] = []
+    for sweep in due:
+        key = {"rule": sweep.rule, "tier": sweep.tier, "manual": sweep.manual, "due_at": sweep.due_at}
+        connection.execute(
+            insert_or(sweeps, connection)
+            .values(**key, source=sweep.source, state=SweepState.DUE.value)
+            .on_conflict_do_nothing()
+        )
+        ids.append(connection.scalar(select(_s.id).where(*(_s[name] == value for name, value in key.items()))) or 0)
+    return ids
+
+
+def any_to_claim(connection: Connection, sources: Sequence[str], now: datetime) -> bool:
+    """Whether a claim would find a sweep that is due or abandoned."""
+    due = connection.scalar(_oldest_due(sources, now))
+    return due is not None or any_to_expire(connection, now)
+
+
+def claim(connection: Connection, sources: Sequence[str], now: datetime, lease_seconds: float) -> SweepRecord | None:
+    """Take the oldest due sweep of these sources; an abandoned one is due again."""
+    expire(connection, now)
+    row = connection.execute(
+        update(sweeps)
+        .where(_s.id == _oldest_due(sources, now).scalar_subquery(), text(DUE))
+        .values(
+            state=SweepState.RUNNING.value,
+            fence=_s.fence + 1,
+            lease_until=now + timedelta(seconds=lease_seconds),
+            started_at=now,
+        )
+        .returning(sweeps)
+    ).one_or_none()
+    return None if row is None else _record(row)
+
+
+def _oldest_due(sources: Sequence[str], now: datetime) -> Select[int]:
+    return select(_s.id).where(text(DUE), _s.due_at <= now, _s.source.in_(sources)).order_by(_s.due_at, _s.id).limit(1)
+
+
+def renew(connection: Connection, sweep: SweepRecord, now: datetime, lease_seconds: float) -> bool:
+    """Prolong the lease. False where the claim was lost."""
+    until = now + timedelta(seconds=lease_seconds)
+    return bool(connection.execute(update(sweeps).where(_claimed(sweep)).values(lease_until=until)).rowcount)
+
+
+def _claimed(sweep: SweepRecord) -> ColumnElement[bool]:
+    return and_(_s.id == sweep.id, _s.fence == sweep.fence, _s.state == SweepState.RUNNING.value)
+
+
+def any_to_expire(connection: Connection, now: datetime) -> bool:
+    """Whether a running sweep has lost its worker."""
+    return connection.scalar(select(_s.id).where(text(RUNNING), _s.lease_until <= now).limit(1)) is not None
+
+
+def expire(connection: Connection, now: datetime) -> int:
+    """Send sweeps whose worker is gone back to due. Returns how many."""
+    return connection.execute(
+        update(sweeps)
+        .where(text(RUNNING), _s.lease_until <= now)
+        .values(state=SweepState.DUE.value, lease_until=None, started_at=None)
+    ).rowcount
+
+
+def finish(connection: Connection, sweep: SweepRecord, report: SweepReport, now: datetime) -> bool:
+    """Write the report. False where the claim was lost."""
+    return bool(
+        connection.execute(
+            update(sweeps)
+            .where(_claimed(sweep))
+            .values(
+                state=report.state.value,
+                lease_until=None,
+                finished_at=now,
+                matches=report.matches,
+                selected=report.selected,
+                queries=report.queries,
+                cause=report.cause,
+                reason=report.reason,
+            )
+        ).rowcount
+    )
+
+
+def link(connection: Connection, sweep_id: int, intents: Sequence[Intent], transfer_ids: Sequence[int]) -> None:
+    """Note which transfers belong to a sweep, by intent or by id; ids that do not exist are passed over."""
+    add_link = insert_or(sweep_transfers, connection).from_select
+    columns = ["sweep_id", "transfer_id"]
+    if intents:
+        by_intent = select(literal(sweep_id), _t.id).where(
+            _t.source == bindparam("intent_source"),
+            _t.study_instance_uid == bindparam("intent_study"),
+            _t.series_instance_uid == bindparam("intent_series"),
+            _t.destination == bindparam("intent_destination"),
+        )
+        connection.execute(
+            add_link(columns, by_intent).on_conflict_do_nothing(),
+            [
+                {
+                    "intent_source": intent.source,
+                    "intent_study": intent.study_instance_uid,
+                    "intent_series": intent.series_instance_uid,
+                    "intent_destination": intent.destination,
+                }
+                for intent in intents
+            ],
+        )
+    if transfer_ids:
+        by_id = select(literal(sweep_id), _t.id).where(_t.id == bindparam("linked_id"))
+        connection.execute(
+            add_link(columns, by_id).on_conflict_do_nothing(), [{"linked_id": number} for number in transfer_ids]
+        )
+
+
+def records(connection: Connection, ids: Sequence[int]) -> list[SweepRecord]:
+    """These sweeps, in the order of the ids; unknown ids are passed over."""
+    found = {row.id: _record(row) for row in connection.execute(select(sweeps).where(_s.id.in_(ids)))}
+    return [found[number] for number in dict.fromkeys(ids) if number in found]
+
+
+def open_records(connection: Connection) -> list[SweepRecord]:
+    """Sweeps that are due or running, the oldest first."""
+    under_way = [connection.execute(select(sweeps).where(text(state))) for state in (DUE, RUNNING)]
+    return sorted((_record(row) for rows in under_way for row in rows), key=lambda sweep: (sweep.due.due_at, sweep.id))
+
+
+def last(connection: Connection) -> list[SweepRecord]:
+    """The ended sweep that was due last, per rule and tier; those a person asked for do not count."""
+    scheduled = and_(_s.manual == false(), _s.finished_at.is_not(None))
+    newest = select(_s.rule, _s.tier, func.max(_s.due_at).label("due_at")).where(scheduled).group_by(_s.rule, _s.tier)
+    latest = newest.subquery()
+    same = and_(_s.rule == latest.c.rule, _s.tier == latest.c.tier, _s.due_at == latest.c.due_at)
+    rows = connection.execute(select(sweeps).join(latest, same).where(scheduled).order_by(_s.rule, _s.tier))
+    return [_record(row) for row in rows]
+
+
+def _record(row: Any) -> SweepRecord:
+    state = SweepState(row.state)
+    report = SweepReport(
+        state=state,
+        matches=row.matches,
+        selected=row.selected,
+        queries=row.queries,
+        cause=row.cause,
+        reason=row.reason,
+    )
+    return SweepRecord(
+        id=row.id,
+        due=SweepDue(rule=row.rule, source=row.source, due_at=row.due_at, tier=row.tier, manual=row.manual),
+        state=state,
+        report=report if state in SWEEP_ENDED else None,
+        fence=row.fence,
+        started_at=row.started_at,
+        finished_at=row.finished_at,
+    )

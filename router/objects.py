@@ -1,0 +1,382 @@
+"""The object store on disk: instances as they came, under STUDY/SERIES/SOPINSTANCE.dcm, durable before acknowledged.
+
+Nothing half-written is ever visible under a final name: a temporary file is written, synchronised, then linked to it.
+All names are made of checked UIDs and opened relative to directories that may not be symbolic links.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import itertools
+import os
+import secrets
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+from router.domain.dicom import is_uid
+from router.domain.header import Header, MalformedHeader, scan
+from router.domain.part10 import MAXIMUM_HEAD, FileMeta, decode_file_meta, encode_file_meta
+from router.domain.receipt import Receipt
+from router.errors import StoreError, StoreRefused
+
+OUT_OF_RESOURCES = 0xA700
+MISMATCH = 0xA900
+DUPLICATE_WITH_OTHER_BYTES = 0xB000
+UNPARSEABLE = 0xC001
+NO_STUDY_OR_SERIES = 0xC002
+INVALID_UID = 0xC003
+PROCESSING_FAILURE = 0x0110
+
+HEADER_LIMIT = 1 << 20
+"""Bytes at the beginning of a data set in which its UIDs must be found."""
+_INCOMING = ".incoming"
+_FIRST_LOOK = 4096
+_COMPARE_CHUNK = 1 << 20
+_SPACE_CHECK = 64 << 20
+"""Bytes of one object after which the free space is looked at again."""
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_NO_LINKS = frozenset({errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EMLINK, errno.ENOSYS})
+
+
+class ObjectStore:
+    """Thread-safe, and safe beside other processes on the same root.
+
+    `durability`: `fsync` survives a power cut, `rename` a killed process. `minimum_free` in bytes.
+    Raises StoreError where the root cannot be made.
+    """
+
+    def __init__(self, root: Path | str, *, durability: str = "fsync", minimum_free: int = 0) -> None:
+        self.root = Path(root)
+        self._durable = durability == "fsync"
+        self._minimum_free = minimum_free
+        self._counter = itertools.count()
+        try:
+            self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
+            (self.root / _INCOMING).mkdir(mode=0o700, exist_ok=True)
+            self._root = os.open(self.root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            self._incoming = os.open(_INCOMING, _DIRECTORY, dir_fd=self._root)
+        except OSError as error:
+            raise StoreError(
+                f"The object store {self.root} cannot be used: {error.strerror}; check router.store, its permissions."
+            ) from error
+
+    def close(self) -> None:
+        """Give the directories back; nothing may be stored afterwards."""
+        os.close(self._incoming)
+        os.close(self._root)
+
+    def begin(
+        self, *, sop_class_uid: str, sop_instance_uid: str, transfer_syntax_uid: str, calling_ae_title: str
+    ) -> Writer:
+        """Start to write an instance. Raises StoreRefused (A700 without space, C003 for what is no UID)."""
+        if not is_uid(sop_instance_uid) or not is_uid(sop_class_uid):
+            raise StoreRefused(INVALID_UID, "invalid-uid", "The SOP Class or Instance UID is not valid.")
+        self.check_space()
+        meta = FileMeta(sop_class_uid, sop_instance_uid, transfer_syntax_uid, calling_ae_title)
+        name = f"{os.getpid()}-{next(self._counter)}-{secrets.token_hex(8)}.part"
+        try:
+            descriptor = os.open(
+                name, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=self._incoming
+            )
+        except OSError as error:
+            raise _refusal(error) from error
+        # Held while the writer lives: how `recover` tells a leftover from one that another process is writing.
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return Writer(self, meta, name, descriptor)
+
+    def check_space(self) -> None:
+        """Raises StoreRefused (A700) where the file system has less free than it must keep."""
+        if self._minimum_free:
+            free = os.fstatvfs(self._root)
+            if free.f_bavail * free.f_frsize < self._minimum_free:
+                raise StoreRefused(OUT_OF_RESOURCES, "out-of-space", "Out of space")
+
+    def open(self, receipt: Receipt) -> tuple[int, int]:
+        """A file descriptor positioned at the data set, and the data set's size. Raises StoreError."""
+        try:
+            descriptor = os.open(self.root / receipt.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        except OSError as error:
+            raise StoreError(f"An instance of the object store {self.root} is gone: {error.strerror}.") from error
+        head = _head(descriptor)
+        if head is None:
+            os.close(descriptor)
+            raise StoreError(f"An instance of the object store {self.root} is damaged.")
+        _meta, offset = head
+        os.lseek(descriptor, offset, os.SEEK_SET)
+        return descriptor, os.fstat(descriptor).st_size - offset
+
+    # recovery ---------------------------------------------------------------------------------------------------
+
+    def recover(self, known: Callable[[Receipt], bool]) -> Iterator[Receipt]:
+        """After a start: remove what was left half-written, and give receipts for instances that have none.
+
+        `known` is asked with what the path says (UIDs and path; the rest is empty), so that files already indexed
+        need not be opened.
+        """
+        self._remove_leftovers()
+        for study in _names(self._root):
+            for series, directory in self._children(study):
+                for entry in _names(directory):
+                    if not entry.endswith(".dcm") or not is_uid(entry[:-4]):
+                        continue
+                    probe = _receipt(FileMeta("", entry[:-4], "", ""), study, series, 0, datetime.fromtimestamp(0, UTC))
+                    if not known(probe):
+                        found = self._reread(probe, directory, entry)
+                        if found is not None:
+                            yield found
+
+    def _children(self, study: str) -> Iterator[tuple[str, int]]:
+        if not is_uid(study):
+            return
+        with _opened(study, self._root) as directory:
+            if directory is None:
+                return
+            for series in _names(directory):
+                if is_uid(series):
+                    with _opened(series, directory) as inner:
+                        if inner is not None:
+                            yield series, inner
+
+    def _reread(self, probe: Receipt, directory: int, name: str) -> Receipt | None:
+        try:
+            descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
+        except OSError:
+            return None
+        try:
+            head = _head(descriptor)
+            if head is None or head[0].sop_instance_uid != probe.sop_instance_uid:
+                return None
+            meta, offset = head
+            status = os.fstat(descriptor)
+            return _receipt(
+                meta,
+                probe.study_instance_uid,
+                probe.series_instance_uid,
+                status.st_size - offset,
+                datetime.fromtimestamp(status.st_mtime, UTC),
+            )
+        finally:
+            os.close(descriptor)
+
+    def _remove_leftovers(self) -> None:
+        for name in _names(self._incoming):
+            with contextlib.suppress(OSError):
+                descriptor = os.open(name, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=self._incoming)
+                try:
+                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    os.unlink(name, dir_fd=self._incoming)
+                finally:
+                    os.close(descriptor)
+
+    # used by Writer ---------------------------------------------------------------------------------------------
+
+    def publish(self, temporary: str, descriptor: int, receipt: Receipt, offset: int) -> None:
+        """Give the temporary file its final name, durably. The first of two with one name wins.
+
+        The same data set again is a success; another one under the same UID is refused with B000, and the first kept:
+        the sender is told that its version was not taken, and nothing is silently overwritten.
+        """
+        if self._durable:
+            os.fsync(descriptor)
+        study = self._directory(receipt.study_instance_uid, self._root)
+        try:
+            series = self._directory(receipt.series_instance_uid, study)
+            try:
+                final = f"{receipt.sop_instance_uid}.dcm"
+                try:
+                    self._link(temporary, final, series)
+                except FileExistsError:
+                    if not self._same_data_set(descriptor, offset, final, series):
+                        raise StoreRefused(
+                            DUPLICATE_WITH_OTHER_BYTES, "conflict", "Another version of the instance is held and kept"
+                        ) from None
+                if self._durable:
+                    os.fsync(series)
+            finally:
+                os.close(series)
+        finally:
+            os.close(study)
+
+    def _link(self, temporary: str, final: str, directory: int) -> None:
+        try:
+            os.link(temporary, final, src_dir_fd=self._incoming, dst_dir_fd=directory, follow_symlinks=False)
+        except OSError as error:
+            if error.errno not in _NO_LINKS:
+                raise
+            # A file system without hard links: an exclusive lock on the directory makes look-and-rename one step.
+            fcntl.flock(directory, fcntl.LOCK_EX)
+            with contextlib.suppress(FileNotFoundError):
+                os.stat(final, dir_fd=directory, follow_symlinks=False)
+                raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST)) from None
+            os.rename(temporary, final, src_dir_fd=self._incoming, dst_dir_fd=directory)
+
+    def _directory(self, name: str, parent: int) -> int:
+        try:
+            return os.open(name, _DIRECTORY, dir_fd=parent)
+        except FileNotFoundError:
+            with contextlib.suppress(FileExistsError):
+                os.mkdir(name, 0o700, dir_fd=parent)
+            if self._durable:
+                os.fsync(parent)
+            return os.open(name, _DIRECTORY, dir_fd=parent)
+
+    def _same_data_set(self, descriptor: int, offset: int, final: str, directory: int) -> bool:
+        held = os.open(final, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
+        try:
+            theirs, mine = _head(held), _head(descriptor)
+            if theirs is None or mine is None or theirs[0].transfer_syntax_uid != mine[0].transfer_syntax_uid:
+                return False
+            held_offset = theirs[1]
+            if os.fstat(held).st_size - held_offset != os.fstat(descriptor).st_size - offset:
+                return False
+            while True:
+                one, other = os.pread(descriptor, _COMPARE_CHUNK, offset), os.pread(held, _COMPARE_CHUNK, held_offset)
+                if one != other:
+                    return False
+                if not one:
+                    return True
+                offset += len(one)
+                held_offset += len(other)
+        finally:
+            os.close(held)
+
+    def remove(self, temporary: str) -> None:
+        """Remove a temporary file, if it is still there."""
+        with contextlib.suppress(OSError):
+            os.unlink(temporary, dir_fd=self._incoming)
+
+
+class Writer:
+    """One instance on its way to the disk. Ends with `commit` or `discard`; one thread."""
+
+    def __init__(self, store: ObjectStore, meta: FileMeta, name: str, descriptor: int) -> None:
+        self._store = store
+        self._meta = meta
+        self._name = name
+        self._descriptor = descriptor
+        self._prefix = encode_file_meta(meta)
+        self._head = bytearray()
+        self._header: Header | None = None
+        self._look_at = _FIRST_LOOK
+        self._check_at = _SPACE_CHECK
+        self._size = 0
+
+    def write(self, data: memoryview) -> None:
+        """Append a part of the data set. Raises StoreRefused; `discard` is then still to be called."""
+        if self._header is None:
+            self._look(data)
+        try:
+            if self._size == 0:
+                _write_all(self._descriptor, self._prefix, data)
+            else:
+                _write_all(self._descriptor, b"", data)
+        except OSError as error:
+            raise _refusal(error) from error
+        self._size += len(data)
+        if self._size >= self._check_at:
+            self._check_at += _SPACE_CHECK
+            self._store.check_space()
+
+    def _look(self, data: memoryview) -> None:
+        """Look for the UIDs in what came so far, again each time it has doubled, until the limit."""
+        first = not self._head
+        self._head += data[: HEADER_LIMIT - len(self._head)]
+        if first or len(self._head) >= self._look_at:
+            self._look_at = min(max(2 * len(self._head), _FIRST_LOOK), HEADER_LIMIT)
+            self._header = self._scan(self._head, complete=False)
+            if self._header is None and len(self._head) == HEADER_LIMIT:
+                raise StoreRefused(UNPARSEABLE, "unparseable", "No UIDs in the beginning of the data set")
+
+    def _scan(self, data: bytearray | memoryview, *, complete: bool) -> Header | None:
+        try:
+            return scan(data, self._meta.transfer_syntax_uid, complete=complete)
+        except MalformedHeader as error:
+            raise StoreRefused(UNPARSEABLE, "unparseable", "The data set cannot be parsed") from error
+
+    def commit(self) -> Receipt:
+        """Check, make durable, give the final name. Raises StoreRefused; the temporary file is then gone."""
+        try:
+            header = self._header or self._scan(self._head, complete=True)
+            receipt = self._checked(header)
+            self._store.publish(self._name, self._descriptor, receipt, len(self._prefix))
+        except OSError as error:
+            raise _refusal(error) from error
+        finally:
+            self.discard()
+        return receipt
+
+    def discard(self) -> None:
+        """Leave nothing behind. May be called twice."""
+        if self._descriptor >= 0:
+            self._store.remove(self._name)
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+    def _checked(self, header: Header | None) -> Receipt:
+        meta = self._meta
+        if self._size == 0 or header is None:
+            raise StoreRefused(UNPARSEABLE, "unparseable", "The data set is empty")
+        if not header.study_instance_uid or not header.series_instance_uid or not header.sop_instance_uid:
+            raise StoreRefused(NO_STUDY_OR_SERIES, "missing-uid", "A Study, Series or SOP Instance UID is missing")
+        if not is_uid(header.study_instance_uid) or not is_uid(header.series_instance_uid):
+            raise StoreRefused(INVALID_UID, "invalid-uid", "The Study or Series Instance UID is not valid")
+        if header.sop_instance_uid != meta.sop_instance_uid or (
+            header.sop_class_uid and header.sop_class_uid != meta.sop_class_uid
+        ):
+            raise StoreRefused(MISMATCH, "mismatch", "The data set's SOP UIDs differ from the command's")
+        return _receipt(meta, header.study_instance_uid, header.series_instance_uid, self._size, datetime.now(UTC))
+
+
+def _write_all(descriptor: int, prefix: bytes, data: memoryview) -> None:
+    written = os.writev(descriptor, (prefix, data)) if prefix else os.write(descriptor, data)
+    if written < len(prefix):
+        while written < len(prefix):
+            written += os.write(descriptor, prefix[written:])
+    position = written - len(prefix)
+    while position < len(data):
+        position += os.write(descriptor, data[position:])
+
+
+def _names(directory: int) -> list[str]:
+    return sorted(os.listdir(directory))
+
+
+def _head(descriptor: int) -> tuple[FileMeta, int] | None:
+    return decode_file_meta(os.pread(descriptor, MAXIMUM_HEAD, 0))
+
+
+def _receipt(meta: FileMeta, study: str, series: str, size: int, received_at: datetime) -> Receipt:
+    return Receipt(
+        study_instance_uid=study,
+        series_instance_uid=series,
+        sop_instance_uid=meta.sop_instance_uid,
+        sop_class_uid=meta.sop_class_uid,
+        transfer_syntax_uid=meta.transfer_syntax_uid,
+        calling_ae_title=meta.calling_ae_title,
+        size=size,
+        path=f"{study}/{series}/{meta.sop_instance_uid}.dcm",
+        received_at=received_at,
+    )
+
+
+def _refusal(error: OSError) -> StoreRefused:
+    if error.errno in _FULL:
+        return StoreRefused(OUT_OF_RESOURCES, "out-of-space", "Out of space")
+    return StoreRefused(PROCESSING_FAILURE, "storage-failure", "The instance could not be written")
+
+
+@contextlib.contextmanager
+def _opened(name: str, parent: int) -> Iterator[int | None]:
+    try:
+        descriptor = os.open(name, _DIRECTORY, dir_fd=parent)
+    except OSError:
+        yield None
+        return
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)

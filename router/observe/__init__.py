@@ -1,0 +1,1 @@
+"""Metrics and logs: subscribers to the domain's events."""

@@ -1,0 +1,310 @@
+"""The composition root: the only module that knows every part. It wires them and decides nothing."""
+
+from __future__ import annotations
+
+import platform
+import queue
+import shutil
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+from router.dimse.peers import Peers
+from router.dimse.services import Accepted, Rejected
+from router.dimse.store_scp import ServerSettings, StoreServer
+from router.domain.events import ConfigurationLoaded, Event
+from router.domain.overview import ServiceInfo
+from router.domain.receipt import Receipt
+from router.domain.rule import LOCAL, RuleSet
+from router.engine.arrivals import Arrivals
+from router.engine.dispatcher import Dispatcher
+from router.engine.evidence import EvidenceGatherer
+from router.engine.mover import Mover
+from router.engine.query import Inquiry
+from router.engine.scheduler import Scheduler
+from router.engine.slots import NodeSlots
+from router.engine.sweep import Sweeper
+from router.engine.verifier import Verifier
+from router.errors import LedgerError, StoreRefused
+from router.ledger.ledger import SqlLedger
+from router.objects import ObjectStore
+from router.observe import logs
+from router.observe.metrics import OTHER, Metrics
+
+_ANNOUNCE_SECONDS = 2.0
+_RECEIPT_QUEUE = 10_000
+_RECEIPT_BATCH = 500
+_CALLING_NOT_RECOGNISED = (1, 1, 3)
+_CALLED_NOT_RECOGNISED = (1, 1, 7)
+"""Result, source and reason of A-ASSOCIATE-RJ (PS3.8 section 9.3.4)."""
+
+
+class SystemClock:
+    """The machine's clock."""
+
+    def now(self) -> datetime:
+        """The time, aware, UTC."""
+        return datetime.now(UTC)
+
+
+def open_ledger(rules: RuleSet, *, read_only: bool = False) -> SqlLedger:
+    """The configured ledger. Raises LedgerError."""
+    return SqlLedger.open(rules.router.ledger, read_only=read_only)
+
+
+@contextmanager
+def open_peers(rules: RuleSet) -> Iterator[Peers]:
+    """Requests to nodes, for a command that needs nothing else."""
+    peers = Peers(rules.router.ae_title, lambda event: None)
+    try:
+        yield peers
+    finally:
+        peers.close()
+
+
+@contextmanager
+def planner(rules: RuleSet) -> Iterator[Sweeper]:
+    """A sweeper that can look but has a ledger it cannot write to."""
+    with open_ledger(rules, read_only=True) as ledger, open_peers(rules) as peers:
+        yield Sweeper(
+            rules=lambda: rules,
+            ledger=ledger,
+            inquiry=Inquiry(peers, NodeSlots()),
+            clock=SystemClock(),
+            observer=lambda event: None,
+        )
+
+
+class Service:
+    """The running router: ledger, store, Store SCP, scheduler, dispatcher, metrics."""
+
+    def __init__(self, rules: RuleSet) -> None:
+        """Opens ledger and store. Raises LedgerError or StoreError."""
+        self.rules = rules
+        self.owner = f"{platform.node()}:{uuid.uuid4().hex[:12]}"
+        self.http_address = ""
+        self.metrics = Metrics()
+        self.metrics.configure(rules)
+        self._log = logs.LogObserver()
+        self.clock = SystemClock()
+        self.ledger = open_ledger(rules)
+        self._observe(ConfigurationLoaded(successful=True, content_hash=rules.content_hash))
+        self.metrics.watch_backlog(self.ledger.backlog)
+        self.store = ObjectStore(
+            Path(rules.router.store), durability=rules.router.durability, minimum_free=rules.router.minimum_free
+        )
+        self._receipts: queue.Queue[Receipt] = queue.Queue(_RECEIPT_QUEUE)
+        self._arrivals = Arrivals()
+        self.peers = Peers(rules.router.ae_title, self._observe)
+        self.dispatcher = self._wire()
+        self.scheduler = Scheduler(
+            ledger=self.ledger,
+            clock=self.clock,
+            observer=self._observe,
+            trouble=logs.trouble,
+            wake=self.dispatcher.wake,
+        )
+        self._callers = {title: node.name for node in rules.nodes.values() for title in node.calling_ae_titles}
+        self._server: StoreServer | None = None
+        self._stopping = threading.Event()
+        self._threads: list[threading.Thread] = []
+        self._scheduled = False
+        self._problem = ""
+
+    def _wire(self) -> Dispatcher:
+        slots = NodeSlots()
+        inquiry = Inquiry(self.peers, slots)
+        evidence = EvidenceGatherer(self.ledger, inquiry)
+
+        def rules() -> RuleSet:
+            return self.rules
+
+        self.sweeper = Sweeper(
+            rules=rules, ledger=self.ledger, inquiry=inquiry, clock=self.clock, observer=self._observe
+        )
+        return Dispatcher(
+            rules=rules,
+            ledger=self.ledger,
+            sweeper=self.sweeper,
+            mover=Mover(
+                rules=rules,
+                peers=self.peers,
+                ledger=self.ledger,
+                inquiry=inquiry,
+                evidence=evidence,
+                slots=slots,
+                arrivals=self._arrivals,
+                clock=self.clock,
+                observer=self._observe,
+            ),
+            verifier=Verifier(
+                rules=rules, ledger=self.ledger, evidence=evidence, clock=self.clock, observer=self._observe
+            ),
+            clock=self.clock,
+            observer=self._observe,
+            trouble=logs.trouble,
+        )
+
+    # life ---------------------------------------------------------------------------------------------------------
+
+    def start(self, *, scheduled: bool) -> None:
+        """Begin to work: with the schedules, or (`apply`) only on what is put into the ledger.
+
+        Raises RouterError where the Store SCP cannot listen.
+        """
+        self._scheduled = scheduled
+        recovered = self.store.recover(self.ledger.has_receipt)
+        batch = list(recovered)
+        if batch:
+            self.ledger.add_receipts(batch)
+            logs.logger().warning("instances without a receipt were found in the store and indexed", count=len(batch))
+        if scheduled or any(LOCAL in rule.move.to for rule in self.rules.rules.values()):
+            self._listen()
+        self._announce()
+        for name, target in (("receipts", self._index), ("announce", self._announcing)):
+            thread = threading.Thread(target=target, name=name, daemon=True)
+            thread.start()
+            self._threads.append(thread)
+        self.dispatcher.start()
+        if scheduled:
+            self.scheduler.start(self.rules)
+        logs.logger().info(
+            "started", ae_title=self.rules.router.ae_title, rules=len(self.rules.rules), nodes=len(self.rules.nodes)
+        )
+
+    def _listen(self) -> None:
+        router = self.rules.router
+        self._server = StoreServer(
+            ServerSettings(
+                host=router.listen_host,
+                port=router.listen_port,
+                maximum_associations=router.maximum_associations,
+            ),
+            self.store,
+            policy=self._accept,
+            on_receipt=self._received,
+            observer=self._observe,
+        )
+        self._server.start()
+
+    def stop(self, drain: float | None = None) -> None:
+        """Claim no more, let running moves end (then cancel them), keep receiving until they have, then close."""
+        if self._scheduled:
+            self.scheduler.stop()
+        self.dispatcher.stop(self.rules.router.drain if drain is None else drain)
+        if self._server is not None:
+            self._server.stop(10.0)
+        self._stopping.set()
+        for thread in self._threads:
+            thread.join(10.0)
+        self.peers.close()
+        try:
+            self.ledger.withdraw(self.owner)
+        except LedgerError as error:
+            logs.trouble("stop", error)
+        self.ledger.close()
+
+    def wake(self) -> None:
+        """Work was put into the ledger."""
+        self.dispatcher.wake()
+
+    @property
+    def store_port(self) -> int:
+        """The port the Store SCP listens on; 0 where it does not."""
+        return self._server.port if self._server is not None else 0
+
+    # what others ask ----------------------------------------------------------------------------------------------
+
+    def render_metrics(self, accept: str) -> tuple[bytes, str]:
+        """The metrics and their content type."""
+        return self.metrics.render(accept)
+
+    def health(self) -> dict[str, str]:
+        """What is wrong by part; empty when the process works."""
+        problems = {t.name: "thread ended" for t in self._threads if not t.is_alive()}
+        if self._problem:
+            problems["ledger"] = self._problem
+        return problems
+
+    def readiness(self) -> dict[str, str]:
+        """What is not ready by part; empty when work can be taken."""
+        problems = self.health()
+        if self._server is None:
+            problems["store"] = "not listening yet"
+        try:
+            free = shutil.disk_usage(self.rules.router.store).free
+            if free < self.rules.router.minimum_free:
+                problems["disk"] = f"{free} bytes free in the store, {self.rules.router.minimum_free} wanted"
+        except OSError as error:
+            problems["disk"] = error.strerror or "not readable"
+        return problems
+
+    # events -------------------------------------------------------------------------------------------------------
+
+    def _observe(self, event: Event) -> None:
+        self.metrics(event)
+        self._log(event)
+
+    def _accept(self, calling: str, called: str, address: str) -> Accepted | Rejected:
+        node = self._callers.get(calling)
+        if called != self.rules.router.ae_title:
+            return Rejected(*_CALLED_NOT_RECOGNISED, node or OTHER)
+        return Accepted(node) if node is not None else Rejected(*_CALLING_NOT_RECOGNISED, OTHER)
+
+    def _received(self, receipt: Receipt) -> None:
+        try:
+            self._receipts.put(receipt, timeout=30.0)
+        except queue.Full:
+            raise StoreRefused(0xA700, "out-of-space", "The ledger does not take receipts.") from None
+
+    def _index(self) -> None:
+        """Write receipts in batches; what cannot be written is found again from the files at the next start."""
+        while not (self._stopping.is_set() and self._receipts.empty()):
+            try:
+                batch = [self._receipts.get(timeout=0.2)]
+            except queue.Empty:
+                continue
+            while len(batch) < _RECEIPT_BATCH:
+                try:
+                    batch.append(self._receipts.get_nowait())
+                except queue.Empty:
+                    break
+            self._write(batch)
+            for receipt in batch:
+                self._arrivals.note(receipt.study_instance_uid)
+            self.dispatcher.wake()
+
+    def _write(self, batch: list[Receipt]) -> None:
+        deadline = time.monotonic() + 60.0
+        while True:
+            try:
+                self.ledger.add_receipts(batch)
+                return
+            except LedgerError as error:
+                logs.trouble("receipts", error)
+                if time.monotonic() > deadline or self._stopping.wait(1.0):
+                    return
+
+    def _announcing(self) -> None:
+        while not self._stopping.wait(_ANNOUNCE_SECONDS):
+            self._announce()
+
+    def _announce(self) -> None:
+        now = self.clock.now()
+        try:
+            self.ledger.announce(
+                ServiceInfo(
+                    owner=self.owner,
+                    address=self.http_address,
+                    seen_at=now,
+                    content_hash=self.rules.content_hash,
+                )
+            )
+            self._problem = ""
+        except LedgerError as error:
+            self._problem = str(error)
+            logs.trouble("announce", error)

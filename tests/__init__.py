@@ -1,0 +1,1 @@
+"""Tests of dicom-router, and in `tests.support` what they have in common."""

@@ -1,0 +1,435 @@
+"""The ledger as a SQLite file: what it creates, how it fails, what a crash leaves, which index answers."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import select
+import sqlite3
+import subprocess
+import sys
+import textwrap
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from router.domain.overview import ServiceInfo
+from router.domain.receipt import Receipt
+from router.domain.sweep import SweepReport, SweepState
+from router.domain.transfer import Finish, Happening, Instance, State
+from router.errors import LedgerError
+from router.ledger import database, tables
+from router.ledger.ledger import SqlLedger
+from tests.contract.ledgers import LEASE, NOW, after, claim, intent, look, new, queue, running_sweep
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "data" / "ledger.db"
+
+
+def open_at(path: Path, **options: bool) -> SqlLedger:
+    return SqlLedger.open(f"sqlite:///{path}", **options)
+
+
+@contextlib.contextmanager
+def raw(path: Path) -> Iterator[sqlite3.Connection]:
+    """The file as any other program sees it."""
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        yield connection
+
+
+def python(script: str, *arguments: object) -> list[str]:
+    """The command that runs a script with the ledger at hand."""
+    head = """
+        import sys
+        from router.domain.sweep import *
+        from router.domain.transfer import *
+        from router.errors import LedgerError
+        from router.ledger.ledger import SqlLedger
+        from tests.contract.ledgers import *
+    """
+    return [sys.executable, "-c", textwrap.dedent(head) + textwrap.dedent(script), *map(str, arguments)]
+
+
+class TestOpening:
+    def test_makes_the_directory_and_a_durable_file(self, path: Path) -> None:
+        open_at(path).close()
+        with raw(path) as connection:
+            assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+            assert connection.execute("SELECT value FROM meta").fetchall() == [(str(tables.VERSION),)]
+
+    def test_only_to_read_makes_nothing(self, path: Path) -> None:
+        with open_at(path, read_only=True) as ledger:
+            assert ledger.transfers() == []
+            assert ledger.facts("archive", ["1.2"]) == {}
+            assert ledger.last_sweeps() == []
+            with pytest.raises(LedgerError, match="reading only"):
+                queue(ledger, [new(intent(1))])
+        assert not path.parent.exists()
+
+    def test_only_to_read_an_empty_file_is_an_empty_ledger(self, tmp_path: Path) -> None:
+        (tmp_path / "empty.db").touch()
+        with raw(tmp_path / "vacuumed.db") as connection:
+            connection.execute("CREATE TABLE t (x)")
+            connection.execute("DROP TABLE t")
+        for name in ("empty.db", "vacuumed.db"):
+            before = (tmp_path / name).read_bytes()
+            with open_at(tmp_path / name, read_only=True) as ledger:
+                assert ledger.backlog() == []
+            assert (tmp_path / name).read_bytes() == before
+
+    def test_only_to_read_beside_a_writer(self, path: Path) -> None:
+        with open_at(path) as writer, open_at(path, read_only=True) as reader:
+            assert reader.transfers() == []
+            queue(writer, [new(intent(1))])
+            assert reader.transfers() == writer.transfers()
+
+    def test_without_creating(self, path: Path) -> None:
+        with pytest.raises(LedgerError, match=re.escape(f"{path} does not exist")):
+            open_at(path, create=False)
+        assert not path.parent.exists()
+
+    def test_several_processes_at_once(self, path: Path) -> None:
+        script = """
+            from router.domain.overview import ServiceInfo
+            ledger = SqlLedger.open(sys.argv[1])
+            ledger.announce(ServiceInfo(owner=sys.argv[2], address="", seen_at=NOW))
+        """
+        commands = [python(script, f"sqlite:///{path}", number) for number in range(6)]
+        processes = [subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE) for command in commands]
+        errors = [process.communicate(timeout=60)[1] for process in processes]
+        assert [process.returncode for process in processes] == [0] * 6, errors
+        with open_at(path) as ledger:
+            assert len(ledger.services(NOW)) == 6
+
+    def test_in_memory(self) -> None:
+        with SqlLedger.in_memory() as ledger, SqlLedger.in_memory() as other:
+            queue(ledger, [new(intent(1))])
+            assert claim(ledger).intent == intent(1)
+            assert other.transfers() == []
+
+
+class TestVersions:
+    def test_a_newer_one_is_refused(self, path: Path) -> None:
+        open_at(path).close()
+        with raw(path) as connection:
+            connection.execute("UPDATE meta SET value = '2'")
+        for read_only in (False, True):
+            with pytest.raises(LedgerError, match="newer dicom-router"):
+                open_at(path, read_only=read_only)
+
+    def test_an_older_one_is_brought_up_to_date_step_by_step(self, path: Path) -> None:
+        with open_at(path) as ledger:
+            queue(ledger, [new(intent(1))])
+        engine = sa.create_engine(f"sqlite:///{path}")
+        steps = {
+            2: lambda connection: connection.exec_driver_sql("ALTER TABLE transfers ADD COLUMN colour TEXT"),
+            3: lambda connection: connection.exec_driver_sql("UPDATE transfers SET colour = 'red'"),
+        }
+        with engine.begin() as connection:
+            tables.migrate(connection, 3, steps)
+            tables.migrate(connection, 3, steps)
+        engine.dispose()
+        with raw(path) as connection:
+            assert connection.execute("SELECT colour FROM transfers").fetchall() == [("red",)]
+            assert connection.execute("SELECT value FROM meta").fetchall() == [("3",)]
+
+    def test_only_to_read_an_older_one_asks_for_the_router(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        open_at(path).close()
+        monkeypatch.setattr(database, "VERSION", 2)
+        monkeypatch.setattr(database, "refuse_newer", lambda version: None)
+        with pytest.raises(LedgerError, match="older version"):
+            open_at(path, read_only=True)
+
+    def test_another_programs_tables_are_left_alone(self, path: Path) -> None:
+        path.parent.mkdir()
+        with raw(path) as connection:
+            connection.execute("CREATE TABLE meta (name, value)")
+        for read_only in (False, True):
+            with pytest.raises(LedgerError, match="something else"):
+                open_at(path, read_only=read_only)
+        with raw(path) as connection:
+            assert connection.execute("SELECT name FROM sqlite_master").fetchall() == [("meta",)]
+
+
+class TestErrors:
+    @pytest.mark.parametrize(
+        ("url", "message"),
+        [
+            ("ledger.db", "not a database URL"),
+            ("sqlite://", "does not name a file"),
+            ("sqlite:///:memory:", "does not name a file"),
+            ("sqlite:///a.db?mode=ro", "does not name a file"),
+            ("nosuch+driver://user:secret@host/name", "keeps its ledger in SQLite"),
+            ("postgresql+psycopg://user:secret@host/name", "keeps its ledger in SQLite"),
+        ],
+    )
+    def test_a_wrong_url(self, url: str, message: str) -> None:
+        with pytest.raises(LedgerError, match=message) as caught:
+            SqlLedger.open(url)
+        assert "secret" not in str(caught.value)
+        assert "sqlite:///" in str(caught.value)
+
+    def test_not_a_database(self, path: Path) -> None:
+        path.parent.mkdir()
+        path.write_text("This is not a database. " * 100)
+        for read_only in (False, True):
+            with pytest.raises(LedgerError, match="is not a database; choose another file") as caught:
+                open_at(path, read_only=read_only)
+            assert str(path) in str(caught.value)
+
+    def test_a_directory_in_its_place(self, path: Path) -> None:
+        path.mkdir(parents=True)
+        (path / "something").touch()
+        with pytest.raises(LedgerError, match="cannot be opened"):
+            open_at(path)
+
+    def test_a_file_in_place_of_its_directory(self, path: Path) -> None:
+        path.parent.touch()
+        with pytest.raises(LedgerError, match="cannot be opened"):
+            open_at(path)
+
+    def test_damaged(self, path: Path) -> None:
+        with open_at(path) as ledger:
+            queue(ledger, [new(intent(n)) for n in range(500)])
+        content = bytearray(path.read_bytes())
+        content[8192:] = b"\xa5" * len(content[8192:])
+        path.write_bytes(content)
+        with pytest.raises(LedgerError, match="is damaged; stop the router and restore"), open_at(path) as ledger:
+            ledger.transfers()
+
+    def test_locked_by_another_process(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(database, "WAIT_SECONDS", 0.2)
+        with open_at(path) as ledger, raw(path) as other:
+            other.execute("BEGIN IMMEDIATE")
+            with pytest.raises(LedgerError, match="locked by another process"):
+                ledger.withdraw("me")
+            other.execute("ROLLBACK")
+            ledger.withdraw("me")
+
+    def test_no_room_left(self, path: Path) -> None:
+        # The limit on a file's size stands in for a full disk: the write fails in the same place.
+        script = """
+            import resource, signal
+            ledger = SqlLedger.open(sys.argv[1])
+            queue(ledger, [new(intent(0))])
+            signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+            resource.setrlimit(resource.RLIMIT_FSIZE, (400_000, 400_000))
+            try:
+                for number in range(1, 50):
+                    queue(ledger, [new(intent(1000 * number + n)) for n in range(500)], after(number))
+            except LedgerError as error:
+                print(error)
+            print(len(ledger.transfers(limit=100_000)) % 500)
+        """
+        done = subprocess.run(python(script, f"sqlite:///{path}"), cwd=ROOT, capture_output=True, text=True, timeout=60)
+        assert done.returncode == 0, done.stderr
+        message, rest = done.stdout.splitlines()
+        assert re.search(r"(disk is full|the disk reports an error, or is full)", message), message
+        assert rest == "1"
+        with raw(path) as connection:
+            assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+
+    def test_never_tells_an_identifier(self, path: Path) -> None:
+        with open_at(path) as ledger:
+            sweep = running_sweep(ledger)
+            report = SweepReport(state=SweepState.COMPLETE)
+            wrong: list[dict[str, Any]] = [{"priority": 9}, {"count": 2**70}, {"rule": "\udc80"}]
+            for bad in (new(intent(4711), **one) for one in wrong):
+                with pytest.raises(LedgerError) as caught:
+                    ledger.finish_sweep(sweep, report, [bad], [], NOW)
+                told = "".join(traceback.format_exception(caught.value))
+                assert "4711" not in told
+                assert "P1" not in told
+            assert ledger.transfers() == []
+            assert ledger.finish_sweep(sweep, report, [new(intent(4711))], [], NOW)
+
+    def test_closed(self, path: Path) -> None:
+        ledger = open_at(path)
+        ledger.close()
+        with pytest.raises(LedgerError, match="is closed"):
+            ledger.transfers()
+
+
+class TestCrashes:
+    def test_a_killed_writer_leaves_whole_sweeps_only(self, path: Path) -> None:
+        script = """
+            ledger = SqlLedger.open(sys.argv[1])
+            for number in range(100_000):
+                queue(ledger, [new(intent(1000 * number + n)) for n in range(300)], after(number))
+                moving = claim(ledger, after(number))
+                ledger.finish(moving, Finish(happening=Happening.MOVED, moved=True), after(number), after(number))
+                print(number, flush=True)
+        """
+        for round_number in range(3):
+            directory = path.parent / str(round_number)
+            process = subprocess.Popen(
+                python(script, f"sqlite:///{directory}/ledger.db"), cwd=ROOT, stdout=subprocess.PIPE, bufsize=0
+            )
+            assert process.stdout is not None
+            acknowledged = b""
+            while acknowledged.count(b"\n") < 3 + round_number:
+                assert select.select([process.stdout], [], [], 60)[0], "it does not get on"
+                acknowledged += process.stdout.read(64)
+            process.kill()
+            acknowledged += process.stdout.read()
+            process.wait(60)
+            process.stdout.close()
+            with open_at(directory / "ledger.db") as ledger:
+                counts: dict[int, int] = {}
+                for transfer in ledger.transfers(limit=1_000_000):
+                    number = int(transfer.intent.study_instance_uid.split(".")[-1]) // 1000
+                    counts[number] = counts.get(number, 0) + 1
+                assert set(counts.values()) == {300}
+                assert len(counts) >= acknowledged.count(b"\n")
+                assert len(ledger.transfers(states=[State.VERIFYING])) >= acknowledged.count(b"\n")
+                # What it held is verified first.
+                held = ledger.transfers(states=[State.MOVING])
+                assert len(held) <= 1
+                running = len(ledger.open_sweeps())
+                assert ledger.expire_leases(after(10**6)) <= len(held) + running
+                assert ledger.transfers(states=[State.MOVING]) == []
+            with raw(directory / "ledger.db") as connection:
+                assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+
+    def test_several_processes_share_the_work(self, path: Path) -> None:
+        with open_at(path) as ledger:
+            queue(ledger, [new(intent(n)) for n in range(120)])
+        script = """
+            ledger = SqlLedger.open(sys.argv[1])
+            while moving := ledger.claim_transfer(["archive"], NOW, LEASE):
+                print(moving.id)
+                ledger.finish(moving, Finish(happening=Happening.FAIL), NOW, NOW)
+        """
+        commands = [python(script, f"sqlite:///{path}") for _ in range(3)]
+        processes = [subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) for command in commands]
+        claimed = [int(line) for process in processes for line in process.communicate(timeout=60)[0].split()]
+        assert [process.returncode for process in processes] == [0, 0, 0]
+        assert len(claimed) == len(set(claimed)) == 120
+        with open_at(path) as ledger:
+            assert len(ledger.transfers(states=[State.FAILED])) == 120
+
+
+class Plans:
+    """Every statement the ledger sends to the database, with the plan SQLite makes for it."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._seen: dict[str, Any] = {}
+
+    def __enter__(self) -> Plans:
+        sa.event.listen(sa.Engine, "before_cursor_execute", self._note)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        sa.event.remove(sa.Engine, "before_cursor_execute", self._note)
+
+    def _note(self, _c: object, _u: object, statement: str, parameters: Any, _o: object, many: bool) -> None:
+        if statement.startswith(("SELECT", "UPDATE", "DELETE", "INSERT")):
+            self._seen[statement] = parameters[0] if many else parameters
+
+    def lines(self) -> list[tuple[str, int, str]]:
+        """(statement, parent, what SQLite does) for all that was seen."""
+        with raw(self._path) as connection:
+            return [
+                (statement, parent, step)
+                for statement, parameters in self._seen.items()
+                for _, parent, _, step in connection.execute(f"EXPLAIN QUERY PLAN {statement}", parameters)
+            ]
+
+
+class TestIndexes:
+    def test_the_hot_queries_never_scan_a_table_nor_sort_one(self, path: Path) -> None:
+        receipt = Receipt(
+            study_instance_uid="1.1", series_instance_uid="1.2", sop_instance_uid="1.3", sop_class_uid="1.4",
+            transfer_syntax_uid="1.5", calling_ae_title="A", size=1, path="p", received_at=NOW,
+        )  # fmt: skip
+        with open_at(path) as ledger:
+            queue(ledger, [new(intent(n)) for n in range(20)])
+            with Plans(path) as plans:
+                queue(ledger, [new(intent(n), happening=Happening.AGAIN) for n in range(10, 30)], after(1))
+                moving = ledger.claim_transfer(["archive", "pacs"], after(1), LEASE)
+                assert moving is not None
+                ledger.renew(moving, NOW, LEASE, None)
+                ledger.set_expected(moving, [Instance("1.1", "1.2")])
+                ledger.expected_instances(moving.id)
+                ledger.finish(moving, Finish(happening=Happening.MOVED, moved=True), NOW, NOW)
+                assert ledger.claim_verification(["ws", "local"], after(1), LEASE)
+                assert ledger.expire_leases(after(999)) == 1
+                ledger.finish(look(ledger, after(999)), Finish(happening=Happening.PROVEN), NOW, NOW)
+                ledger.facts("archive", ["1.2", "1.3"])
+                ledger.transfers(sweeps=[1])
+                ledger.transfers(sweeps=[1, 2], states=[State.QUEUED])
+                ledger.transfers(states=[State.FAILED, State.COMPLETE])
+                ledger.transfers(study_instance_uid="1.2")
+                ledger.transfer(1)
+                ledger.attempts(1)
+                ledger.open_sweeps()
+                ledger.add_receipts([receipt])
+                ledger.has_receipt(receipt)
+                ledger.received("1.1")
+                ledger.received("1.1", "1.2")
+            lines = plans.lines()
+        assert len({statement for statement, _, _ in lines}) > 20
+        tables_scanned = re.compile(rf"SCAN ({'|'.join(tables.metadata.tables)})\b")
+        assert [line for line in lines if tables_scanned.match(line[2]) and "USING" not in line[2]] == []
+        claims = [line for line in lines if "UNION ALL" in line[0]]
+        assert {index for _, _, step in claims for index in re.findall(r"ix_\w+", step)} == {
+            "ix_transfers_queue", "ix_transfers_verification",
+        }  # fmt: skip
+        # What is sorted are the firsts of the lanes; within a lane, beside the search, the index is in order already.
+        searches = {(statement, parent) for statement, parent, step in claims if "ix_transfers" in step}
+        sorts = {(statement, parent) for statement, parent, step in claims if "TEMP B-TREE" in step}
+        assert len(searches) == 2 * 3 + 2
+        assert searches & sorts == set()
+
+    def test_the_backlog_and_services_read_indexes(self, path: Path) -> None:
+        with open_at(path) as ledger:
+            ledger.announce(ServiceInfo(owner="a", address="", seen_at=NOW))
+            with Plans(path) as plans:
+                ledger.backlog()
+            (line,) = plans.lines()
+        assert line[2] == "SCAN transfers USING COVERING INDEX ix_transfers_backlog"
+
+    def test_a_claim_takes_as_many_steps_with_many_rows_as_with_few(self, path: Path) -> None:
+        """SQLite counts the instructions of its virtual machine: a measure of work that no busy machine disturbs."""
+        steps = 0
+
+        def count() -> int:
+            nonlocal steps
+            steps += 1
+            return 0
+
+        def listen(connection: sqlite3.Connection, _: object) -> None:
+            connection.set_progress_handler(count, 1)
+
+        def work(ledger: SqlLedger) -> int:
+            nonlocal steps
+            steps = 0
+            moved = claim(ledger, after(9999))
+            ledger.finish(moved, Finish(happening=Happening.MOVED, moved=True), NOW, NOW)
+            ledger.finish(look(ledger), Finish(happening=Happening.PROVEN), NOW, NOW)
+            return steps
+
+        with open_at(path) as ledger:
+            queue(ledger, [new(intent(n)) for n in range(20)])
+        sa.event.listen(sa.pool.Pool, "connect", listen)
+        try:
+            with open_at(path) as ledger:
+                work(ledger)
+                few = work(ledger)
+            with open_at(path) as ledger:
+                queue(ledger, [new(intent(n)) for n in range(20, 15_000)])
+                work(ledger)
+                many = work(ledger)
+        finally:
+            sa.event.remove(sa.pool.Pool, "connect", listen)
+        assert few > 100
+        assert many <= few * 1.2

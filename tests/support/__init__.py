@@ -1,0 +1,1 @@
+"""Helpers for tests: processes, real peers, sample data. Nothing here imports the router."""

@@ -1,0 +1,145 @@
+"""The commands `validate`, `init` and `schema`."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import click
+import pytest
+from click.testing import CliRunner, Result
+
+from router import config
+from router.cli.init import init
+from router.cli.schema import schema
+from router.cli.settings import Settings
+from router.cli.validate import validate
+from router.errors import UsageError
+
+ROOT = Path(__file__).parents[2]
+MISTAKES = ROOT / "tests" / "data" / "config"
+
+
+def run(command: click.Command, *arguments: str, directory: Path = ROOT / "rules", form: str = "text") -> Result:
+    return CliRunner().invoke(command, list(arguments), obj=Settings(config=directory, format=form))
+
+
+def test_validate_a_clean_configuration() -> None:
+    result = run(validate)
+    assert result.exit_code == 0
+    assert result.stdout == ""
+    assert "is valid" in result.stderr
+
+
+@pytest.fixture
+def broken(tmp_path: Path) -> Path:
+    shutil.copy(MISTAKES / "unknown-key-in-sweep.yaml", tmp_path)
+    return tmp_path
+
+
+def test_validate_prints_errors_in_every_format(broken: Path) -> None:
+    text = run(validate, directory=broken)
+    assert text.exit_code == 1
+    assert text.stdout.startswith(f"{broken / 'unknown-key-in-sweep.yaml'}:13:7: error DR010 ")
+    assert "1 error, 0 warnings" in text.stderr
+    as_json = run(validate, directory=broken, form="json")
+    assert as_json.exit_code == 1
+    assert [one["line"] for one in json.loads(as_json.stdout)["diagnostics"]] == [13]
+    github = run(validate, directory=broken, form="github")
+    assert github.exit_code == 1
+    assert github.stdout.startswith("::error file=")
+
+
+def test_warnings_alone_are_no_failure(tmp_path: Path) -> None:
+    shutil.copy(MISTAKES / "haste.yaml", tmp_path)
+    result = run(validate, directory=tmp_path)
+    assert result.exit_code == 0
+    assert "warning DR043" in result.stdout
+
+
+def test_json_of_a_clean_configuration() -> None:
+    result = run(validate, form="json")
+    assert json.loads(result.stdout) == {"diagnostics": []}
+
+
+def test_validate_without_a_directory_is_a_usage_error(tmp_path: Path) -> None:
+    result = run(validate, directory=tmp_path / "nowhere")
+    assert isinstance(result.exception, UsageError)
+    assert "is no directory" in str(result.exception)
+
+
+def test_init_writes_a_configuration_that_is_valid(tmp_path: Path) -> None:
+    result = run(init, str(tmp_path / "new" / "rules"))
+    assert result.exit_code == 0
+    loaded = config.load(tmp_path / "new" / "rules")
+    assert loaded.rule_set is not None
+    assert not loaded.diagnostics
+    for path in (tmp_path / "new" / "rules").glob("*.yaml"):
+        first = path.read_text().splitlines()[0]
+        assert first.startswith("# yaml-language-server: $schema=./")
+        assert (path.parent / first.partition("$schema=")[2]).is_file()
+        assert str(path) in result.stdout
+
+
+def test_init_never_overwrites(tmp_path: Path) -> None:
+    (tmp_path / "nodes.yaml").write_text("mine")
+    result = run(init, str(tmp_path))
+    assert isinstance(result.exception, UsageError)
+    assert "nodes.yaml" in str(result.exception)
+    assert [path.name for path in tmp_path.iterdir()] == ["nodes.yaml"]
+    assert (tmp_path / "nodes.yaml").read_text() == "mine"
+
+
+def test_init_as_json(tmp_path: Path) -> None:
+    files = json.loads(run(init, str(tmp_path / "x"), form="json").stdout)["files"]
+    assert sorted(files) == sorted(str(path) for path in (tmp_path / "x").iterdir())
+
+
+def test_init_where_nothing_can_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    result = run(init, str(tmp_path / "file" / "x"))
+    assert isinstance(result.exception, UsageError)
+    assert "cannot be written" in str(result.exception)
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        ("", ["router", "nodes", "defaults", "rules"]),
+        ("rules", ["*.sweep", "*.where", "*.move"]),
+        ("rules.*.sweep.keys", ["rules.*.sweep.keys", "Study Date", "mapping"]),
+        ("rules.sweep.keys", ["rules.*.sweep.keys"]),
+        ("rules.my-rule.sweep.keys", ["rules.*.sweep.keys"]),
+        ("rules.*.sweep.tiers.lookback", ["text", "7d"]),
+        ("rules.*.where", ["all", "any", "not"]),
+        ("rules.*.where.StudyDescription", ["matches", "between", "exists"]),
+        ("nodes.*.move.total", ["default:  2h"]),
+        ("nodes.*.limits.associations", ["range:    from 1 to 64"]),
+        ("router.durability", ["fsync | rename"]),
+        ("nodes.*", ["required: ae_title, address"]),
+    ],
+)
+def test_schema_documents_a_key(path: str, expected: list[str]) -> None:
+    result = run(schema, path)
+    assert result.exit_code == 0, result.exception
+    assert not [text for text in expected if text not in result.stdout]
+
+
+@pytest.mark.parametrize(
+    ("path", "meant"),
+    [
+        ("rulez", "rules"),
+        ("nodes.*.limit", "limits"),
+        ("rules.swep", "sweep"),
+        ("router.durability.x", "nothing below"),
+    ],
+)
+def test_schema_of_an_unknown_key_says_what_was_meant(path: str, meant: str) -> None:
+    result = run(schema, path)
+    assert isinstance(result.exception, UsageError)
+    assert meant in str(result.exception)
+
+
+def test_schema_as_json() -> None:
+    assert json.loads(run(schema, "nodes.*.root", form="json").stdout)["enum"] == ["study", "patient"]

@@ -1,0 +1,262 @@
+"""One mistake a file: each is found, at its line, with its code, and nothing else is found."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from router import config
+from router.config.diagnostics import CODES, Code, Severity, as_github, as_json, as_text
+
+DATA = Path(__file__).parents[1] / "data" / "config"
+
+MISTAKES = [
+    # file, code, line, severity
+    ("yaml-syntax", "DR002", 13, "error"),
+    ("yaml-tab", "DR002", 12, "error"),
+    ("yaml-duplicate-key", "DR003", 13, "error"),
+    ("yaml-tag", "DR004", 12, "error"),
+    ("yaml-merge-key", "DR004", 5, "error"),
+    ("yaml-several-documents", "DR004", 8, "error"),
+    ("unknown-section", "DR010", 8, "error"),
+    ("unknown-key-in-node", "DR010", 5, "error"),
+    ("unknown-key-in-rule", "DR010", 15, "error"),
+    ("unknown-key-in-sweep", "DR010", 13, "error"),
+    ("key-one-level-too-high", "DR010", 17, "error"),
+    ("key-one-level-too-deep", "DR010", 13, "error"),
+    ("not-supported-section", "DR011", 8, "error"),
+    ("not-supported-settle", "DR011", 13, "error"),
+    ("not-supported-limits-in-rule", "DR011", 17, "error"),
+    ("not-supported-tls", "DR011", 5, "error"),
+    ("type-list-for-text", "DR012", 11, "error"),
+    ("type-text-for-list", "DR012", 18, "error"),
+    ("type-text-for-mapping", "DR012", 15, "error"),
+    ("type-text-for-number", "DR012", 5, "error"),
+    ("type-yes-for-boolean", "DR012", 19, "error"),
+    ("type-quoted-number", "DR012", 5, "error"),
+    ("node-without-address", "DR013", 2, "error"),
+    ("rule-without-source", "DR013", 10, "error"),
+    ("rule-without-destination", "DR013", 17, "error"),
+    ("bad-duration", "DR014", 12, "error"),
+    ("bad-enum", "DR014", 19, "error"),
+    ("bad-number-too-large", "DR014", 5, "error"),
+    ("bad-empty-list", "DR014", 18, "error"),
+    ("bad-ledger", "DR014", 9, "error"),
+    ("bad-period", "DR014", 12, "error"),
+    ("name-with-space", "DR021", 9, "error"),
+    ("name-local", "DR021", 5, "error"),
+    ("unknown-source", "DR022", 11, "error"),
+    ("unknown-destination", "DR022", 18, "error"),
+    ("source-local", "DR022", 11, "error"),
+    ("ae-title-too-long", "DR023", 3, "error"),
+    ("ae-title-with-spaces", "DR023", 3, "error"),
+    ("ae-title-with-backslash", "DR023", 3, "error"),
+    ("ae-title-not-ascii", "DR023", 3, "error"),
+    ("sends-as-empty", "DR023", 5, "error"),
+    ("address-without-port", "DR024", 4, "error"),
+    ("address-port-too-large", "DR024", 4, "error"),
+    ("same-node-twice", "DR025", 8, "warning"),
+    ("destination-twice", "DR025", 18, "error"),
+    ("node-is-this-router", "DR025", 5, "warning"),
+    ("unknown-time-zone", "DR026", 5, "error"),
+    ("unknown-time-zone-of-sweep", "DR026", 13, "error"),
+    ("same-port", "DR027", 9, "error"),
+    ("attribute-misspelt", "DR030", 16, "error"),
+    ("attribute-wrong-case", "DR030", 16, "error"),
+    ("attribute-with-spaces", "DR030", 16, "error"),
+    ("attribute-into-no-sequence", "DR030", 16, "error"),
+    ("key-misspelt", "DR030", 15, "error"),
+    ("matcher-misspelt", "DR031", 16, "error"),
+    ("matcher-does-not-fit", "DR031", 16, "error"),
+    ("matcher-any-without-list", "DR031", 16, "error"),
+    ("value-no-number", "DR032", 16, "error"),
+    ("value-no-age", "DR032", 16, "error"),
+    ("value-empty", "DR032", 16, "error"),
+    ("value-between-reversed", "DR032", 16, "error"),
+    ("value-no-uid", "DR032", 15, "error"),
+    ("value-wildcard-in-number", "DR032", 15, "error"),
+    ("regex-invalid", "DR033", 16, "error"),
+    ("regex-explodes", "DR033", 16, "error"),
+    ("date-not-understood", "DR034", 14, "error"),
+    ("date-open", "DR034", 14, "error"),
+    ("date-no-such-day", "DR034", 14, "error"),
+    ("date-hours-of-today", "DR034", 14, "error"),
+    ("date-minutes", "DR034", 14, "warning"),
+    ("date-reversed", "DR035", 14, "error"),
+    ("date-reversed-fixed", "DR035", 14, "error"),
+    ("date-over", "DR035", 14, "warning"),
+    ("cron-four-fields", "DR036", 12, "error"),
+    ("cron-bad-weekday", "DR036", 12, "error"),
+    ("cron-never", "DR036", 12, "error"),
+    ("key-set-by-router", "DR037", 15, "error"),
+    ("key-sequence", "DR037", 15, "error"),
+    ("key-below-level", "DR038", 15, "error"),
+    ("key-uid-wildcard", "DR039", 15, "error"),
+    ("key-not-selective", "DR040", 13, "error"),
+    ("key-not-selective-star", "DR040", 13, "error"),
+    ("loop-to-source", "DR041", 18, "error"),
+    ("loop-same-ae-title", "DR041", 18, "error"),
+    ("schedule-missing", "DR042", 10, "error"),
+    ("schedule-twice", "DR042", 13, "error"),
+    ("schedule-tier-without", "DR042", 14, "error"),
+    ("retry-delays", "DR043", 19, "error"),
+    ("deadlines", "DR043", 5, "error"),
+    ("condition-below-level", "DR044", 16, "warning"),
+    ("all-disabled", "DR045", 9, "warning"),
+    ("key-unused", "DR046", 14, "warning"),
+    ("both-ways", "DR041", 21, "warning"),
+    ("haste", "DR043", 12, "warning"),
+    ("not-utf8", "DR001", 9, "error"),
+]
+
+
+def load(name: str, directory: Path) -> config.Loaded:
+    shutil.copy(DATA / f"{name}.yaml", directory)
+    return config.load(directory)
+
+
+@pytest.mark.parametrize(("name", "code", "line", "severity"), MISTAKES, ids=[row[0] for row in MISTAKES])
+def test_mistake(name: str, code: str, line: int, severity: str, tmp_path: Path) -> None:
+    loaded = load(name, tmp_path)
+    found = [(one.code, one.line, one.severity) for one in loaded.diagnostics]
+    assert found == [(code, line, severity)], as_text(loaded.diagnostics)
+    assert (loaded.rule_set is None) is (severity == "error")
+    [one] = loaded.diagnostics
+    assert one.file == str(tmp_path / f"{name}.yaml")
+    assert one.column >= 1
+    assert "\n" not in str(one)
+
+
+def test_every_file_is_in_the_table_and_every_code_has_a_file() -> None:
+    assert {path.stem for path in DATA.glob("*.yaml")} == {row[0] for row in MISTAKES}
+    assert {row[1] for row in MISTAKES} | {"DR020"} == set(Code) == set(CODES)
+
+
+TWICE = [
+    ("same-node-in-two-files", "b.yaml", 3, "a.yaml:2:3"),
+    ("same-rule-in-two-files", "b.yaml", 2, "a.yaml:5:3"),
+    ("same-setting-in-two-files", "b.yaml", 3, "a.yaml:9:3"),
+    ("same-default-in-two-files", "b.yaml", 3, "a.yaml:9:11"),
+]
+
+
+@pytest.mark.parametrize(("name", "file", "line", "first"), TWICE, ids=[row[0] for row in TWICE])
+def test_the_same_name_in_two_files_shows_both_places(name: str, file: str, line: int, first: str) -> None:
+    loaded = config.load(DATA / name)
+    [one] = loaded.diagnostics
+    assert (Path(one.file).name, one.line, one.code) == (file, line, Code.DUPLICATE_NAME)
+    assert one.hint.endswith(first)
+
+
+HINTS = [
+    ("unknown-key-in-sweep", "did you mean every?"),
+    ("key-one-level-too-high", "it belongs into move"),
+    ("key-one-level-too-deep", "it belongs beside sweep"),
+    ("unknown-destination", "did you mean workstation?"),
+    ("attribute-wrong-case", "did you mean StudyDescription?"),
+    ("attribute-misspelt", "did you mean StudyDescription?"),
+    ("key-misspelt", "did you mean ModalitiesInStudy?"),
+    ("matcher-misspelt", "did you mean matches?"),
+    ("unknown-time-zone-of-sweep", "did you mean Europe/Berlin?"),
+    ("key-below-level", "ModalitiesInStudy"),
+]
+
+
+@pytest.mark.parametrize(("name", "hint"), HINTS, ids=[row[0] for row in HINTS])
+def test_hints_say_what_was_meant(name: str, hint: str, tmp_path: Path) -> None:
+    assert hint in load(name, tmp_path).diagnostics[0].hint
+
+
+def test_keys_of_other_versions_are_named_as_such(tmp_path: Path) -> None:
+    [one] = load("not-supported-settle", tmp_path).diagnostics
+    assert "not supported by this version" in one.message
+
+
+def test_all_mistakes_are_found_at_once(tmp_path: Path) -> None:
+    """Those of one stage do not hide those of another, in one file or in several."""
+    (tmp_path / "nodes.yaml").write_text(
+        "nodes:\n  archive: {ae_title: ARCHIVE, address: nowhere, colour: red}\n  ws: {ae_title: WS, address: 'h:1'}\n"
+    )
+    (tmp_path / "rules.yaml").write_text(
+        "rules:\n"
+        "  one:\n"
+        "    sweep: {source: archive, evry: 5m, every: 5m, keys: {StudyDate: todayy}}\n"
+        "    where: {StudyDescripton: x, PatientAge: {gt: old}}\n"
+        "    move: {to: [wss], verify: sure}\n"
+        "  two:\n"
+        "    sweep: {source: archive, cron: '99 * * * *', keys: {StudyDate: today, Modality: CT}}\n"
+        "    move: {to: [archive]}\n"
+    )
+    found = {(Path(one.file).stem, one.line, one.code) for one in config.load(tmp_path).diagnostics}
+    assert found == {
+        ("nodes", 2, "DR010"),
+        ("nodes", 2, "DR024"),
+        ("rules", 3, "DR010"),
+        ("rules", 3, "DR034"),
+        ("rules", 4, "DR030"),
+        ("rules", 4, "DR032"),
+        ("rules", 5, "DR022"),
+        ("rules", 5, "DR014"),
+        ("rules", 7, "DR036"),
+        ("rules", 7, "DR038"),
+        ("rules", 8, "DR041"),
+    }
+
+
+def test_a_lost_file_is_not_reported_as_missing_nodes(tmp_path: Path) -> None:
+    (tmp_path / "nodes.yaml").write_text("nodes: [")
+    (tmp_path / "rules.yaml").write_text(
+        "rules:\n  one:\n    sweep: {source: archive, every: 5m, keys: {StudyDate: today}}\n    move: {to: [local]}\n"
+    )
+    assert [one.code for one in config.load(tmp_path).diagnostics] == ["DR002"]
+
+
+def test_hostile_files_end_as_a_diagnostic(tmp_path: Path) -> None:
+    lines = ["a0: &a0 [x, x]"] + [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 12)]
+    hostile = {
+        "laughs": ("\n".join(lines).encode(), "DR004"),
+        "deep": (b"[" * 200_000, "DR004"),
+        "deep-block": (b"".join(b" " * n + b"a:\n" for n in range(500)), "DR004"),
+        "huge": (b"# " + b"x" * (1 << 20), "DR001"),
+        "null": (b"a: \x00", "DR002"),
+        "binary": (bytes(range(256)), "DR001"),
+        "circle": (b"a: &a [*a]", "DR004"),
+        "complex-key": (b"? [a]\n: b", "DR004"),
+        "list": (b"- a\n", "DR012"),
+        "text": (b"hello", "DR012"),
+    }
+    for name, (contents, code) in hostile.items():
+        directory = tmp_path / name
+        directory.mkdir()
+        (directory / "a.yaml").write_bytes(contents)
+        loaded = config.load(directory)
+        assert [one.code for one in loaded.diagnostics] == [code], name
+        assert loaded.rule_set is None
+
+
+def test_unreadable_places(tmp_path: Path) -> None:
+    missing = config.load(tmp_path / "missing")
+    assert [one.code for one in missing.diagnostics] == [Code.UNREADABLE]
+    empty = config.load(tmp_path)
+    assert "holds no *.yaml" in empty.diagnostics[0].message
+    (tmp_path / "directory.yaml").mkdir()
+    assert "cannot be read" in config.load(tmp_path).diagnostics[0].message
+    (tmp_path / "file").write_text("")
+    assert config.load(tmp_path / "file").rule_set is None
+
+
+def test_formats(tmp_path: Path) -> None:
+    diagnostics = load("unknown-key-in-sweep", tmp_path).diagnostics
+    file = tmp_path / "unknown-key-in-sweep.yaml"
+    assert as_text(diagnostics) == (
+        f"{file}:13:7: error DR010 there is no key 'evry' in rules.chest.sweep (did you mean every?)"
+    )
+    [one] = json.loads(as_json(diagnostics))["diagnostics"]
+    assert set(one) == {"file", "line", "column", "severity", "code", "message", "hint"}
+    assert (one["line"], one["severity"], one["code"]) == (13, "error", "DR010")
+    assert as_github(diagnostics).startswith(f"::error file={file},line=13,col=7,title=DR010::there is no key")
+    percent = config.Diagnostic(file="a,b", code=Code.SYNTAX, message="50%\nlost", severity=Severity.WARNING)
+    assert as_github([percent]) == "::warning file=a%2Cb,title=DR002::50%25%0Alost"

@@ -1,0 +1,286 @@
+"""The engine against fake peers and a real ledger: sweeps, moves, verdicts, repair, growth. No network, no waiting."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from router.domain.condition import Condition
+from router.domain.dicom import SubOperationCounts
+from router.domain.events import Event, SubOperationsCounted, SweepEnded
+from router.domain.outcome import CAUSES
+from router.domain.rule import Move, Node, NodeLimits, Retry, RouterSettings, Rule, RuleSet, Sweep
+from router.domain.sweep import SweepDue, SweepReport, SweepState
+from router.domain.transfer import State, Transfer
+from router.engine.arrivals import Arrivals
+from router.engine.evidence import EvidenceGatherer
+from router.engine.mover import LEASE_SECONDS, Mover
+from router.engine.ports import MoveResult
+from router.engine.query import Inquiry
+from router.engine.slots import NodeSlots
+from router.engine.sweep import Sweeper
+from router.engine.verifier import Verifier
+from router.ledger.ledger import SqlLedger
+from tests.support.fake_peers import FakeClock, FakePeers
+
+
+def node(name: str) -> Node:
+    return Node(name=name, ae_title=name.upper(), host="127.0.0.1", port=104, limits=NodeLimits(associations=2))
+
+
+class Bench:
+    """An engine on the bench: each step of it is taken by hand."""
+
+    def __init__(self, directory: Path, **move: object) -> None:
+        self.clock = FakeClock()
+        self.ledger = SqlLedger.open(f"sqlite:///{directory}/ledger.db")
+        self.peers = FakePeers(self.ledger)
+        self.peers.titles = {"WS": "ws", "PACS": "pacs"}
+        self.events: list[Event] = []
+        self.never = threading.Event()
+        settings = Move(to=("local",), **move)  # type: ignore[arg-type]
+        self.rules = RuleSet(
+            router=RouterSettings(),
+            nodes={name: node(name) for name in ("pacs", "ws")},
+            rules={"r": Rule(name="r", sweep=Sweep(source="pacs"), where=Condition(), move=settings)},
+            content_hash="x",
+        )
+        slots = NodeSlots()
+        inquiry = Inquiry(self.peers, slots)
+        evidence = EvidenceGatherer(self.ledger, inquiry)
+        observer = self.events.append
+        self.sweeper = Sweeper(
+            rules=lambda: self.rules, ledger=self.ledger, inquiry=inquiry, clock=self.clock, observer=observer
+        )
+        self.mover = Mover(
+            rules=lambda: self.rules,
+            peers=self.peers,
+            ledger=self.ledger,
+            inquiry=inquiry,
+            evidence=evidence,
+            slots=slots,
+            arrivals=Arrivals(),
+            clock=self.clock,
+            observer=observer,
+        )
+        self.verifier = Verifier(
+            rules=lambda: self.rules, ledger=self.ledger, evidence=evidence, clock=self.clock, observer=observer
+        )
+
+    def to(self, *destinations: str, **move: object) -> None:
+        rule = self.rules.rules["r"]
+        settings = Move(to=destinations, **move)  # type: ignore[arg-type]
+        changed = Rule(name="r", sweep=rule.sweep, where=rule.where, move=settings)
+        self.rules = RuleSet(router=self.rules.router, nodes=self.rules.nodes, rules={"r": changed}, content_hash="y")
+
+    def sweep(self, *, manual: bool = False) -> SweepReport:
+        self.clock.advance(60)
+        self.ledger.add_sweeps([SweepDue(rule="r", source="pacs", due_at=self.clock.now(), manual=manual)])
+        claim = self.ledger.claim_sweep(["pacs"], self.clock.now(), LEASE_SECONDS)
+        assert claim is not None
+        return self.sweeper.run(claim, self.never)
+
+    def step(self) -> Transfer | None:
+        """Run whatever is due next; None where nothing is."""
+        now = self.clock.now()
+        transfer = self.ledger.claim_verification(["local", "ws"], now, LEASE_SECONDS)
+        if transfer is not None:
+            return self.verifier.run(transfer, self.never)
+        transfer = self.ledger.claim_transfer(["pacs"], now, LEASE_SECONDS)
+        return self.mover.run(transfer, self.never) if transfer is not None else None
+
+    def finish(self) -> list[Transfer]:
+        """Work until everything has ended, letting waits pass."""
+        for _ in range(200):
+            if self.step() is None:
+                open_ = [t for t in self.ledger.transfers() if not t.ended]
+                if not open_:
+                    return sorted(self.ledger.transfers(), key=lambda t: t.id)
+                self.clock.advance(max(0.0, (min(t.next_at for t in open_) - self.clock.now()).total_seconds()) + 0.001)
+        raise AssertionError("the transfers do not end")
+
+    def counted(self) -> int:
+        return sum(e.counts.completed or 0 for e in self.events if isinstance(e, SubOperationsCounted))
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Iterator[Bench]:
+    bench = Bench(tmp_path)
+    bench.peers.add("pacs", "1.1", "1.1.1", "1.1.1.1", "1.1.1.2")
+    bench.peers.add("pacs", "1.1", "1.1.2", "1.1.2.1")
+    yield bench
+    bench.ledger.close()
+
+
+def test_a_study_is_moved_and_proven(bench: Bench) -> None:
+    report = bench.sweep()
+    (transfer,) = bench.finish()
+    assert (report.state, report.matches, report.selected) == (SweepState.COMPLETE, 1, 1)
+    assert (transfer.state, transfer.expected, transfer.completed, transfer.attempts) == (State.COMPLETE, 3, 3, 1)
+    assert bench.counted() == 3
+    ((_, request),) = bench.peers.requests
+    assert (request.level, request.destination_ae_title) == ("STUDY", "ROUTER")
+
+
+def test_nothing_is_moved_twice(bench: Bench) -> None:
+    bench.sweep()
+    bench.finish()
+    assert bench.sweep(manual=True).selected == 0
+    bench.finish()
+    assert len(bench.peers.requests) == 1
+
+
+@pytest.mark.parametrize("destination", ["local", "ws"])
+@pytest.mark.parametrize("mute", [False, True])
+def test_growth_moves_the_difference_only(bench: Bench, destination: str, mute: bool) -> None:
+    bench.to(destination)
+    if mute:
+        bench.peers.mute.add("ws")
+    bench.sweep()
+    bench.finish()
+    bench.peers.add("pacs", "1.1", "1.1.1", "1.1.1.3")
+    bench.clock.advance(100)
+    assert bench.sweep().selected == 1
+    (transfer,) = bench.finish()
+    assert transfer.state is (State.UNPROVEN if destination == "ws" and mute else State.COMPLETE)
+    assert bench.peers.requests[1][1].sop_instance_uids == ("1.1.1.3",)
+    assert bench.counted() == 4
+
+
+def test_a_destination_that_holds_it_already_gets_nothing(bench: Bench) -> None:
+    bench.to("ws")
+    bench.peers.holdings["ws"]["1.1"] = {k: set(v) for k, v in bench.peers.holdings["pacs"]["1.1"].items()}
+    bench.sweep()
+    (transfer,) = bench.finish()
+    assert (transfer.state, transfer.cause) == (State.COMPLETE, "already-present")
+    assert bench.peers.requests == []
+
+
+def test_without_skip_present_it_is_moved_all_the_same(bench: Bench) -> None:
+    bench.to("ws", skip_present=False)
+    bench.peers.holdings["ws"]["1.1"] = {k: set(v) for k, v in bench.peers.holdings["pacs"]["1.1"].items()}
+    bench.sweep()
+    bench.finish()
+    assert len(bench.peers.requests) == 1
+
+
+def test_a_silent_partial_is_repaired_at_the_gap(bench: Bench) -> None:
+    """The PACS says Success for all, the last instance did not come the first time."""
+    bench.peers.deliver = lambda wanted: wanted[:-1] if len(wanted) == 3 else wanted
+    bench.peers.answer = lambda wanted, delivered: MoveResult(status=0, counts=SubOperationCounts(None, wanted, 0, 0))
+    bench.sweep()
+    (transfer,) = bench.finish()
+    assert (transfer.state, transfer.completed, transfer.rounds) == (State.COMPLETE, 3, 1)
+    assert bench.peers.requests[1][1].series_instance_uids == ("1.1.2",)
+
+
+def test_forever_half_with_success_is_contradicted(bench: Bench) -> None:
+    bench.peers.deliver = lambda wanted: [w for w in wanted if w[0] == "1.1.1"]
+    bench.peers.answer = lambda wanted, delivered: MoveResult(status=0, counts=SubOperationCounts(None, wanted, 0, 0))
+    bench.sweep()
+    (transfer,) = bench.finish()
+    assert (transfer.state, transfer.completed, transfer.expected) == (State.CONTRADICTED, 2, 3)
+    assert len(bench.peers.requests) == 3, "two repairs, then the truth"
+    assert bench.counted() >= 3
+
+
+def test_forever_half_with_a_warning_is_partial(bench: Bench) -> None:
+    bench.peers.deliver = lambda wanted: [w for w in wanted if w[0] == "1.1.1"]
+    bench.sweep()
+    (transfer,) = bench.finish()
+    assert (transfer.state, transfer.completed) == (State.PARTIAL, 2)
+
+
+def test_success_with_nothing_is_asked_again_and_never_complete(bench: Bench) -> None:
+    bench.to("local", retry=Retry(attempts=3))
+    bench.peers.deliver = lambda wanted: []
+    bench.peers.answer = lambda wanted, delivered: MoveResult(status=0, counts=SubOperationCounts(None, 0, 0, 0))
+    bench.sweep()
+    (transfer,) = bench.finish()
+    assert transfer.state is State.CONTRADICTED
+    assert len(bench.peers.requests) == 3
+
+
+def test_images_there_although_the_source_failed_is_complete(bench: Bench) -> None:
+    bench.peers.answer = lambda wanted, delivered: MoveResult(status=0xA702, counts=SubOperationCounts())
+    bench.sweep()
+    (transfer,) = bench.finish()
+    assert (transfer.state, transfer.status) == (State.COMPLETE, 0xA702)
+    assert len(bench.peers.requests) == 1
+
+
+def test_an_unknown_destination_fails_at_once_with_what_to_do(bench: Bench) -> None:
+    bench.peers.deliver = lambda wanted: []
+    bench.peers.answer = lambda wanted, delivered: MoveResult(status=0xA801, counts=SubOperationCounts())
+    bench.sweep()
+    (transfer,) = bench.finish()
+    assert (transfer.state, transfer.cause, transfer.attempts) == (State.FAILED, "destination-unknown", 1)
+    assert transfer.reason == CAUSES["destination-unknown"].sentence
+
+
+def test_a_source_that_is_down_fails_the_sweep_in_one_sentence(bench: Bench) -> None:
+    bench.peers.down.add("pacs")
+    report = bench.sweep()
+    assert (report.state, report.cause) == (SweepState.FAILED, "unreachable")
+    assert "pacs refused the connection" in report.reason
+    assert [e.result for e in bench.events if isinstance(e, SweepEnded)] == ["failed"]
+
+
+def test_a_source_that_goes_down_uses_up_the_retry_budget_then_fails(bench: Bench) -> None:
+    bench.to("local", retry=Retry(attempts=3))
+    bench.sweep()
+    bench.peers.down.add("pacs")
+    (transfer,) = bench.finish()
+    assert (transfer.state, transfer.cause, transfer.attempts) == (State.FAILED, "unreachable", 3)
+
+
+def test_what_failed_is_asked_again_by_a_person_only(bench: Bench) -> None:
+    bench.to("local", retry=Retry(attempts=1))
+    bench.sweep()
+    bench.peers.down.add("pacs")
+    bench.finish()
+    bench.peers.down.clear()
+    assert bench.sweep().selected == 0
+    assert bench.sweep(manual=True).selected == 1
+    (transfer,) = bench.finish()
+    assert transfer.state is State.COMPLETE
+
+
+def test_a_crash_in_the_middle_is_verified_before_anything_is_moved(bench: Bench) -> None:
+    bench.sweep()
+    claim = bench.ledger.claim_transfer(["pacs"], bench.clock.now(), LEASE_SECONDS)
+    assert claim is not None
+    bench.clock.advance(LEASE_SECONDS + 1)
+    assert bench.ledger.expire_leases(bench.clock.now()) == 1
+    assert bench.ledger.transfers()[0].state is State.VERIFYING
+    (transfer,) = bench.finish()
+    assert transfer.state is State.COMPLETE
+    assert bench.mover.run(claim, bench.never) is None, "the old claim changes nothing"
+    assert [t.state for t in bench.ledger.transfers()] == [State.COMPLETE]
+
+
+def test_a_count_the_source_does_not_give_is_counted(bench: Bench) -> None:
+    bench.peers.report_counts = False
+    bench.sweep()
+    (transfer,) = bench.finish()
+    assert (transfer.instance_count, transfer.state) == (3, State.COMPLETE)
+
+
+def test_a_study_that_vanished_is_nothing(bench: Bench) -> None:
+    bench.sweep()
+    bench.peers.holdings["pacs"]["1.1"] = {}
+    bench.peers.answer = lambda wanted, delivered: MoveResult(status=0, counts=SubOperationCounts(None, 0, 0, 0))
+    (transfer,) = bench.finish()
+    assert transfer.state in (State.NOTHING, State.CONTRADICTED)
+
+
+def test_a_destination_that_cannot_be_asked_is_unproven(bench: Bench) -> None:
+    bench.to("ws")
+    bench.peers.mute.add("ws")
+    bench.sweep()
+    (transfer,) = bench.finish()
+    assert (transfer.state, transfer.status) == (State.UNPROVEN, 0)
+    assert "ws answers no query" in transfer.reason
