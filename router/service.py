@@ -13,10 +13,12 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
+import msgspec
+
 from router.dimse.peers import Peers
 from router.dimse.services import Accepted, Rejected
 from router.dimse.store_scp import ServerSettings, StoreServer
-from router.domain.events import ConfigurationLoaded, Event
+from router.domain.events import Event
 from router.domain.overview import ServiceInfo
 from router.domain.receipt import Receipt
 from router.domain.rule import LOCAL, RuleSet
@@ -92,23 +94,22 @@ class Service:
         self._log = logs.LogObserver()
         self.clock = SystemClock()
         self.ledger = open_ledger(rules)
-        self._observe(ConfigurationLoaded(successful=True, content_hash=rules.content_hash))
         self.metrics.watch_backlog(self.ledger.backlog)
         self.store = ObjectStore(
             Path(rules.router.store), durability=rules.router.durability, minimum_free=rules.router.minimum_free
         )
         self._receipts: queue.Queue[Receipt] = queue.Queue(_RECEIPT_QUEUE)
         self._arrivals = Arrivals()
-        self.peers = Peers(rules.router.ae_title, self._observe)
+        self.peers = Peers(rules.router.ae_title, self.observe)
         self.dispatcher = self._wire()
         self.scheduler = Scheduler(
             ledger=self.ledger,
             clock=self.clock,
-            observer=self._observe,
+            observer=self.observe,
             trouble=logs.trouble,
             wake=self.dispatcher.wake,
         )
-        self._callers = {title: node.name for node in rules.nodes.values() for title in node.calling_ae_titles}
+        self._callers = _callers(rules)
         self._server: StoreServer | None = None
         self._stopping = threading.Event()
         self._threads: list[threading.Thread] = []
@@ -124,7 +125,7 @@ class Service:
             return self.rules
 
         self.sweeper = Sweeper(
-            rules=rules, ledger=self.ledger, inquiry=inquiry, clock=self.clock, observer=self._observe
+            rules=rules, ledger=self.ledger, inquiry=inquiry, clock=self.clock, observer=self.observe
         )
         return Dispatcher(
             rules=rules,
@@ -139,13 +140,13 @@ class Service:
                 slots=slots,
                 arrivals=self._arrivals,
                 clock=self.clock,
-                observer=self._observe,
+                observer=self.observe,
             ),
             verifier=Verifier(
-                rules=rules, ledger=self.ledger, evidence=evidence, clock=self.clock, observer=self._observe
+                rules=rules, ledger=self.ledger, evidence=evidence, clock=self.clock, observer=self.observe
             ),
             clock=self.clock,
-            observer=self._observe,
+            observer=self.observe,
             trouble=logs.trouble,
         )
 
@@ -187,7 +188,7 @@ class Service:
             self.store,
             policy=self._accept,
             on_receipt=self._received,
-            observer=self._observe,
+            observer=self.observe,
         )
         self._server.start()
 
@@ -207,6 +208,17 @@ class Service:
         except LedgerError as error:
             logs.trouble("stop", error)
         self.ledger.close()
+
+    def adopt(self, rules: RuleSet) -> None:
+        """Go on with another configuration. What stands under `router:` needs a restart and stays as it was."""
+        if rules.router != self.rules.router:
+            logs.logger().warning("changes under router: take effect after a restart")
+        self.rules = msgspec.structs.replace(rules, router=self.rules.router)
+        self._callers = _callers(self.rules)
+        self.metrics.configure(self.rules)
+        if self._scheduled:
+            self.scheduler.adopt(self.rules)
+        self.wake()
 
     def wake(self) -> None:
         """Work was put into the ledger."""
@@ -245,7 +257,8 @@ class Service:
 
     # events -------------------------------------------------------------------------------------------------------
 
-    def _observe(self, event: Event) -> None:
+    def observe(self, event: Event) -> None:
+        """Tell metrics and logs of an event."""
         self.metrics(event)
         self._log(event)
 
@@ -308,3 +321,8 @@ class Service:
         except LedgerError as error:
             self._problem = str(error)
             logs.trouble("announce", error)
+
+
+def _callers(rules: RuleSet) -> dict[str, str]:
+    """AE titles that may store to us -> the node's name."""
+    return {title: node.name for node in rules.nodes.values() for title in node.calling_ae_titles}

@@ -126,10 +126,10 @@ def _decode_implicit(data: bytes, assumed: str) -> dict[int, Values]:
         tag, kind = kinds[swapped]
         if position > size:
             _overrun(length)
-        if kind <= _CHARSET_TEXT and (plain or kind == _TEXT):
+        if kind <= _TRIMMED and (plain or kind != _CHARSET_TEXT):
             value = text[start:position].rstrip(" \0")
-            if "\\" in value:
-                elements[tag] = tuple([part.rstrip(" \0") for part in value.split("\\")])
+            if "\\" in value or kind == _TRIMMED:
+                elements[tag] = _split(kind, value)
             elif value:
                 elements[tag] = (value,)
             else:
@@ -166,10 +166,10 @@ def _decode_explicit(data: bytes, assumed: str) -> dict[int, Values]:
         tag = group << 16 | element
         if not element or kind == _UNKNOWN:
             kind = _kind(tag, "UN")
-        if kind <= _CHARSET_TEXT and (plain or kind == _TEXT):
+        if kind <= _TRIMMED and (plain or kind != _CHARSET_TEXT):
             value = text[start:position].rstrip(" \0")
-            if "\\" in value:
-                elements[tag] = tuple([part.rstrip(" \0") for part in value.split("\\")])
+            if "\\" in value or kind == _TRIMMED:
+                elements[tag] = _split(kind, value)
             elif value:
                 elements[tag] = (value,)
             else:
@@ -238,10 +238,18 @@ def _values(kind: int, raw: bytes, codec: str, encodings: Sequence[str] | None) 
     text = text.rstrip(" \0")
     if kind in {_CHARSET_SINGLE, _SINGLE}:
         return (text,) if text else ()
+    return _split(kind, text)
+
+
+def _split(kind: int, text: str) -> Values:
+    """The values of a text without its trailing padding."""
     if kind == _TRIMMED:
         text = text.strip(" \0")
-        return tuple([part.strip(" \0") for part in text.split("\\")]) if text else ()
-    return tuple([part.rstrip(" \0") for part in text.split("\\")]) if text else ()
+        if "\\" in text:
+            return tuple([part.strip(" \0") for part in text.split("\\")])
+    elif "\\" in text:
+        return tuple([part.rstrip(" \0") for part in text.split("\\")])
+    return (text,) if text else ()
 
 
 def _text(raw: bytes, codec: str, encodings: Sequence[str] | None) -> str:

@@ -6,6 +6,7 @@ no identifier.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from enum import StrEnum
 
@@ -150,6 +151,14 @@ def error_cause(code: str) -> str:
     return code if code in CAUSES else "wire"
 
 
+def quotable(comment: str) -> str:
+    """An Error Comment (0000,0902) without what may identify somebody: words with a caret or three digits in a row."""
+    return " ".join("…" if _TELLING.search(word) else word for word in comment.split())
+
+
+_TELLING = re.compile(r"\^|\d\D?\d\D?\d")
+
+
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     """The classified result of an attempt."""
 
@@ -176,7 +185,8 @@ def outcome_of_status(status: int, counts: SubOperationCounts, asked: int | None
         elif failed or (asked is not None and done < asked):
             cause = "success-partial"
     row = CAUSES[cause]
-    sentence = f"{row.sentence} It says: {comment}" if comment and row.remedy is not Remedy.NONE else row.sentence
+    said = quotable(comment)
+    sentence = f"{row.sentence} It says: {said}" if said and row.remedy is not Remedy.NONE else row.sentence
     return Outcome(cause=cause, remedy=row.remedy, sentence=sentence, status=status, counts=counts)
 
 

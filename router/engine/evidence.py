@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 import time
 
-from router.domain.dicom import Identifier, QueryRetrieveLevel
 from router.domain.outcome import Evidence, Expectation, error_cause
 from router.domain.rule import LOCAL, Node
 from router.domain.transfer import Transfer
@@ -72,7 +71,14 @@ class EvidenceGatherer:
 
     def _ask(self, transfer: Transfer, node: Node, expectation: Expectation, cancelled: threading.Event) -> Evidence:
         intent = transfer.intent
-        count = self._count(transfer, node, cancelled)
+        count = self._inquiry.count(
+            node,
+            intent.study_instance_uid,
+            intent.series_instance_uid,
+            transfer.patient_id,
+            Urgency.VERIFY,
+            cancelled,
+        )
         size = expectation.size
         if count is not None and (count == 0 or (size is not None and count >= size)):
             return Evidence(kind="find", count=count, present=frozenset() if count == 0 else None)
@@ -87,27 +93,3 @@ class EvidenceGatherer:
         if not instances and count:  # it answers no IMAGE query: an empty list is then no answer
             return Evidence(kind="find", count=count)
         return Evidence(kind="find", present=frozenset(instance.sop_instance_uid for instance in instances))
-
-    def _count(self, transfer: Transfer, node: Node, cancelled: threading.Event) -> int | None:
-        """The number of instances the node reports; 0 where it has no such study, None where it does not say."""
-        intent = transfer.intent
-        if intent.series_instance_uid:
-            level, counter = QueryRetrieveLevel.SERIES, "NumberOfSeriesRelatedInstances"
-            keys = Identifier.of(
-                StudyInstanceUID=intent.study_instance_uid,
-                SeriesInstanceUID=intent.series_instance_uid,
-                NumberOfSeriesRelatedInstances="",
-            )
-        else:
-            level, counter = QueryRetrieveLevel.STUDY, "NumberOfStudyRelatedInstances"
-            keys = Identifier.of(
-                StudyInstanceUID=intent.study_instance_uid, PatientName="", NumberOfStudyRelatedInstances=""
-            )
-        keys.elements.update(Identifier.of(PatientID=transfer.patient_id).elements)
-        rows = self._inquiry.find(node, level, keys, Urgency.VERIFY, cancelled).identifiers
-        wanted = intent.series_instance_uid or intent.study_instance_uid
-        unique = "SeriesInstanceUID" if intent.series_instance_uid else "StudyInstanceUID"
-        rows = [row for row in rows if row.text(unique) == wanted]
-        if not rows:
-            return 0
-        return rows[0].number(counter)

@@ -151,21 +151,27 @@ class _Attempt:
     # what is expected, what is there ------------------------------------------------------------------------------
 
     def _expect(self) -> Expectation:
-        intent = self._transfer.intent
-        instances = self._m._inquiry.instances(
+        """What the source holds now: its IMAGE-level list, else its count, else what the sweep saw."""
+        intent, inquiry = self._transfer.intent, self._m._inquiry
+        about = (
             self._source,
             intent.study_instance_uid,
             intent.series_instance_uid,
             self._transfer.patient_id,
             Urgency.MOVE,
             self._cancelled,
-            known_count=self._transfer.instance_count if not self._transfer.attempts else None,
         )
-        if not instances:
-            # Some archives answer no IMAGE query: an empty list means unknown unless the count agrees.
-            return Expectation(count=self._transfer.instance_count)
-        self._m._ledger.set_expected(self._transfer, instances)
-        return Expectation(instances=frozenset(instances))
+        known = self._transfer.instance_count if not self._transfer.attempts else None
+        try:
+            instances = inquiry.instances(*about, known_count=known)
+            if instances:
+                self._m._ledger.set_expected(self._transfer, instances)
+                return Expectation(instances=frozenset(instances))
+            # Some archives answer no IMAGE query: an empty list means nothing unless the count agrees.
+            count = inquiry.count(*about)
+        except QueryFailed:
+            count = None
+        return Expectation(count=count if count is not None else self._transfer.instance_count)
 
     def _evidence_before(self, expectation: Expectation) -> Evidence | None:
         """What the destination holds before the move; None where it cannot be said or is not asked for."""

@@ -6,7 +6,7 @@ import threading
 import time
 
 from router.domain.dicom import Identifier, QueryRetrieveLevel, is_uid, tag_of
-from router.domain.outcome import FIND_FAILURES
+from router.domain.outcome import FIND_FAILURES, quotable
 from router.domain.rule import Node
 from router.domain.transfer import Instance
 from router.engine.ports import FindResult, Peers
@@ -57,7 +57,8 @@ class Inquiry:
         if result.status == 0 or (partial and result.identifiers):
             return result
         meaning = FIND_FAILURES.get(result.status, "the source is unable to process the query")
-        comment = f" It says: {result.error_comment}" if result.error_comment else ""
+        said = quotable(result.error_comment)
+        comment = f" It says: {said}" if said else ""
         raise QueryFailed(
             result.status,
             f"{node.name} ({node.ae_title}) failed a {level} query, status {result.status:04X}: {meaning}.{comment}",
@@ -104,6 +105,24 @@ class Inquiry:
             self._lists[key] = (now, result)
         return result
 
+    def count(
+        self,
+        node: Node,
+        study: str,
+        series: str,
+        patient_id: str,
+        urgency: Urgency,
+        cancelled: threading.Event,
+    ) -> int | None:
+        """The number of instances the node reports of a study or series; 0 where it has no such, None if not told."""
+        level, unique, counter = _COUNTERS[bool(series)]
+        keys = unique_keys(patient_id, study, series)
+        keys.elements.setdefault(_tag("PatientID"), ())
+        keys.elements.update(Identifier.of(**{"PatientName": "", counter: ""}).elements)
+        rows = self.find(node, level, keys, urgency, cancelled).identifiers
+        counts = [row.number(counter) for row in rows if row.text(unique) == (series or study)]
+        return counts[0] if counts else 0
+
     def series(
         self, node: Node, study: str, patient_id: str, urgency: Urgency, cancelled: threading.Event
     ) -> list[str]:
@@ -122,6 +141,12 @@ def _tag(keyword: str) -> int:
 
 _SERIES_INSTANCE_UID = _tag("SeriesInstanceUID")
 _SOP_INSTANCE_UID = _tag("SOPInstanceUID")
+
+
+_COUNTERS = {
+    False: (QueryRetrieveLevel.STUDY, "StudyInstanceUID", "NumberOfStudyRelatedInstances"),
+    True: (QueryRetrieveLevel.SERIES, "SeriesInstanceUID", "NumberOfSeriesRelatedInstances"),
+}
 
 
 def unique_keys(patient_id: str, study: str, series: str = "") -> Identifier:

@@ -25,11 +25,11 @@ class _ScheduleTrigger(BaseTrigger):  # type: ignore[misc]
     """Asks the domain when a schedule is due, so that plan, tests and service agree on it."""
 
     def __init__(self, schedule: Schedule) -> None:
-        self._schedule = schedule
+        self.schedule = schedule
 
     def get_next_fire_time(self, previous_fire_time: datetime | None, now: datetime) -> datetime | None:
         """The first due time after the previous one, or after now."""
-        return next_due(self._schedule, previous_fire_time or now)
+        return next_due(self.schedule, previous_fire_time or now)
 
 
 class Scheduler:
@@ -53,22 +53,38 @@ class Scheduler:
 
     def start(self, rules: RuleSet) -> None:
         """Schedule the rules' sweeps; what was missed while nothing ran is caught up once."""
-        self._rules = rules
+        self._plan(rules)
+        self._scheduler.start()
+
+    def adopt(self, rules: RuleSet) -> None:
+        """Go on with these rules. A tier whose schedule is the same keeps its rhythm."""
+        wanted = {
+            _job_id(rule, number): tier.schedule
+            for rule in _enabled(rules)
+            for number, tier in enumerate(rule.sweep.tiers)
+        }
+        for job in self._scheduler.get_jobs():
+            if job.id not in wanted or job.trigger.schedule != wanted[job.id]:
+                job.remove()
+        self._plan(rules)
+
+    def _plan(self, rules: RuleSet) -> None:
+        """Schedule every tier that is not scheduled yet, and catch up once what was missed."""
         last = {(s.due.rule, s.due.tier): s.due.due_at for s in self._ledger.last_sweeps()}
         now = self._clock.now()
-        for rule in rules.rules.values():
-            if not rule.enabled:
-                continue
+        self._rules = rules
+        for rule in _enabled(rules):
             for number, tier in enumerate(rule.sweep.tiers):
+                if self._scheduler.get_job(_job_id(rule, number)) is not None:
+                    continue
                 self._scheduler.add_job(
                     self._due,
                     trigger=_ScheduleTrigger(tier.schedule),
                     args=(rule.name, number),
-                    id=f"{rule.name}/{number}",
+                    id=_job_id(rule, number),
                 )
                 if _overdue(tier, last.get((rule.name, number)), now):
                     self._add(rule, number, now)
-        self._scheduler.start()
 
     def stop(self) -> None:
         """Make nothing due any more."""
@@ -76,13 +92,15 @@ class Scheduler:
             self._scheduler.shutdown(wait=False)
 
     def _due(self, name: str, tier: int) -> None:
-        assert self._rules is not None
-        self._add(self._rules.rules[name], tier, self._clock.now())
+        rule = self._rules.rules.get(name) if self._rules is not None else None
+        if rule is not None:  # it may have gone in this moment
+            self._add(rule, tier, self._clock.now())
 
     def _add(self, rule: Rule, tier: int, now: datetime) -> None:
         source = rule.sweep.source
         try:
-            if any((s.due.rule, s.due.tier) == (rule.name, tier) for s in self._ledger.open_sweeps()):
+            open_sweeps = {(s.due.rule, s.due.tier) for s in self._ledger.open_sweeps() if not s.due.manual}
+            if (rule.name, tier) in open_sweeps:
                 self._observer(SweepMissed(rule=rule.name, source=source))
                 return
             due_at = now.replace(microsecond=0)
@@ -102,6 +120,14 @@ class Scheduler:
         error: BaseException | None = getattr(event, "exception", None)
         if error:
             self._trouble("scheduler", error)
+
+
+def _enabled(rules: RuleSet) -> list[Rule]:
+    return [rule for rule in rules.rules.values() if rule.enabled]
+
+
+def _job_id(rule: Rule, tier: int) -> str:
+    return f"{rule.name}/{tier}"
 
 
 def _overdue(tier: Tier, last: datetime | None, now: datetime) -> bool:

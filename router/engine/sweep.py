@@ -79,7 +79,9 @@ class Sweeper:
             except WireError as error:
                 report = SweepReport(state=SweepState.FAILED, cause=error.cause, reason=str(error))
         now = self._clock.now()
-        self._ledger.finish_sweep(sweep, report, selection.to_move, selection.under_way, now)
+        # Only a person waits for what was under way already; a schedule would write the same links again and again.
+        under_way = selection.under_way if sweep.due.manual else []
+        self._ledger.finish_sweep(sweep, report, selection.to_move, under_way, now)
         self._observer(
             SweepEnded(
                 rule=sweep.due.rule,

@@ -5,11 +5,12 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from router.domain.condition import Condition
-from router.domain.dicom import SubOperationCounts
+from router.domain.dicom import QueryRetrieveLevel, SubOperationCounts
 from router.domain.events import Event, SubOperationsCounted, SweepEnded
 from router.domain.outcome import CAUSES
 from router.domain.rule import Move, Node, NodeLimits, Retry, RouterSettings, Rule, RuleSet, Sweep
@@ -18,7 +19,7 @@ from router.domain.transfer import State, Transfer
 from router.engine.arrivals import Arrivals
 from router.engine.evidence import EvidenceGatherer
 from router.engine.mover import LEASE_SECONDS, Mover
-from router.engine.ports import MoveResult
+from router.engine.ports import FindResult, MoveResult
 from router.engine.query import Inquiry
 from router.engine.slots import NodeSlots
 from router.engine.sweep import Sweeper
@@ -271,10 +272,24 @@ def test_a_count_the_source_does_not_give_is_counted(bench: Bench) -> None:
 
 def test_a_study_that_vanished_is_nothing(bench: Bench) -> None:
     bench.sweep()
-    bench.peers.holdings["pacs"]["1.1"] = {}
-    bench.peers.answer = lambda wanted, delivered: MoveResult(status=0, counts=SubOperationCounts(None, 0, 0, 0))
+    del bench.peers.holdings["pacs"]["1.1"]
     (transfer,) = bench.finish()
-    assert transfer.state in (State.NOTHING, State.CONTRADICTED)
+    assert (transfer.state, transfer.expected) == (State.NOTHING, 0)
+    assert bench.peers.requests == []
+
+
+def test_a_source_that_lists_no_instances_is_believed_its_count(bench: Bench) -> None:
+    honest = bench.peers.find
+
+    def find(node: Node, level: QueryRetrieveLevel, *arguments: Any, **named: Any) -> FindResult:
+        if level is QueryRetrieveLevel.IMAGE:
+            return FindResult(identifiers=[], status=0)
+        return honest(node, level, *arguments, **named)
+
+    bench.peers.find = find  # type: ignore[method-assign]
+    bench.sweep()
+    (transfer,) = bench.finish()
+    assert (transfer.state, transfer.expected, transfer.completed) == (State.COMPLETE, 3, 3)
 
 
 def test_a_destination_that_cannot_be_asked_is_unproven(bench: Bench) -> None:

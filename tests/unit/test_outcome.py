@@ -22,6 +22,7 @@ from router.domain.outcome import (
     outcome_of_error,
     outcome_of_status,
     portions,
+    quotable,
 )
 from router.domain.progress import Progress
 from router.domain.transfer import Happening, Instance
@@ -192,3 +193,17 @@ def test_counters_never_fall_however_they_are_reported(responses: list[SubOperat
 
 def test_failures_of_queries_have_words() -> None:
     assert all(text and not text.endswith(".") for text in FIND_FAILURES.values())
+
+
+@pytest.mark.parametrize(
+    ("comment", "quoted"),
+    [
+        ("Out of memory", "Out of memory"),
+        ("No study 1.2.840.113619", "No study …"),
+        ("Patient Doe^Jane unknown", "Patient … unknown"),
+        ("ID PAT-0042 locked", "ID … locked"),
+        ("", ""),
+    ],
+)
+def test_comments_of_peers_are_quoted_without_identifiers(comment: str, quoted: str) -> None:
+    assert quotable(comment) == quoted
