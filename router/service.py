@@ -25,7 +25,7 @@ from router.domain.rule import LOCAL, RuleSet
 from router.engine.arrivals import Arrivals
 from router.engine.dispatcher import Dispatcher
 from router.engine.evidence import EvidenceGatherer
-from router.engine.mover import Mover
+from router.engine.mover import Kit, Mover
 from router.engine.query import Inquiry
 from router.engine.scheduler import Scheduler
 from router.engine.slots import NodeSlots
@@ -127,21 +127,21 @@ class Service:
         self.sweeper = Sweeper(
             rules=rules, ledger=self.ledger, inquiry=inquiry, clock=self.clock, observer=self.observe
         )
+        kit = Kit(
+            peers=self.peers,
+            ledger=self.ledger,
+            inquiry=inquiry,
+            evidence=evidence,
+            slots=slots,
+            arrivals=self._arrivals,
+            clock=self.clock,
+            observer=self.observe,
+        )
         return Dispatcher(
             rules=rules,
             ledger=self.ledger,
             sweeper=self.sweeper,
-            mover=Mover(
-                rules=rules,
-                peers=self.peers,
-                ledger=self.ledger,
-                inquiry=inquiry,
-                evidence=evidence,
-                slots=slots,
-                arrivals=self._arrivals,
-                clock=self.clock,
-                observer=self.observe,
-            ),
+            mover=Mover(rules, kit),
             verifier=Verifier(
                 rules=rules, ledger=self.ledger, evidence=evidence, clock=self.clock, observer=self.observe
             ),

@@ -88,7 +88,9 @@ def _sweep(
     ledger: Ledger, wake: Callable[[], None], chosen: list[Rule], console: Console, timeout: float | None
 ) -> tuple[list[SweepRecord], list[Transfer]]:
     now = SystemClock().now()
-    due = [SweepDue(rule=rule.name, source=rule.sweep.source, due_at=now, manual=True) for rule in chosen]
+    due = [
+        SweepDue(rule=r.name, source=r.sweep.source, due_at=now, tier=r.sweep.widest_tier, manual=True) for r in chosen
+    ]
     ids = ledger.add_sweeps(due)
     wake()
     deadline = time.monotonic() + timeout if timeout is not None else None

@@ -34,7 +34,7 @@ def plan(ctx: click.Context, names: tuple[str, ...], everything: bool) -> int:
     with planner(rules) as sweeper:
         for rule in chosen:
             try:
-                answers.append((rule, sweeper.look(rules, rule, threading.Event(), manual=True), ""))
+                answers.append((rule, _look(rules, rule, sweeper), ""))
             except RouterError as error:
                 answers.append((rule, None, str(error)))
     if settings.json:
@@ -79,7 +79,11 @@ def _json(answers: list[tuple[Rule, Answer | None, str]]) -> dict[str, Any]:
 
 def show_plan(rules: RuleSet, rule: Rule, sweeper: Sweeper) -> None:
     """Plan one rule and print it. Raises WireError where the source cannot be asked."""
-    _show(rule, sweeper.look(rules, rule, threading.Event(), manual=True), "", everything=False)
+    _show(rule, _look(rules, rule, sweeper), "", everything=False)
+
+
+def _look(rules: RuleSet, rule: Rule, sweeper: Sweeper) -> Answer:
+    return sweeper.look(rules, rule, threading.Event(), tier=rule.sweep.widest_tier, manual=True)
 
 
 def _show(rule: Rule, answer: Answer | None, problem: str, everything: bool) -> None:

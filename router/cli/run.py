@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import signal
 import threading
 
@@ -21,6 +22,7 @@ def run(ctx: click.Context) -> int:
     settings = settings_of(ctx)
     rules = load_rules(settings)
     logs.configure(json=settings.json)
+    gc.set_threshold(100_000, 20, 100)  # decoding C-FIND answers makes many small objects: a third faster so
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())

@@ -84,7 +84,6 @@ CAUSES: dict[str, Cause] = {
     "lease-lost": Cause(Remedy.SMALLER, "The router stopped in the middle; what arrived is looked up first."),
     "already-present": Cause(Remedy.NONE, "The destination held it already; nothing was moved."),
     "gone": Cause(Remedy.NONE, "The source has no instance of it any more."),
-    "internal": Cause(Remedy.LATER, "The router failed in an unforeseen way; see its log."),
 }
 
 MOVE_STATUSES: dict[int, str] = {

@@ -126,6 +126,12 @@ class Sweep(Model, frozen=True, kw_only=True):
     tiers: tuple[Tier, ...] = ()
     keys: tuple[KeyMatch, ...] = ()
 
+    @property
+    def widest_tier(self) -> int:
+        """The number of the tier that looks back farthest: what a person means who asks for the rule's sweep."""
+        lookbacks = [float("inf") if tier.lookback is None else tier.lookback for tier in self.tiers]
+        return lookbacks.index(max(lookbacks)) if lookbacks else 0
+
 
 class Move(Model, frozen=True, kw_only=True):
     """The action: a C-MOVE to each destination."""

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable
 from datetime import datetime
+from typing import NamedTuple
 
 from router.domain.dicom import QueryRetrieveLevel, SubOperationCounts
 from router.domain.events import AttemptEnded, MoveResponded, SubOperationsCounted
@@ -43,35 +44,29 @@ _PRIORITY = {0: 1, 1: 0, 2: 2}
 """A rule's priority (0 urgent, 1 normal, 2 low) -> Priority (0000,0700): 1 high, 0 medium, 2 low."""
 
 
+class Kit(NamedTuple):
+    """What an attempt works with."""
+
+    peers: Peers
+    ledger: Ledger
+    inquiry: Inquiry
+    evidence: EvidenceGatherer
+    slots: NodeSlots
+    arrivals: Arrivals
+    clock: Clock
+    observer: Observer
+
+
 class Mover:
     """Runs claimed transfers. `run` never raises WireError: every end is written to the ledger."""
 
-    def __init__(
-        self,
-        *,
-        rules: Callable[[], RuleSet],
-        peers: Peers,
-        ledger: Ledger,
-        inquiry: Inquiry,
-        evidence: EvidenceGatherer,
-        slots: NodeSlots,
-        arrivals: Arrivals,
-        clock: Clock,
-        observer: Observer,
-    ) -> None:
+    def __init__(self, rules: Callable[[], RuleSet], kit: Kit) -> None:
         self._rules = rules
-        self._peers = peers
-        self._ledger = ledger
-        self._inquiry = inquiry
-        self._evidence = evidence
-        self._slots = slots
-        self._arrivals = arrivals
-        self._clock = clock
-        self._observer = observer
+        self._kit = kit
 
     def run(self, transfer: Transfer, cancelled: threading.Event) -> Transfer | None:
         """Run one attempt of a claimed transfer; returns it as the ledger has it then, None if the claim was lost."""
-        started_at = self._clock.now()
+        started_at = self._kit.clock.now()
         rules = self._rules()
         rule = rules.rules.get(transfer.rule)
         move = rule.move if rule else Move(to=(transfer.intent.destination,))
@@ -82,14 +77,14 @@ class Mover:
             gone = transfer.intent.source if source is None else transfer.intent.destination
             return self._end(transfer, _failed("node-removed", f"The configuration has no node {gone}."), started_at)
         ae_title = rules.router.ae_title if local or destination is None else destination.ae_title
-        attempt = _Attempt(self, transfer, move, source, destination, ae_title, cancelled)
+        attempt = _Attempt(self._kit, transfer, move, source, destination, ae_title, cancelled)
         return self._end(transfer, attempt.run(), started_at)
 
     def _end(self, transfer: Transfer, finish: Finish, started_at: datetime) -> Transfer | None:
-        now = self._clock.now()
-        ended = self._ledger.finish(transfer, finish, started_at, now)
+        now = self._kit.clock.now()
+        ended = self._kit.ledger.finish(transfer, finish, started_at, now)
         if ended is not None:
-            self._observer(
+            self._kit.observer(
                 AttemptEnded(
                     transfer=transfer.id,
                     rule=transfer.rule,
@@ -110,7 +105,7 @@ class _Attempt:
 
     def __init__(
         self,
-        mover: Mover,
+        kit: Kit,
         transfer: Transfer,
         move: Move,
         source: Node,
@@ -118,7 +113,7 @@ class _Attempt:
         ae_title: str,
         cancelled: threading.Event,
     ) -> None:
-        self._m = mover
+        self._kit = kit
         self._transfer = transfer
         self._move = move
         self._source = source
@@ -152,7 +147,7 @@ class _Attempt:
 
     def _expect(self) -> Expectation:
         """What the source holds now: its IMAGE-level list, else its count, else what the sweep saw."""
-        intent, inquiry = self._transfer.intent, self._m._inquiry
+        intent, inquiry = self._transfer.intent, self._kit.inquiry
         about = (
             self._source,
             intent.study_instance_uid,
@@ -165,7 +160,7 @@ class _Attempt:
         try:
             instances = inquiry.instances(*about, known_count=known)
             if instances:
-                self._m._ledger.set_expected(self._transfer, instances)
+                self._kit.ledger.set_expected(self._transfer, instances)
                 return Expectation(instances=frozenset(instances))
             # Some archives answer no IMAGE query: an empty list means nothing unless the count agrees.
             count = inquiry.count(*about)
@@ -178,14 +173,14 @@ class _Attempt:
         if not self._move.skip_present and not self._transfer.attempts and not self._transfer.rounds:
             return None
         try:
-            evidence = self._m._evidence.gather(
+            evidence = self._kit.evidence.gather(
                 self._transfer, self._destination, expectation, self._move.verify, self._cancelled
             )
         except Unavailable:
             return None
         if evidence.kind != "none":
             return evidence
-        delivered = self._m._ledger.delivered_instances(self._transfer.id)
+        delivered = self._kit.ledger.delivered_instances(self._transfer.id)
         if not delivered:
             return None
         return Evidence(kind="sent", present=frozenset(i.sop_instance_uid for i in delivered), note=evidence.note)
@@ -247,13 +242,13 @@ class _Attempt:
         )
         progress = Progress()
         try:
-            with self._m._slots.hold(self._source, Urgency.MOVE, self._cancelled):
+            with self._kit.slots.hold(self._source, Urgency.MOVE, self._cancelled):
                 self._sent = True
-                result = self._m._peers.move(
+                result = self._kit.peers.move(
                     self._source,
                     request,
                     on_response=lambda response: self._on_response(response, progress),
-                    last_arrival=lambda: self._m._arrivals.last(intent.study_instance_uid),
+                    last_arrival=lambda: self._kit.arrivals.last(intent.study_instance_uid),
                     cancelled=self._cancelled,
                 )
         except Cancelled:
@@ -271,18 +266,18 @@ class _Attempt:
 
     def _on_response(self, response: MoveProgress, progress: Progress) -> None:
         intent = self._transfer.intent
-        self._m._observer(MoveResponded(source=intent.source, destination=intent.destination, status=response.status))
+        self._kit.observer(MoveResponded(source=intent.source, destination=intent.destination, status=response.status))
         increase = progress.advance(response.counts)
         self._count(progress, increase)
         now = time.monotonic()
         if now - self._renewed >= _RENEW_SECONDS:
             self._renewed = now
-            if not self._m._ledger.renew(self._transfer, self._m._clock.now(), LEASE_SECONDS, self._sum(progress)):
+            if not self._kit.ledger.renew(self._transfer, self._kit.clock.now(), LEASE_SECONDS, self._sum(progress)):
                 self._cancelled.set()  # somebody else has it now
 
     def _count(self, progress: Progress, increase: SubOperationCounts) -> None:
         intent = self._transfer.intent
-        self._m._observer(
+        self._kit.observer(
             SubOperationsCounted(
                 rule=self._transfer.rule,
                 source=intent.source,
@@ -315,7 +310,9 @@ class _Attempt:
         elif outcome.cause in NOTHING_BEGAN:
             if self._transfer.attempts + 1 < self._move.retry.attempts:
                 happening = Happening.RETRY
-                next_at = self._m._clock.now() + backoff(self._move.retry, self._transfer.attempts + 1, random.random())
+                next_at = self._kit.clock.now() + backoff(
+                    self._move.retry, self._transfer.attempts + 1, random.random()
+                )
             else:
                 happening = Happening.FAIL
         done = self._done
@@ -337,7 +334,7 @@ class _Attempt:
         attempts = self._transfer.attempts + 1
         if remedy in (Remedy.STOP_ROUTE, Remedy.PERMANENT) or attempts >= self._move.retry.attempts:
             return Finish(happening=Happening.FAIL, cause=cause, reason=reason, moved=True)
-        next_at = self._m._clock.now() + backoff(self._move.retry, attempts, random.random())
+        next_at = self._kit.clock.now() + backoff(self._move.retry, attempts, random.random())
         return Finish(happening=Happening.RETRY, cause=cause, reason=reason, next_at=next_at, moved=True)
 
 

@@ -18,7 +18,7 @@ from router.domain.sweep import SweepDue, SweepReport, SweepState
 from router.domain.transfer import State, Transfer
 from router.engine.arrivals import Arrivals
 from router.engine.evidence import EvidenceGatherer
-from router.engine.mover import LEASE_SECONDS, Mover
+from router.engine.mover import LEASE_SECONDS, Kit, Mover
 from router.engine.ports import FindResult, MoveResult
 from router.engine.query import Inquiry
 from router.engine.slots import NodeSlots
@@ -56,8 +56,7 @@ class Bench:
         self.sweeper = Sweeper(
             rules=lambda: self.rules, ledger=self.ledger, inquiry=inquiry, clock=self.clock, observer=observer
         )
-        self.mover = Mover(
-            rules=lambda: self.rules,
+        kit = Kit(
             peers=self.peers,
             ledger=self.ledger,
             inquiry=inquiry,
@@ -67,6 +66,7 @@ class Bench:
             clock=self.clock,
             observer=observer,
         )
+        self.mover = Mover(lambda: self.rules, kit)
         self.verifier = Verifier(
             rules=lambda: self.rules, ledger=self.ledger, evidence=evidence, clock=self.clock, observer=observer
         )

@@ -1,0 +1,118 @@
+"""The example configuration in rules/ works: every rule of it runs against simulated nodes, as it stands."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import ExitStack
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from router.simulator import SimulatedPacs, make_study
+from tests.support.ports import free_port
+from tests.support.router import Site
+
+RULES = Path(__file__).parent.parent.parent / "rules"
+TODAY = datetime.now().astimezone().date()
+
+
+class Example:
+    """The example's directory with its addresses turned to simulated nodes; everything else as it stands."""
+
+    def __init__(self, directory: Path, stack: ExitStack) -> None:
+        directory.mkdir()
+        self.dicom_port, http_port = free_port(), free_port()
+        self.workstation = stack.enter_context(SimulatedPacs("WS1"))
+        self.archive = stack.enter_context(
+            SimulatedPacs(
+                "ORTHANC",
+                studies=_archive(),
+                destinations={
+                    "WS1": ("127.0.0.1", self.workstation.port),
+                    "ROUTER": ("127.0.0.1", self.dicom_port),
+                },
+            )
+        )
+        self.site = Site.__new__(Site)
+        self.site.directory, self.site.rules_directory = directory, directory / "rules"
+        self.site.store = directory / "data" / "store"
+        shutil.copytree(RULES, self.site.rules_directory)
+        turned = {
+            "127.0.0.1:4242": self.archive.address,
+            "127.0.0.1:11113": self.workstation.address,
+            "127.0.0.1:11112": f"127.0.0.1:{self.dicom_port}",
+            "127.0.0.1:9104": f"127.0.0.1:{http_port}",
+            "1GiB": "0",
+        }
+        for path in self.site.rules_directory.glob("*.yaml"):
+            text = path.read_text("utf-8")
+            for before, after in turned.items():
+                text = text.replace(before, after)
+            path.write_text(text, "utf-8")
+
+
+def _archive() -> list[Any]:
+    def study(seed: str, modality: str, description: str, days_ago: int, **more: Any) -> list[Any]:
+        return make_study(
+            seed=seed, modality=modality, description=description, study_date=TODAY - timedelta(days=days_ago), **more
+        )
+
+    return [
+        *study("chest", "CT", "CT Chest routine", 1, instances=4),
+        *study("abdomen", "CT", "CT Abdomen", 1, instances=4),
+        *study("knee", "MR", "MR Knee", 3, instances=5),
+        *study("scout", "MR", "MR Scout", 3, instances=2),
+        *study("phantom", "MR", "MR PHANTOM check", 1, instances=5),
+        *study("dose", "CT", "CT Head", 0, series=[("CT", "Axial", 3), ("SR", "Dose Report", 1), ("SR", "Notes", 1)]),
+    ]
+
+
+@pytest.fixture
+def example(tmp_path: Path) -> Iterator[Example]:
+    with ExitStack() as stack:
+        yield Example(tmp_path / "example", stack)
+
+
+def applied(example: Example, rule: str) -> list[tuple[str, str, int]]:
+    done = example.site.apply("--rule", rule)
+    assert all(sweep["complete"] for sweep in done["sweeps"])
+    assert {one["verdict"] for one in done["transfers"]} == {"complete"}
+    return sorted((one["destination"], one["study_instance_uid"], one["completed"]) for one in done["transfers"])
+
+
+def uid(example: Example, description: str) -> str:
+    return next(i.study for i in example.archive.instances if i.header.StudyDescription == description)
+
+
+def test_ct_to_workstation(example: Example) -> None:
+    chest = uid(example, "CT Chest routine")
+    assert applied(example, "ct-to-workstation") == [("local", chest, 4), ("workstation", chest, 4)]
+
+
+def test_late_arrivals_take_what_the_night_looks_back_for(example: Example) -> None:
+    """`apply` runs the tier that looks back farthest: the study of three days ago is found."""
+    assert applied(example, "late-arrivals") == [("workstation", uid(example, "MR Knee"), 5)]
+
+
+def test_dose_reports(example: Example) -> None:
+    assert applied(example, "dose-reports") == [("local", uid(example, "CT Head"), 1)]
+
+
+def test_what_is_there_to_be_read_is_not_enabled(example: Example) -> None:
+    assert example.site.call("apply", "--rule", "study-of-the-heart").returncode == 2
+
+
+def test_the_example_validates_without_a_word(example: Example) -> None:
+    checked = example.site.call("validate")
+    assert checked.returncode == 0
+    assert not re.search("error|warning", checked.stdout)
+
+
+def test_every_rule_of_the_example_is_tested_here() -> None:
+    names = [name for path in RULES.glob("*.yaml") for name in yaml.safe_load(path.read_text("utf-8")).get("rules", {})]
+    assert sorted(names) == ["ct-to-workstation", "dose-reports", "late-arrivals", "study-of-the-heart"]
