@@ -86,6 +86,10 @@ class Scheduler:
                 if _overdue(tier, last.get((rule.name, number)), now):
                     self._add(rule, number, now)
 
+    def scheduled(self) -> list[str]:
+        """What is scheduled: rule and number of the tier, `RULE/N`."""
+        return sorted(job.id for job in self._scheduler.get_jobs())
+
     def stop(self) -> None:
         """Make nothing due any more."""
         if self._scheduler.running:

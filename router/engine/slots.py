@@ -36,6 +36,11 @@ class NodeSlots:
         with self._changed:
             return self._in_use.get(node, 0)
 
+    def waiting(self, node: str) -> int:
+        """How many wait for a slot of the node."""
+        with self._changed:
+            return len(self._waiting.get(node, ()))
+
     @contextmanager
     def hold(
         self, node: Node, urgency: Urgency, cancelled: threading.Event, patience: float = 3600.0
