@@ -115,6 +115,7 @@ class Service:
         self._threads: list[threading.Thread] = []
         self._scheduled = False
         self._problem = ""
+        self._ending = False
 
     def _wire(self) -> Dispatcher:
         slots = NodeSlots()
@@ -172,6 +173,7 @@ class Service:
             self._threads.append(thread)
         self.dispatcher.start()
         if scheduled:
+            self.metrics.recall(self.ledger.last_sweeps())
             self.scheduler.start(self.rules)
         logs.logger().info(
             "started", ae_title=self.rules.router.ae_title, rules=len(self.rules.rules), nodes=len(self.rules.nodes)
@@ -194,6 +196,7 @@ class Service:
 
     def stop(self, drain: float | None = None) -> None:
         """Claim no more, let running moves end (then cancel them), keep receiving until they have, then close."""
+        self._ending = True
         if self._scheduled:
             self.scheduler.stop()
         self.dispatcher.stop(self.rules.router.drain if drain is None else drain)
@@ -237,14 +240,15 @@ class Service:
 
     def health(self) -> dict[str, str]:
         """What is wrong by part; empty when the process works."""
-        problems = {t.name: "thread ended" for t in self._threads if not t.is_alive()}
-        if self._problem:
-            problems["ledger"] = self._problem
-        return problems
+        return {thread.name: "thread ended" for thread in self._threads if not thread.is_alive()}
 
     def readiness(self) -> dict[str, str]:
         """What is not ready by part; empty when work can be taken."""
         problems = self.health()
+        if self._ending:
+            problems["service"] = "stopping"
+        if self._problem:
+            problems["ledger"] = self._problem
         if self._server is None:
             problems["store"] = "not listening yet"
         try:

@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
-import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 
 import click
-from rich.console import Console, Group
-from rich.live import Live
+from rich.console import Console
+from rich.text import Text
 
-from router.cli.render import STYLES, sweep_row, sweeps_table, transfer_row, transfers_table
-from router.cli.settings import load_rules, print_json, progress_terminal, settings_of, terminal
+from router.cli.progress import Ending, Seen, wait
+from router.cli.render import summary, sweep_row, sweeps_table, transfer_row, transfers_table
+from router.cli.settings import (
+    interruptible,
+    load_rules,
+    no_such,
+    print_json,
+    progress_terminal,
+    say,
+    settings_of,
+    terminal,
+)
+from router.domain.overview import ServiceInfo
 from router.domain.rule import Rule, RuleSet
-from router.domain.sweep import SWEEP_ENDED, SweepDue, SweepRecord, SweepState
-from router.domain.transfer import State, Transfer
+from router.domain.sweep import SweepDue, SweepState
+from router.domain.transfer import State
 from router.engine.ports import Ledger
 from router.errors import UsageError
 from router.observe import logs
@@ -23,139 +33,136 @@ from router.service import Service, SystemClock, open_ledger
 
 SERVICE_SECONDS = 10.0
 """A service that announced itself within this time is running."""
-_POLL_SECONDS = 0.2
+_MANY = 100_000
 
 
 def rules_named(rules: RuleSet, names: tuple[str, ...]) -> list[Rule]:
-    """The enabled rules of these names, or all. Raises UsageError for a name that is not there."""
+    """The enabled rules of these names, or all. Raises UsageError for a name that is not there, or where none is."""
     for name in names:
         if name not in rules.rules:
-            raise UsageError(f"There is no rule {name}; there are: {', '.join(rules.rules) or 'none'}.")
-    return [r for r in rules.rules.values() if r.enabled and (not names or r.name in names)]
+            raise no_such("rule", name, rules.rules)
+        if not rules.rules[name].enabled:
+            raise UsageError(f"The rule {name} is not enabled; remove its `enabled: false` first.")
+    chosen = [r for r in rules.rules.values() if r.enabled and (not names or r.name in names)]
+    if not chosen:
+        raise UsageError("No rule is enabled, so there is nothing to do.")
+    return chosen
 
 
-@click.command()
-@click.option("--rule", "names", multiple=True, help="Only this rule; may be repeated.")
-@click.option("--timeout", type=float, default=None, metavar="SECONDS", help="Stop waiting after so many seconds.")
+def running_services(ledger: Ledger) -> list[ServiceInfo]:
+    """The services that work on the ledger."""
+    return ledger.services(SystemClock().now() - timedelta(seconds=SERVICE_SECONDS))
+
+
+@click.command(short_help="Run the sweeps now and wait until their transfers end.")
+@click.option("--rule", "names", multiple=True, metavar="NAME", help="Only this rule; may be repeated.")
+@click.option(
+    "--timeout",
+    type=click.FloatRange(min=0, max=10 * 365 * 86400),
+    default=None,
+    metavar="SECONDS",
+    help="Stop waiting after so many seconds.",
+)
 @click.pass_context
 def apply(ctx: click.Context, names: tuple[str, ...], timeout: float | None) -> int:
-    """Run the sweeps of all (or these) rules now, wait until their transfers end, print what became of them."""
+    """Run the sweeps of all (or these) rules now, wait until their transfers end, print what became of them.
+
+    Uses the service that runs on the same ledger, if there is one. Exit code 0 if all is complete (or unproven with a
+    clean status), 1 if not, 130 if interrupted.
+    """
     settings = settings_of(ctx)
     rules = load_rules(settings)
     chosen = rules_named(rules, names)
-    if not chosen:
-        raise UsageError("No rule is enabled, so there is nothing to apply.")
-    sweeps, transfers = _apply(rules, chosen, progress_terminal(), timeout)
+    with interruptible():
+        seen, ending = _apply(rules, chosen, progress_terminal(), timeout)
     if settings.json:
-        print_json({"sweeps": [sweep_row(s) for s in sweeps], "transfers": [transfer_row(t) for t in transfers]})
+        print_json(
+            {"sweeps": [sweep_row(s) for s in seen.sweeps], "transfers": [transfer_row(t) for t in seen.transfers]}
+        )
     else:
-        out = terminal()
-        out.print(sweeps_table(sweeps))
-        if transfers:
-            out.print()
-            out.print(transfers_table(transfers))
-        out.print(summary(transfers))
-    return 0 if good(sweeps, transfers) else 1
+        _tell(seen, terminal())
+    if ending is Ending.DEADLINE:
+        open_ones = sum(not t.ended for t in seen.transfers)
+        say(f"Stopped waiting after {timeout:g} s; {open_ones} of {len(seen.transfers)} transfers have not ended.")
+    return 0 if good(seen) else 1
 
 
-def _apply(
-    rules: RuleSet, chosen: list[Rule], console: Console, timeout: float | None
-) -> tuple[list[SweepRecord], list[Transfer]]:
+def _apply(rules: RuleSet, chosen: Sequence[Rule], console: Console, timeout: float | None) -> tuple[Seen, Ending]:
     """By the service that runs on this ledger, else by one of our own for the time being."""
+    deadline = time.monotonic() + timeout if timeout is not None else None
+    ids: list[int] | None = None
     with open_ledger(rules) as ledger:
-        services = ledger.services(SystemClock().now() - timedelta(seconds=SERVICE_SECONDS))
+        services = running_services(ledger)
         if services:
             if all(service.content_hash != rules.content_hash for service in services):
-                console.print("The running service has another configuration loaded; it sweeps with that one.")
-            return _sweep(ledger, lambda: None, chosen, console, timeout)
+                say("The running service has another configuration loaded; it sweeps with that one.")
+            ids = make_due(ledger, chosen)
+            try:
+                seen, ending = wait(_look(ledger, ids), console, deadline, lambda: bool(running_services(ledger)))
+            except KeyboardInterrupt:
+                say("Interrupted. The running service goes on with the sweeps and their transfers.")
+                raise
+            if ending is not Ending.ALONE:
+                return seen, ending
+            say("The running service has stopped; going on without it.")
     logs.configure(quiet=True)
     service = Service(rules)
     try:
         service.start(scheduled=False)
-        return sweep_now(service, chosen, console, timeout)
+        return sweep_now(service, chosen, console, deadline, ids)
+    except KeyboardInterrupt:
+        say("Interrupted. Moves that were running are cancelled and wait in the ledger for the next apply or run.")
+        raise
     finally:
         service.stop(drain=0.0)
 
 
 def sweep_now(
-    service: Service, chosen: list[Rule], console: Console, timeout: float | None = None
-) -> tuple[list[SweepRecord], list[Transfer]]:
-    """Make these rules' sweeps due in a service of our own and wait for what comes of it."""
-    return _sweep(service.ledger, service.wake, chosen, console, timeout)
+    service: Service,
+    chosen: Sequence[Rule],
+    console: Console,
+    deadline: float | None = None,
+    ids: Sequence[int] | None = None,
+) -> tuple[Seen, Ending]:
+    """Make these rules' sweeps due (unless these ids are) in a service of our own and wait for what comes of it."""
+    if ids is None:
+        ids = make_due(service.ledger, chosen)
+    service.wake()
+    return wait(_look(service.ledger, ids), console, deadline)
 
 
-def _sweep(
-    ledger: Ledger, wake: Callable[[], None], chosen: list[Rule], console: Console, timeout: float | None
-) -> tuple[list[SweepRecord], list[Transfer]]:
+def make_due(ledger: Ledger, chosen: Sequence[Rule]) -> list[int]:
+    """Ask for these rules' sweeps now."""
     now = SystemClock().now()
-    due = [
-        SweepDue(rule=r.name, source=r.sweep.source, due_at=now, tier=r.sweep.widest_tier, manual=True) for r in chosen
-    ]
-    ids = ledger.add_sweeps(due)
-    wake()
-    deadline = time.monotonic() + timeout if timeout is not None else None
-    return wait(lambda: (ledger.sweeps(ids), ledger.transfers(sweeps=ids, limit=100_000)), console, deadline)
+    return ledger.add_sweeps(
+        [SweepDue(rule=rule.name, source=rule.sweep.source, due_at=now, manual=True) for rule in chosen]
+    )
 
 
-Look = Callable[[], tuple[list[SweepRecord], list[Transfer]]]
+def _look(ledger: Ledger, ids: Sequence[int]) -> Callable[[], Seen]:
+    def look() -> Seen:
+        # Sweeps first: one that has ended has its transfers in the ledger.
+        sweeps = ledger.sweeps(ids)
+        return Seen(sweeps, sorted(ledger.transfers(sweeps=ids, limit=_MANY), key=lambda t: t.id))
+
+    return look
 
 
-def wait(look: Look, console: Console, deadline: float | None) -> tuple[list[SweepRecord], list[Transfer]]:
-    """Show progress until all sweeps and their transfers have ended, or the deadline (monotonic) passes."""
-    seen: dict[int, str] = {}
-    live = Live(console=console, refresh_per_second=5, transient=True) if console.is_terminal else None
-    with live or contextlib.nullcontext():
-        while True:
-            sweeps, transfers = look()
-            if live is not None:
-                live.update(_picture(sweeps, transfers))
-            else:
-                _lines(transfers, seen, console)
-            open_work = any(s.state not in SWEEP_ENDED for s in sweeps) or any(
-                not t.ended and t.state is not State.HELD for t in transfers
-            )
-            if not open_work or (deadline is not None and time.monotonic() > deadline):
-                return sweeps, sorted(transfers, key=lambda t: t.id)
-            time.sleep(_POLL_SECONDS)
+def _tell(seen: Seen, out: Console) -> None:
+    out.print(sweeps_table(seen.sweeps))
+    out.print()
+    if seen.transfers:
+        out.print(transfers_table(seen.transfers, width=out.width))
+        out.print()
+        out.print(summary(seen.transfers))
+    elif all(sweep.state is SweepState.COMPLETE for sweep in seen.sweeps):
+        out.print("Nothing to move: what the rules select has been moved before.")
+    else:
+        out.print(Text("Nothing was moved.", "red"))
 
 
-def _picture(sweeps: list[SweepRecord], transfers: list[Transfer]) -> Group:
-    running = [t for t in transfers if t.state in (State.MOVING, State.VERIFYING)]
-    waiting = [t for t in transfers if t.state is State.QUEUED and t.attempts]
-    ended = sum(t.ended for t in transfers)
-    asking = sum(s.state not in SWEEP_ENDED for s in sweeps)
-    head = f"{ended} of {len(transfers)} transfers ended" + (f", {asking} sweeps running" if asking else "")
-    shown = (running + waiting)[:15]
-    return Group(head, transfers_table(shown, title="")) if shown else Group(head)
-
-
-def _lines(transfers: list[Transfer], seen: dict[int, str], console: Console) -> None:
-    for transfer in reversed(transfers):
-        if seen.get(transfer.id) == transfer.state:
-            continue
-        seen[transfer.id] = transfer.state
-        expected = "?" if transfer.expected is None else transfer.expected
-        console.print(
-            f"transfer {transfer.id} {transfer.rule} {transfer.intent.source} -> {transfer.intent.destination}: "
-            f"{transfer.state} {transfer.completed}/{expected} {transfer.reason}".rstrip(),
-            markup=False,
-            soft_wrap=True,
-        )
-
-
-def summary(transfers: list[Transfer]) -> str:
-    """One line: how many of each verdict, with colour."""
-    if not transfers:
-        return "Nothing to move."
-    totals: dict[State, int] = {}
-    for transfer in transfers:
-        totals[transfer.state] = totals.get(transfer.state, 0) + 1
-    parts = [f"[{STYLES.get(state, 'cyan')}]{count} {state}[/]" for state, count in sorted(totals.items())]
-    return f"{len(transfers)} transfers: {', '.join(parts)}."
-
-
-def good(sweeps: list[SweepRecord], transfers: list[Transfer]) -> bool:
+def good(seen: Seen) -> bool:
     """Whether everything is there, as far as anybody can say."""
-    if any(t.state not in (State.COMPLETE, State.UNPROVEN) for t in transfers):
-        return False
-    return all(sweep.state is SweepState.COMPLETE for sweep in sweeps)
+    return all(sweep.state is SweepState.COMPLETE for sweep in seen.sweeps) and all(
+        transfer.state in (State.COMPLETE, State.UNPROVEN) for transfer in seen.transfers
+    )

@@ -9,13 +9,16 @@ from pathlib import Path
 import click
 import msgspec
 from rich.console import Console
+from rich.padding import Padding
 from rich.syntax import Syntax
+from rich.table import Table
 
 from router import config
-from router.cli.apply import good, summary, sweep_now
+from router.cli.apply import good, sweep_now
 from router.cli.plan import show_plan
-from router.cli.render import transfers_table
-from router.cli.settings import progress_terminal, terminal
+from router.cli.progress import Seen
+from router.cli.render import counted, summary, transfers_table
+from router.cli.settings import interruptible, print_json, progress_terminal, settings_of, terminal
 from router.domain.rule import RuleSet
 from router.observe import logs
 from router.service import Service
@@ -27,15 +30,16 @@ router:
   listen: 127.0.0.1:11112
   store: {directory}/store
   ledger: sqlite:///{directory}/ledger.db
+  minimum_free: 0
 nodes:
   archive: {{ae_title: ARCHIVE, address: {archive}, limits: {{associations: 4}}}}
   reading-room: {{ae_title: READING, address: {reading}}}
 """
 
+_RULE = "chest-ct"
 _RULES = """\
 rules:
   chest-ct:
-    description: Recent chest CT to the reading room, with a copy here
     sweep:
       source: archive
       every: 5m
@@ -47,14 +51,16 @@ rules:
 """
 
 
-@click.command()
+@click.command(short_help="The main job on a simulated hospital, in half a minute.")
 @click.pass_context
 def demo(ctx: click.Context) -> int:
     """Run the main job on a simulated hospital: sweep, select, move, verify. Needs nothing, leaves nothing behind."""
-    out, progress = terminal(), progress_terminal()
+    as_json = settings_of(ctx).json
+    out = Console(quiet=True) if as_json else terminal()
     logs.configure(quiet=True)
     archive_studies = demo_archive(datetime.now().astimezone().date())
     with (
+        interruptible(),
         tempfile.TemporaryDirectory(prefix="dicom-router-demo-") as directory,
         SimulatedPacs("READING") as reading,
         SimulatedPacs("ARCHIVE", studies=archive_studies) as archive,
@@ -65,9 +71,12 @@ def demo(ctx: click.Context) -> int:
         try:
             service.start(scheduled=False)
             archive.set_destination("ROUTER", "127.0.0.1", service.store_port)
-            return _tell(service, rules, archive, reading, out, progress)
+            result = _Demo(service, rules, archive, reading, out, progress_terminal()).run()
         finally:
             service.stop(drain=0.0)
+    if as_json:
+        print_json(result)
+    return 0 if result.good else 1
 
 
 def _configure(directory: Path, archive: SimulatedPacs, reading: SimulatedPacs) -> RuleSet:
@@ -82,52 +91,119 @@ def _configure(directory: Path, archive: SimulatedPacs, reading: SimulatedPacs) 
     return msgspec.structs.replace(rules, router=msgspec.structs.replace(rules.router, listen_port=0))
 
 
-def _tell(
-    service: Service, rules: RuleSet, archive: SimulatedPacs, reading: SimulatedPacs, out: Console, progress: Console
-) -> int:
-    modalities = sorted({str(i.header.Modality) for i in archive.instances})
-    studies = {str(i.header.StudyInstanceUID) for i in archive.instances}
-    out.print(
-        f"A simulated archive holds {len(studies)} studies ({len(archive.instances)} instances) of "
-        f"{', '.join(modalities)}. This is the rule:\n"
-    )
-    out.print(Syntax(_RULES, "yaml", background_color="default"))
-    out.rule("plan: what the rule would do, before it does it", align="left")
-    show_plan(rules, rules.rules["chest-ct"], service.sweeper)
+class Result(msgspec.Struct, frozen=True, kw_only=True):
+    """What the demo saw."""
 
-    out.rule("apply: sweep, move, verify", align="left")
-    sweeps, transfers = sweep_now(service, list(rules.rules.values()), progress)
-    out.print(transfers_table(transfers, title=""))
-    out.print(summary(transfers))
-    fine = good(sweeps, transfers)
-    moved = sum(t.expected or 0 for t in transfers if t.intent.destination == "local")
-
-    out.rule("apply again: nothing is moved twice", align="left")
-    sweeps, transfers = sweep_now(service, list(rules.rules.values()), progress)
-    out.print(summary(transfers))
-    fine = fine and not transfers
-
-    out.rule("one more image arrives in the archive: the difference is moved", align="left")
-    before = len(reading.stored)
-    archive.add(_one_more(archive, service))
-    sweeps, transfers = sweep_now(service, list(rules.rules.values()), progress)
-    out.print(transfers_table(transfers, title=""))
-    grown = len(reading.stored) - before
-    fine = fine and good(sweeps, transfers) and grown == 1
-
-    out.rule("what you saw", align="left")
-    out.print(
-        f"{moved} instances of {len(studies)} studies' worth matched, and are proven to be in the reading room and in "
-        f"the router's own store;\nthe rest stayed where it was. The second sweep moved nothing, the third exactly "
-        f"{grown} instance.\nNext: [bold]dicom-router init my-rules[/], then edit the YAML and run "
-        f"[bold]dicom-router --config my-rules plan[/]."
-    )
-    return 0 if fine else 1
+    good: bool
+    instances_in_archive: int
+    instances_at_reading_room: int
+    instances_in_store: int
+    transfers: int
+    transfers_of_second_apply: int
+    instances_moved_after_growth: int
 
 
-def _one_more(archive: SimulatedPacs, service: Service) -> list:  # type: ignore[type-arg]
-    """A new last image for the first study that was moved."""
-    study = service.ledger.transfers(destination="local")[0].intent.study_instance_uid
+class _Demo:
+    """The demo's working state: each method is one act."""
+
+    def __init__(
+        self,
+        service: Service,
+        rules: RuleSet,
+        archive: SimulatedPacs,
+        reading: SimulatedPacs,
+        out: Console,
+        progress: Console,
+    ) -> None:
+        self._service = service
+        self._rules = rules
+        self._archive = archive
+        self._reading = reading
+        self._out = out
+        self._progress = progress
+        self._acts = 0
+
+    def run(self) -> Result:
+        self._introduce()
+        self._act("The rule", "which studies go where; a second file says where the nodes are")
+        self._out.print(Padding(Syntax(_RULES, "yaml", background_color="default", word_wrap=True), (0, 0, 0, 3)))
+        self._act("Plan", "ask the archive, decide, move nothing")
+        show_plan(self._rules, self._rules.rules[_RULE], self._service.sweeper, self._out)
+
+        self._act("Apply", "move, then prove from the other side that it arrived")
+        held = len(self._archive.instances)
+        first = self._apply()
+        self._out.print(transfers_table(first.transfers, width=self._out.width))
+        self._out.print(summary(first.transfers))
+        at_reading, in_store = len(self._reading.stored), self._in_store()
+
+        self._act("Apply again", "what has been moved is not moved twice")
+        second = self._apply()
+        self._out.print(f"{counted(len(second.transfers), 'transfer')}: nothing to do.")
+
+        self._act("One more image arrives in the archive", "only the difference is moved")
+        _add_one_more(self._archive, first)
+        third = self._apply()
+        grown = len(self._reading.stored) - at_reading
+        self._out.print(transfers_table(third.transfers, width=self._out.width))
+        self._out.print(f"{counted(grown, 'instance')} went to the reading room, {self._in_store() - in_store} here.")
+
+        result = Result(
+            good=good(first) and good(third) and not second.transfers and grown == 1 and at_reading == in_store > 0,
+            instances_in_archive=held,
+            instances_at_reading_room=at_reading,
+            instances_in_store=in_store,
+            transfers=len(first.transfers),
+            transfers_of_second_apply=len(second.transfers),
+            instances_moved_after_growth=grown,
+        )
+        self._conclude(result)
+        return result
+
+    def _act(self, title: str, what: str) -> None:
+        self._acts += 1
+        self._out.print(f"\n[bold cyan]{self._acts}. {title}[/]: {what}")
+
+    def _apply(self) -> Seen:
+        seen, _ = sweep_now(self._service, list(self._rules.rules.values()), self._progress)
+        return seen
+
+    def _in_store(self) -> int:
+        studies = {t.intent.study_instance_uid for t in self._service.ledger.transfers(destination="local")}
+        return sum(len(self._service.ledger.received(study)) for study in studies)
+
+    def _introduce(self) -> None:
+        modalities = sorted({str(i.header.Modality) for i in self._archive.instances})
+        studies = {str(i.header.StudyInstanceUID) for i in self._archive.instances}
+        self._out.print("A small hospital, simulated in this process; nothing outside of it is touched.\n")
+        grid = Table.grid(padding=(0, 2, 0, 0))
+        grid.add_column(style="bold", no_wrap=True)
+        grid.add_column()
+        grid.add_row(
+            "archive",
+            f"a PACS with {counted(len(studies), 'study', 'studies')}, "
+            f"{counted(len(self._archive.instances), 'instance')}: {', '.join(modalities)}",
+        )
+        grid.add_row("reading-room", "a workstation, still empty")
+        grid.add_row("local", "the router's own store, still empty")
+        self._out.print(Padding(grid, (0, 0, 0, 3)))
+
+    def _conclude(self, result: Result) -> None:
+        if not result.good:
+            self._out.print("\n[bold red]This did not go as it should; please report it with the text above.[/]")
+            return
+        self._out.print(
+            f"\n[bold green]Done.[/] Of {result.instances_in_archive} instances the rule selected "
+            f"{result.instances_in_store}; each is now in the reading room and in the router's store, "
+            "proven by a query there and by receipts here. The rest stayed where it was."
+            "\n\nYour own: [bold]dicom-router init my-rules[/], change my-rules/nodes.yaml, then "
+            "[bold]dicom-router --config my-rules plan[/]"
+        )
+
+
+def _add_one_more(archive: SimulatedPacs, seen: Seen) -> None:
+    """Give the first study that was moved a new last image."""
+    study = seen.transfers[0].intent.study_instance_uid
     like = next(i.header for i in archive.instances if str(i.header.StudyInstanceUID) == study)
     (extra,) = make_study(
         seed="demo/late",
@@ -141,4 +217,4 @@ def _one_more(archive: SimulatedPacs, service: Service) -> list:  # type: ignore
         instances=1,
     )
     extra.StudyInstanceUID = study
-    return [extra]
+    archive.add([extra])

@@ -89,7 +89,7 @@ def write_starter(directory: Path) -> list[Path]:
     return paths
 
 
-@click.command()
+@click.command(short_help="Write a commented starter configuration.")
 @click.argument("directory", type=click.Path(path_type=Path))
 @click.pass_context
 def init(ctx: click.Context, directory: Path) -> None:

@@ -16,13 +16,15 @@ from router.cli.plan import plan
 from router.cli.query import query
 from router.cli.run import run
 from router.cli.schema import schema
-from router.cli.settings import Settings
+from router.cli.settings import Settings, say
 from router.cli.transfers import transfers
 from router.cli.validate import validate
 from router.errors import ConfigurationError, RouterError, UsageError
 
 FORMATS = {"validate": ("text", "json", "github"), "query": ("text", "json", "csv")}
 """Commands that offer more than text and JSON."""
+_USUAL = ("text", "json")
+_ALL = tuple(dict.fromkeys((*_USUAL, *(one for formats in FORMATS.values() for one in formats))))
 
 
 def _remember(ctx: click.Context, parameter: click.Parameter, value: Any) -> None:
@@ -32,10 +34,18 @@ def _remember(ctx: click.Context, parameter: click.Parameter, value: Any) -> Non
 
 def _shared(formats: tuple[str, ...]) -> list[click.Parameter]:
     """`--config` and `--format`, accepted before and after the command's name."""
+
+    def remember_format(ctx: click.Context, parameter: click.Parameter, value: str | None) -> None:
+        _remember(ctx, parameter, value)
+        chosen = ctx.ensure_object(Settings).format  # it may have stood before the command
+        if chosen not in formats:
+            raise click.BadParameter(f"{chosen!r} is not one of {', '.join(map(repr, formats))}.", ctx, parameter)
+
     return [
         click.Option(
             ["--config"],
             type=click.Path(path_type=Path),
+            metavar="DIR",
             expose_value=False,
             callback=_remember,
             help="Directory with the rule files.  [default: ./rules]",
@@ -43,8 +53,9 @@ def _shared(formats: tuple[str, ...]) -> list[click.Parameter]:
         click.Option(
             ["--format"],
             type=click.Choice(formats),
+            metavar="|".join(formats),
             expose_value=False,
-            callback=_remember,
+            callback=remember_format,
             help="How to print.  [default: text]",
         ),
     ]
@@ -53,15 +64,18 @@ def _shared(formats: tuple[str, ...]) -> list[click.Parameter]:
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="dicom-router")
 def root() -> None:
-    """Route, forward and prefetch DICOM studies as YAML rules say, and prove what arrived."""
+    """Route DICOM studies as YAML rules say, and prove what arrived.
+
+    Begin with `dicom-router demo`, then `dicom-router init DIR`.
+    """
 
 
 def _assemble() -> None:
-    root.params.extend(_shared(("text", "json", "github", "csv")))
+    root.params.extend(_shared(_ALL))
     for command in (run, apply, plan, validate, query, transfers, schema, init, demo):
         root.add_command(command)
-        for one in command.commands.values() if isinstance(command, click.Group) else (command,):
-            one.params.extend(_shared(FORMATS.get(str(one.name), ("text", "json"))))
+        for one in (command, *(command.commands.values() if isinstance(command, click.Group) else ())):
+            one.params.extend(_shared(FORMATS.get(str(one.name), _USUAL)))
 
 
 _assemble()
@@ -77,10 +91,10 @@ def main(arguments: list[str] | None = None) -> None:
         error.show()
         sys.exit(2)
     except (ConfigurationError, UsageError) as error:
-        click.echo(f"dicom-router: {error}", err=True)
+        say(f"dicom-router: {error}")
         sys.exit(2)
     except RouterError as error:
-        click.echo(f"dicom-router: {error}", err=True)
+        say(f"dicom-router: {error}")
         sys.exit(1)
     except BrokenPipeError:
         sys.stderr.close()
@@ -90,9 +104,6 @@ def main(arguments: list[str] | None = None) -> None:
         while frame is not None and frame.tb_next is not None:
             frame = frame.tb_next
         at = f"{Path(frame.tb_frame.f_code.co_filename).name}:{frame.tb_lineno}" if frame is not None else "?"
-        click.echo(
-            f"dicom-router: unforeseen {type(error).__name__} at {at}; please report this line with what you did.",
-            err=True,
-        )
+        say(f"dicom-router: unforeseen {type(error).__name__} at {at}; please report this line with what you did.")
         sys.exit(1)
     sys.exit(code if isinstance(code, int) else 0)

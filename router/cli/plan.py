@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from typing import Any
+from collections.abc import Iterable
+from typing import Any, NamedTuple
 
 import click
+from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from router.cli.apply import rules_named
-from router.cli.render import short
-from router.cli.settings import load_rules, print_json, settings_of, terminal
+from router.cli.render import counted, new_table, short
+from router.cli.settings import load_rules, plain, print_json, settings_of, terminal
 from router.domain.rule import Rule, RuleSet
 from router.domain.selection import Action, Decision
 from router.engine.sweep import Answer, Sweeper
@@ -19,107 +22,169 @@ from router.errors import RouterError
 from router.service import planner
 
 _STYLES = {Action.MOVE: "green", Action.HOLD: "yellow", Action.SKIP: "dim"}
+_ORDER = list(Action)
+_ROWS = 40
+"""Rows of a rule's table before `--all` is needed."""
+_REASONS = 12
 
 
-@click.command()
-@click.option("--rule", "names", multiple=True, help="Only this rule; may be repeated.")
-@click.option("--all", "everything", is_flag=True, help="List skipped studies too, not only their number.")
+class Planned(NamedTuple):
+    """What one rule's sweep would do; no answer where the source could not be asked."""
+
+    rule: Rule
+    answer: Answer | None
+    problem: str = ""
+
+
+@click.command(short_help="Say what would be moved, held and skipped, and why.")
+@click.option("--rule", "names", multiple=True, metavar="NAME", help="Only this rule; may be repeated.")
+@click.option("--all", "everything", is_flag=True, help="List every study, those that are skipped too.")
 @click.pass_context
 def plan(ctx: click.Context, names: tuple[str, ...], everything: bool) -> int:
-    """Say what would be moved, held and skipped, and why. Asks the sources (C-FIND only), moves and writes nothing."""
+    """Say what would be moved, held and skipped, and why. Asks the sources (C-FIND only), moves and writes nothing.
+
+    Exit code 1 if a source could not be asked.
+    """
     settings = settings_of(ctx)
     rules = load_rules(settings)
     chosen = rules_named(rules, names)
-    answers: list[tuple[Rule, Answer | None, str]] = []
     with planner(rules) as sweeper:
-        for rule in chosen:
-            try:
-                answers.append((rule, _look(rules, rule, sweeper), ""))
-            except RouterError as error:
-                answers.append((rule, None, str(error)))
+        planned = [_look(sweeper, rules, rule) for rule in chosen]
     if settings.json:
-        print_json(_json(answers))
+        print_json(_json(planned))
     else:
-        for rule, answer, problem in answers:
-            _show(rule, answer, problem, everything)
-    return 0 if all(answer is not None for _, answer, _ in answers) else 1
+        out = terminal()
+        for number, one in enumerate(planned):
+            if number:
+                out.print()
+            show(one, out, everything=everything)
+    return 0 if all(one.answer is not None for one in planned) else 1
 
 
-def _json(answers: list[tuple[Rule, Answer | None, str]]) -> dict[str, Any]:
+def _look(sweeper: Sweeper, rules: RuleSet, rule: Rule) -> Planned:
+    try:
+        return Planned(rule, sweeper.look(rules, rule, threading.Event(), manual=True))
+    except RouterError as error:
+        return Planned(rule, None, str(error))
+
+
+def _json(planned: list[Planned]) -> dict[str, Any]:
     return {
         "sweeps": [
             {
-                "rule": rule.name,
-                "source": rule.sweep.source,
-                "matches": answer.matches if answer else 0,
-                "complete": answer.complete if answer else False,
-                "queries": answer.queries if answer else 0,
-                "reason": answer.reason if answer else problem,
+                "rule": one.rule.name,
+                "source": one.rule.sweep.source,
+                "matches": one.answer.matches if one.answer else 0,
+                "complete": one.answer.complete if one.answer else False,
+                "queries": one.answer.queries if one.answer else 0,
+                "reason": one.answer.reason if one.answer else one.problem,
             }
-            for rule, answer, problem in answers
+            for one in planned
         ],
         "transfers": [
-            {
-                "rule": rule.name,
-                "source": rule.sweep.source,
-                "destination": decision.destination or None,
-                "study_instance_uid": decision.study_instance_uid,
-                "series_instance_uid": decision.series_instance_uid or None,
-                "expected": decision.instance_count,
-                "decision": str(decision.action),
-                "code": decision.code,
-                "reason": decision.reason,
-            }
-            for rule, answer, _ in answers
-            if answer
-            for decision in answer.selection.decisions
+            _decision_row(one.rule, decision)
+            for one in planned
+            if one.answer
+            for decision in one.answer.selection.decisions
         ],
     }
 
 
-def show_plan(rules: RuleSet, rule: Rule, sweeper: Sweeper) -> None:
-    """Plan one rule and print it. Raises WireError where the source cannot be asked."""
-    _show(rule, _look(rules, rule, sweeper), "", everything=False)
+def _decision_row(rule: Rule, decision: Decision) -> dict[str, Any]:
+    """A decision as JSON; `destination` is null where a study is left out before destinations matter."""
+    return {
+        "rule": rule.name,
+        "source": rule.sweep.source,
+        "destination": decision.destination or None,
+        "study_instance_uid": decision.study_instance_uid,
+        "series_instance_uid": decision.series_instance_uid or None,
+        "decision": str(decision.action),
+        "expected": decision.instance_count,
+        "completed": 0,
+        "failed": 0,
+        "warning": 0,
+        "attempts": 0,
+        "status": None,
+        "code": decision.code,
+        "reason": decision.reason,
+    }
 
 
-def _look(rules: RuleSet, rule: Rule, sweeper: Sweeper) -> Answer:
-    return sweeper.look(rules, rule, threading.Event(), tier=rule.sweep.widest_tier, manual=True)
+def show_plan(rules: RuleSet, rule: Rule, sweeper: Sweeper, out: Console) -> None:
+    """Plan one rule and print it."""
+    show(_look(sweeper, rules, rule), out, everything=False)
 
 
-def _show(rule: Rule, answer: Answer | None, problem: str, everything: bool) -> None:
-    out = terminal()
-    if answer is None:
-        out.print(f"[bold]{rule.name}[/]: [red]{problem}[/]")
+class _Row(NamedTuple):
+    """What is decided alike for one study or series."""
+
+    action: Action
+    study: str
+    series: str
+    instances: int | None
+    reason: str
+
+
+def show(one: Planned, out: Console, *, everything: bool) -> None:
+    """A rule's plan for people: a row per study and decision, reasons of those that are left out counted."""
+    source = one.rule.sweep.source
+    if one.answer is None:
+        out.print(Text.assemble((one.rule.name, "bold"), ": ", plain(one.problem, "red")))
         return
-    decisions = answer.selection.decisions
-    totals = Counter(decision.action for decision in decisions)
+    decisions = one.answer.selection.decisions
+    found = counted(one.answer.matches, "match", "matches")
     out.print(
-        f"[bold]{rule.name}[/] ({rule.sweep.source}): {answer.matches} matches in {answer.queries} queries; "
-        + ", ".join(f"{totals[action]} {action}" for action in Action)
-        + ("" if answer.complete else f"; [red]incomplete: {answer.reason}[/]")
+        Text.assemble(
+            (one.rule.name, "bold"), f": {found} at {source}, {counted(one.answer.queries, 'query', 'queries')}"
+        )
     )
-    moved = sum(d.instance_count or 0 for d in decisions if d.action is Action.MOVE)
-    shown = [d for d in decisions if everything or d.action is not Action.SKIP]
-    if shown:
+    if not one.answer.complete:
+        out.print(plain(f"The answer is incomplete: {one.answer.reason}", "red"))
+    rows = _rows(d for d in decisions if everything or d.action is not Action.SKIP)
+    if rows:
+        shown = rows if everything else rows[:_ROWS]
         out.print(_table(shown))
-        out.print(f"{moved} instances to move.")
+        if len(rows) > len(shown):
+            out.print(f"and {len(rows) - len(shown)} more; --all lists them", style="dim")
+    moves = [d for d in decisions if d.action is Action.MOVE]
+    instances = sum(d.instance_count or 0 for d in moves)
+    out.print(f"{counted(len(moves), 'transfer')} with {counted(instances, 'instance')} to move.")
     if not everything:
-        for reason, count in Counter(d.reason for d in decisions if d.action is Action.SKIP).most_common(20):
-            out.print(f"  skip {count} x {reason}", markup=False)
+        _show_skipped([d for d in decisions if d.action is Action.SKIP], out)
 
 
-def _table(decisions: list[Decision]) -> Table:
-    table = Table(header_style="bold", box=None, pad_edge=False)
-    for column in ("decision", "to", "study"):
-        table.add_column(column)
-    table.add_column("instances", justify="right")
-    table.add_column("why", overflow="fold")
-    for decision in decisions:
+def _rows(decisions: Iterable[Decision]) -> list[tuple[_Row, list[str]]]:
+    """Decisions that differ in their destination only make one row."""
+    rows: dict[_Row, list[str]] = {}
+    for one in decisions:
+        row = _Row(one.action, one.study_instance_uid, one.series_instance_uid, one.instance_count, one.reason)
+        rows.setdefault(row, []).append(one.destination)
+    return sorted(rows.items(), key=lambda item: _ORDER.index(item[0].action))
+
+
+def _table(rows: list[tuple[_Row, list[str]]]) -> Table:
+    table = new_table("", "study", "instances", "to", "why", right=("instances",))
+    table.columns[0].no_wrap = table.columns[1].no_wrap = True
+    for row, destinations in rows:
         table.add_row(
-            f"[{_STYLES[decision.action]}]{decision.action}[/]",
-            decision.destination,
-            short(decision.study_instance_uid, decision.series_instance_uid),
-            "?" if decision.instance_count is None else str(decision.instance_count),
-            decision.reason,
+            Text(str(row.action), _STYLES[row.action]),
+            short(row.study, row.series),
+            "?" if row.instances is None else str(row.instances),
+            plain(", ".join(filter(None, destinations))),
+            plain(row.reason),
         )
     return table
+
+
+def _show_skipped(skipped: list[Decision], out: Console) -> None:
+    reasons = Counter(d.reason for d in skipped).most_common()
+    grid = Table.grid(padding=(0, 1, 0, 0))
+    grid.add_column(style="dim", no_wrap=True)
+    grid.add_column()
+    for reason, count in reasons[:_REASONS]:
+        grid.add_row(f"skip {count}:", plain(reason, "dim"))
+    if len(reasons) > _REASONS:
+        left = sum(count for _, count in reasons[_REASONS:])
+        grid.add_row(f"skip {left}:", plain("other reasons; --all lists them", "dim"))
+    if reasons:
+        out.print(grid)

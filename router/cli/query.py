@@ -5,11 +5,15 @@ from __future__ import annotations
 import csv
 import sys
 import threading
+from collections.abc import Mapping, Sequence
 
 import click
+from rich.cells import cell_len
+from rich.console import Console
 from rich.table import Table
 
-from router.cli.settings import load_rules, print_json, settings_of, terminal
+from router.cli.render import counted, short
+from router.cli.settings import load_rules, no_such, plain, print_json, settings_of, terminal
 from router.config.values import nearest_attribute
 from router.domain.attributes import LEVELS, level_of
 from router.domain.dicom import Identifier, QueryRetrieveLevel, name_of, tag_of
@@ -19,13 +23,36 @@ from router.engine.slots import NodeSlots, Urgency
 from router.errors import UsageError
 from router.service import open_peers
 
+_HEADS = {
+    "NumberOfStudyRelatedSeries": "Series",
+    "NumberOfStudyRelatedInstances": "Instances",
+    "NumberOfSeriesRelatedInstances": "Instances",
+    "ModalitiesInStudy": "Modalities",
+}
+"""Shorter column heads; the values tell what they are."""
+_NARROW_HEADS = _HEADS | {
+    "StudyDate": "Date",
+    "StudyTime": "Time",
+    "AccessionNumber": "Accession",
+    "StudyDescription": "Description",
+    "SeriesDescription": "Description",
+    "StudyInstanceUID": "Study",
+    "SeriesInstanceUID": "Series",
+    "SOPInstanceUID": "Instance",
+}
+_ELASTIC = {"PatientName": 12, "StudyDescription": 12, "SeriesDescription": 12}
+"""Columns that may end in an ellipsis, and what is left of them at least."""
+_GAP = 2
 
-@click.command()
+Row = dict[str, str]
+
+
+@click.command(short_help="Ask a node with C-FIND: table, JSON or CSV.")
 @click.argument("node")
 @click.argument("keys", nargs=-1, metavar="KEY=VALUE...")
 @click.option(
     "--level",
-    type=click.Choice([str(level) for level in QueryRetrieveLevel]),
+    type=click.Choice([str(level) for level in QueryRetrieveLevel], case_sensitive=False),
     default=None,
     help="Query/Retrieve level; by default the lowest that the keys belong to, at least STUDY.",
 )
@@ -33,20 +60,24 @@ from router.service import open_peers
     "--limit",
     default=1000,
     show_default=True,
+    metavar="NUMBER",
     type=click.IntRange(1, MAXIMUM_MATCHES),
     help="Cancel after so many matches.",
 )
 @click.pass_context
 def query(ctx: click.Context, node: str, keys: tuple[str, ...], level: str | None, limit: int) -> int:
-    """Ask NODE with matching keys: `query archive PatientID=123 StudyDate=20260101-20260131 Modality=`.
+    """Ask NODE with matching keys.
 
-    KEY is a DICOM keyword or (gggg,eeee); an empty VALUE asks for the attribute to be returned.
+    For example: dicom-router query archive PatientID=123 StudyDate=20260101-20260131
+
+    KEY is a DICOM keyword or (gggg,eeee); an empty VALUE asks for the attribute to be returned. Below STUDY an archive
+    wants the unique keys above: StudyInstanceUID, and SeriesInstanceUID at IMAGE level.
     """
     settings = settings_of(ctx)
     rules = load_rules(settings)
-    target = rules.node(node)
+    target = rules.nodes.get(node)
     if target is None:
-        raise UsageError(f"There is no node {node}; there are: {', '.join(rules.nodes) or 'none'}.")
+        raise no_such("node", node, rules.nodes)
     wanted = _identifier(keys)
     chosen = QueryRetrieveLevel(level) if level else _level(wanted)
     asked = Identifier({**dict.fromkeys(RETURN_KEYS[chosen], ()), **wanted.elements})
@@ -62,15 +93,11 @@ def query(ctx: click.Context, node: str, keys: tuple[str, ...], level: str | Non
         writer.writeheader()
         writer.writerows(rows)
     else:
-        table = Table(header_style="bold", box=None, pad_edge=False)
-        for name in columns:
-            table.add_column(name, overflow="fold")
-        for row in rows:
-            table.add_row(*row.values())
-        terminal().print(table)
-        terminal().print(
-            f"{len(rows)} matches." + ("" if result.status == 0 else f" Status {result.status:04X}: there may be more.")
-        )
+        more = "" if result.status == 0 else f" The node ended with status {result.status:04X}: there may be more."
+        out = terminal()
+        if rows:
+            _show(rows, [name_of(tag) for tag in sorted(wanted.elements)], columns, out)
+        out.print(f"{counted(len(rows), 'match', 'matches')}.{more}")
     return 0
 
 
@@ -78,13 +105,57 @@ def _text(value: object) -> str:
     return value if isinstance(value, str) else "(sequence item)"
 
 
+def _show(rows: Sequence[Row], asked: Sequence[str], columns: Sequence[str], out: Console) -> None:
+    """A table; where it would be too wide one with shortened UIDs, else a block per match."""
+    filled = [name for name in columns if name in asked or any(row[name] for row in rows)]
+    brief = [{name: short(value) if name.endswith("UID") else value for name, value in row.items()} for row in rows]
+    if _width(rows, filled, _HEADS, {}) <= out.width:
+        out.print(_table(rows, filled, _HEADS))
+    elif _width(brief, filled, _NARROW_HEADS, _ELASTIC) <= out.width:
+        out.print(_table(brief, filled, _NARROW_HEADS))
+        out.print("UIDs are shortened; --format csv and json have the whole.", style="dim")
+    else:
+        for row in rows:
+            out.print(_block(row, [name for name in filled if row[name] or name in asked], max(map(len, filled))))
+            out.print()
+
+
+def _width(rows: Sequence[Row], columns: Sequence[str], heads: Mapping[str, str], least: Mapping[str, int]) -> int:
+    """The columns of a terminal that a table takes if those in `least` are no wider than that."""
+    widths = []
+    for name in columns:
+        width = max(cell_len(text) for text in (heads.get(name, name), *(row[name] for row in rows)))
+        widths.append(min(width, least.get(name, width)))
+    return sum(widths) + _GAP * (len(widths) - 1)
+
+
+def _table(rows: Sequence[Row], columns: Sequence[str], heads: Mapping[str, str]) -> Table:
+    table = Table(header_style="bold", box=None, pad_edge=False)
+    for name in columns:
+        table.add_column(heads.get(name, name), no_wrap=name not in _ELASTIC, overflow="ellipsis")
+    for row in rows:
+        table.add_row(*(plain(row[name]) for name in columns))
+    return table
+
+
+def _block(row: Row, columns: Sequence[str], width: int) -> Table:
+    grid = Table.grid(padding=(0, _GAP, 0, 0))
+    grid.add_column(min_width=width, no_wrap=True, style="bold")
+    grid.add_column(overflow="fold")
+    for name in columns:
+        grid.add_row(name, plain(row[name]))
+    return grid
+
+
 def _identifier(keys: tuple[str, ...]) -> Identifier:
     identifier = Identifier()
     for key in keys:
         name, separator, value = key.partition("=")
+        if not separator:
+            raise UsageError(f"{key} is not KEY=VALUE; to have an attribute returned, write {key}=")
         tag = tag_of(name)
-        if not separator or tag is None:
-            raise UsageError(f"{key} is not KEY=VALUE with a DICOM keyword: {nearest_attribute(name)}")
+        if tag is None:
+            raise UsageError(f"{name} is no DICOM keyword; {nearest_attribute(name)}")
         identifier.elements[tag] = tuple(value.split("\\")) if value else ()
     return identifier
 

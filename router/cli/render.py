@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
+from rich.console import Group, RenderableType
 from rich.table import Table
+from rich.text import Text
 
+from router.cli.settings import plain
 from router.domain.sweep import SweepRecord, SweepState
 from router.domain.transfer import State, Transfer
 
@@ -19,9 +22,16 @@ STYLES = {
     State.FAILED: "red",
     State.CANCELLED: "magenta",
 }
+UNDER_WAY_STYLE = "cyan"
+
+_SHORT = 8
+_NUMBERS = 6
+"""Transfers named one by one before one sentence that holds for all of them."""
+_WIDE = 100
+"""Columns from which a table has room for times."""
 
 
-_SHORT = 13
+# JSON -----------------------------------------------------------------------------------------------------------------
 
 
 def sweep_row(sweep: SweepRecord) -> dict[str, Any]:
@@ -61,58 +71,114 @@ def transfer_row(transfer: Transfer) -> dict[str, Any]:
     }
 
 
-def sweeps_table(sweeps: Iterable[SweepRecord]) -> Table:
-    """Sweeps for people."""
-    table = Table(title="Sweeps", title_justify="left", header_style="bold", box=None, pad_edge=False)
-    for column in ("rule", "source", "result"):
-        table.add_column(column)
-    for column in ("matches", "selected", "queries"):
-        table.add_column(column, justify="right")
-    table.add_column("why")
+# text -----------------------------------------------------------------------------------------------------------------
+
+
+def new_table(*columns: str, right: Sequence[str] = ()) -> Table:
+    """A table without lines. Too long names end in an ellipsis; numbers never lose a digit."""
+    table = Table(header_style="bold", box=None, pad_edge=False)
+    for column in columns:
+        if column in right:
+            table.add_column(column, justify="right", no_wrap=True, min_width=len(column))
+        else:
+            table.add_column(column, overflow="ellipsis")
+    return table
+
+
+def sweeps_table(sweeps: Sequence[SweepRecord]) -> RenderableType:
+    """Sweeps for people, and below them why some did not come to their end."""
+    numbers = ("matches", "to move", "queries")
+    table = new_table("rule", "source", "sweep", *numbers, right=numbers)
     for sweep in sweeps:
         row = sweep_row(sweep)
-        style = "green" if row["complete"] else "red"
         table.add_row(
-            row["rule"],
-            row["source"],
-            f"[{style}]{row['state']}[/]",
+            plain(sweep.due.rule),
+            plain(sweep.due.source),
+            Text(str(sweep.state), "green" if row["complete"] else "red"),
             str(row["matches"]),
             str(row["selected"]),
             str(row["queries"]),
-            row["reason"],
         )
-    return table
+    why = {s.due.rule: s.report.reason for s in sweeps if s.report and s.report.reason}
+    return Group(table, *([Text()] if why else []), *(plain(f"{rule}: {reason}") for rule, reason in why.items()))
 
 
-def transfers_table(transfers: Iterable[Transfer], *, title: str = "Transfers") -> Table:
-    """Transfers for people."""
-    table = Table(title=title, title_justify="left", header_style="bold", box=None, pad_edge=False)
-    table.add_column("id", justify="right")
-    for column in ("rule", "from", "to", "study", "state"):
-        table.add_column(column)
-    table.add_column("there", justify="right")
-    table.add_column("tries", justify="right")
-    table.add_column("status")
-    table.add_column("why", overflow="fold")
+def transfers_table(transfers: Sequence[Transfer], *, width: int) -> RenderableType:
+    """Transfers for people, and below them why some are not complete."""
+    wide = width >= _WIDE
+    columns = ["id", "rule", "from", "to", "study", "instances", "state", *(["changed"] if wide else [])]
+    table = new_table(*columns, right=("id", "instances"))
+    table.columns[columns.index("study")].no_wrap = True
+    table.columns[columns.index("state")].no_wrap = True
     for transfer in transfers:
-        row = transfer_row(transfer)
-        expected = "?" if transfer.expected is None else str(transfer.expected)
+        intent = transfer.intent
         table.add_row(
             str(transfer.id),
-            transfer.rule,
-            transfer.intent.source,
-            transfer.intent.destination,
-            short(transfer.intent.study_instance_uid, transfer.intent.series_instance_uid),
-            f"[{STYLES.get(transfer.state, 'cyan')}]{transfer.state}[/]",
-            f"{transfer.completed}/{expected}",
-            str(transfer.attempts),
-            row["status"] or "",
-            "" if transfer.state is State.COMPLETE else transfer.reason,
+            plain(transfer.rule),
+            plain(intent.source),
+            plain(intent.destination),
+            short(intent.study_instance_uid, intent.series_instance_uid),
+            f"{transfer.completed}/{_or_unknown(size(transfer))}",
+            styled(transfer.state),
+            *([f"{transfer.updated_at.astimezone():%m-%d %H:%M:%S}"] if wide else []),
         )
-    return table
+    why = _reasons(transfers)
+    return Group(table, Text(), why) if why.row_count else table
+
+
+def _reasons(transfers: Iterable[Transfer]) -> Table:
+    """One line per reason with the numbers of the transfers it holds for."""
+    numbers: dict[str, list[int]] = {}
+    for transfer in sorted(transfers, key=lambda t: t.id):
+        if transfer.state is not State.COMPLETE and (sentence := explanation(transfer)):
+            numbers.setdefault(sentence, []).append(transfer.id)
+    grid = Table.grid(padding=(0, 2, 0, 0))
+    grid.add_column(justify="right", no_wrap=True)
+    grid.add_column()
+    for sentence, ids in numbers.items():
+        more = f" +{len(ids) - _NUMBERS}" if len(ids) > _NUMBERS else ""
+        grid.add_row(",".join(map(str, ids[:_NUMBERS])) + more, plain(sentence))
+    return grid
+
+
+def explanation(transfer: Transfer) -> str:
+    """Why it stands where it stands: the reason, with the status and the number of attempts where they add to it."""
+    parts = []
+    if transfer.status and f"{transfer.status:04X}" not in transfer.reason:
+        parts.append(f"status {transfer.status:04X}")
+    if transfer.attempts > 1:
+        parts.append(f"{transfer.attempts} attempts")
+    return (transfer.reason + (f" ({', '.join(parts)})" if parts else "")).strip()
+
+
+def summary(transfers: Sequence[Transfer]) -> Text:
+    """One line: how many there are of each state."""
+    totals: dict[State, int] = {}
+    for transfer in transfers:
+        totals[transfer.state] = totals.get(transfer.state, 0) + 1
+    parts = [Text(f"{totals[state]} {state}", STYLES.get(state, UNDER_WAY_STYLE)) for state in State if state in totals]
+    return Text.assemble(f"{counted(len(transfers), 'transfer')}: ", Text(", ").join(parts), ".")
+
+
+def styled(state: State) -> Text:
+    """A state in its colour."""
+    return Text(str(state), STYLES.get(state, UNDER_WAY_STYLE))
+
+
+def size(transfer: Transfer) -> int | None:
+    """How many instances it is about, as far as is known yet."""
+    return transfer.instance_count if transfer.expected is None else transfer.expected
+
+
+def _or_unknown(number: int | None) -> str:
+    return "?" if number is None else str(number)
+
+
+def counted(number: int, noun: str, plural: str = "") -> str:
+    """`1 study`, `2 studies`."""
+    return f"{number} {noun if number == 1 else plural or noun + 's'}"
 
 
 def short(study: str, series: str = "") -> str:
     """The end of a UID, which tells studies apart in a table; `--format json` has the whole."""
-    ends = [uid if len(uid) <= _SHORT else "…" + uid[1 - _SHORT :] for uid in (study, series) if uid]
-    return " / ".join(ends)
+    return " / ".join(uid if len(uid) <= _SHORT else "…" + uid[1 - _SHORT :] for uid in (study, series) if uid)

@@ -9,13 +9,15 @@ import threading
 import click
 
 from router import config
+from router.cli.apply import running_services
 from router.cli.settings import load_rules, settings_of
+from router.errors import RouterError
 from router.observe import logs
 from router.service import Service
 from router.web.app import HttpServer
 
 
-@click.command()
+@click.command(short_help="Run the service until SIGTERM.")
 @click.pass_context
 def run(ctx: click.Context) -> int:
     """Run the service: Store SCP, scheduler, dispatcher, HTTP. SIGTERM drains and ends it, SIGHUP reloads the rules."""
@@ -24,17 +26,29 @@ def run(ctx: click.Context) -> int:
     logs.configure(json=settings.json)
     gc.set_threshold(100_000, 20, 100)  # decoding C-FIND answers makes many small objects: a third faster so
     stop = threading.Event()
+
+    def end(*_: object) -> None:
+        if stop.is_set():  # asked twice: wait no longer
+            raise KeyboardInterrupt
+        stop.set()
+
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
+        signal.signal(number, end)
     reload = threading.Event()
     signal.signal(signal.SIGHUP, lambda *_: reload.set())
     service = Service(rules)
-    http = HttpServer(service, rules.router.http_host, rules.router.http_port)
+    try:
+        http = HttpServer(service, rules.router.http_host, rules.router.http_port)
+    except RouterError as error:
+        raise _with_cause(error, service) from None
     service.http_address = f"{rules.router.http_host}:{http.port}"
     try:
         http.start()
         coordinator = config.Coordinator(settings.config, service.observe)
-        service.start(scheduled=True)
+        try:
+            service.start(scheduled=True)
+        except RouterError as error:
+            raise _with_cause(error, service) from None
         coordinator.subscribe(service.adopt)
         while not stop.wait(0.5):
             if reload.is_set():
@@ -44,7 +58,20 @@ def run(ctx: click.Context) -> int:
                         logs.logger().error("configuration rejected", diagnostic=str(diagnostic))
         logs.logger().info("stopping: running moves may end", drain_seconds=rules.router.drain)
     finally:
-        service.stop()
+        try:
+            service.stop()
+        except KeyboardInterrupt:
+            logs.logger().warning("stopping at once: running moves are cancelled")
+            service.stop(drain=0.0)
         http.stop()
     logs.logger().info("stopped")
     return 0
+
+
+def _with_cause(error: RouterError, service: Service) -> RouterError:
+    """The error, with the likely cause where another service works on the same ledger."""
+    others = [one for one in running_services(service.ledger) if one.owner != service.owner]
+    if not others:
+        return error
+    at = f", with HTTP at {others[0].address}" if others[0].address else ""
+    return RouterError(f"{error} A dicom-router runs on the same ledger already{at}; is this a second one by mistake?")

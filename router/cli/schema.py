@@ -124,7 +124,7 @@ def _type(part: Any) -> str:
     return " or ".join(words.get(name, name) for name in ([types] if isinstance(types, str) else types))
 
 
-@click.command()
+@click.command(short_help="The documentation of any key of the configuration.")
 @click.argument("path", default="")
 @click.pass_context
 def schema(ctx: click.Context, path: str) -> None:

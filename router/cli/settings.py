@@ -1,16 +1,29 @@
-"""What every command shares: the chosen configuration directory and output format, and how they are loaded."""
+"""What every command shares: the chosen directory and output format, how they are loaded, where output goes."""
 
 from __future__ import annotations
 
+import signal
+import threading
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 
 import click
 import msgspec
 from rich.console import Console
+from rich.text import Text
 
 from router import config
+from router.config.schema import did_you_mean
 from router.domain.rule import RuleSet
-from router.errors import ConfigurationError
+from router.errors import ConfigurationError, UsageError
+
+_WIDTH = 200
+"""Columns where no terminal says how many there are: enough that a table's row stays a line."""
+_BREAKS = {9: " ", 10: " ", 13: " "}
+_CONTROLS = dict.fromkeys((*range(32), *range(127, 160)), "\ufffd") | _BREAKS
+"""What a text from outside may not send to a terminal, and what stands in its place."""
 
 
 class Settings(msgspec.Struct):
@@ -35,9 +48,33 @@ def load_rules(settings: Settings) -> RuleSet:
     loaded = config.load(settings.config)
     if loaded.rule_set is None:
         for diagnostic in loaded.diagnostics:
-            click.echo(str(diagnostic), err=True)
+            say(str(diagnostic))
         raise ConfigurationError(f"The configuration in {settings.config} has errors; nothing was done.")
     return loaded.rule_set
+
+
+def no_such(kind: str, name: str, known: Iterable[str]) -> UsageError:
+    """The error for a name that the configuration does not have."""
+    names = list(known)
+    hint = did_you_mean(name, names) or (f"there are: {', '.join(names)}" if names else f"there is no {kind} at all")
+    return UsageError(f"There is no {kind} {name}; {hint}")
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """SIGTERM ends a command as Ctrl-C does: as KeyboardInterrupt, so that what runs is cancelled and tidied up."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def print_json(value: object) -> None:
@@ -55,7 +92,17 @@ def progress_terminal() -> Console:
     return _console(stderr=True)
 
 
+def say(sentence: str) -> None:
+    """Tell the user something that is no result: broken at words on a terminal, one line elsewhere."""
+    console = progress_terminal()
+    console.print(plain(sentence), soft_wrap=not console.is_terminal)
+
+
+def plain(value: str, style: str = "") -> Text:
+    """A text from outside as it is: nothing in it is taken for markup or for a terminal's control sequence."""
+    return Text(value.translate(_CONTROLS), style=style)
+
+
 def _console(*, stderr: bool) -> Console:
-    """A console; where no terminal says how wide it is, wide enough that a table's row stays a line."""
-    console = Console(stderr=stderr, highlight=False)
-    return console if console.is_terminal else Console(stderr=stderr, highlight=False, width=200)
+    console = Console(stderr=stderr, highlight=False, emoji=False)
+    return console if console.is_terminal else Console(stderr=stderr, highlight=False, emoji=False, width=_WIDTH)

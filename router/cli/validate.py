@@ -10,7 +10,7 @@ from router.config.diagnostics import as_github, as_json, as_text
 from router.errors import UsageError
 
 
-@click.command()
+@click.command(short_help="Check the configuration: every error with its place.")
 @click.pass_context
 def validate(ctx: click.Context) -> None:
     """Check the configuration and print every error and warning with its place.

@@ -53,6 +53,11 @@ _MINUTES = re.compile(r"now[^.]*[0-9]\s*m(?!o)")
 
 Settings = TypeVar("Settings", bound=model.Model)
 
+_RESERVED = {
+    model.LOCAL: "that is this router's own store",
+    "other": "metrics call nodes so that are not configured",
+}
+
 
 class Builder:
     """Makes the RuleSet of merged sections. `damaged` names what the schema refused in part: it may lack things."""
@@ -139,8 +144,8 @@ class Builder:
 
     def _node(self, name: str, tree: MappingNode) -> model.Node:
         key = self.sections.nodes.keys[name]
-        if name == model.LOCAL:
-            self.report(key, Code.BAD_NAME, "a node cannot be called local: that is this router's own store")
+        if name in _RESERVED:
+            self.report(key, Code.BAD_NAME, f"a node cannot be called {name}: {_RESERVED[name]}")
         values = value_of(tree, schema_at(("nodes", name)))
         title = values.get("ae_title", "")
         if "ae_title" in values:

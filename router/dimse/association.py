@@ -48,6 +48,10 @@ class Refusal(NamedTuple):
     reason: int
 
 
+Offer = tuple[str, tuple[str, ...]]
+"""Abstract syntax and transfer syntaxes of a proposed presentation context."""
+
+
 class Message(NamedTuple):
     """The command set of a message that arrived; its data set, if it has one, is still to be read."""
 
@@ -67,6 +71,12 @@ class Association(UpperLayer):
         self.received = 0
         """Messages that came so far."""
         self.contexts: dict[int, Context] = {}
+        self.offered: dict[Offer, int] = {}
+        """As requestor: what was proposed, and the ID of its context."""
+        self.refused: dict[int, int] = {}
+        """As requestor: context ID -> ContextResult of those that were not accepted."""
+        self.operations = 1
+        """As requestor: operations that may be outstanding at once (PS3.7 section D.3.3.3)."""
 
     # making one -------------------------------------------------------------------------------------------------
 
@@ -122,14 +132,22 @@ class Association(UpperLayer):
         self._hard = FOREVER
         self._skip()
         proposed = {context.context_id: context for context in request.contexts}
+        self.offered = {context[1:]: context.context_id for context in request.contexts}
+        self.refused = dict.fromkeys(proposed, int(pdu.ContextResult.NO_REASON))  # for those it does not mention
         for reply in accept.contexts:
             context = proposed.get(reply.context_id)
-            if context is None or reply.result != pdu.ContextResult.ACCEPTED:
+            if context is None:
                 continue
+            if reply.result != pdu.ContextResult.ACCEPTED:
+                self.refused[reply.context_id] = reply.result
+                continue
+            self.refused.pop(reply.context_id, None)
             if reply.transfer_syntax not in context.transfer_syntaxes:
                 self._violation("It accepted a presentation context with a transfer syntax that was not proposed.")
             self.contexts[reply.context_id] = Context(reply.context_id, context.abstract_syntax, reply.transfer_syntax)
         self._set_peer_maximum(accept.maximum_length)
+        # An answer may only lower what was proposed; 0 is no limit.
+        self.operations = min(filter(None, (request.operations, accept.operations)), default=0)
 
     @classmethod
     def accept(
@@ -204,6 +222,19 @@ class Association(UpperLayer):
             buffers += pdu.fragments(context_id, False, data, self._peer_maximum)
         self._machine.step(Event.P_DATA_REQUEST)
         self._send(buffers)
+
+    @property
+    def peer_maximum(self) -> int:
+        """Bytes of a P-DATA-TF after its header that the peer takes; 0 is no limit."""
+        return self._peer_maximum
+
+    def write(self, buffers: Sequence[Buffer], seconds: float, watch: Callable[[int], object]) -> None:
+        """Send P-DATA-TF PDUs that the caller cut himself, within `seconds`; for `watch` see `Transport.send`.
+
+        Raises ConnectionLost, DeadlineExceeded, and what `watch` raises.
+        """
+        self._machine.step(Event.P_DATA_REQUEST)
+        self._send(buffers, seconds, watch)
 
     def receive(self, until: float) -> Message | None:
         """The command set of the next message; None where none began to arrive before `until`.

@@ -27,6 +27,7 @@ PDV_HEADER = struct.Struct(">LBB")
 """Length of a presentation data value, context ID, message control header (PS3.8 section 9.3.5.1, annex E.2)."""
 PDATA_HEADER = struct.Struct(">BxLLBB")
 _ITEM = struct.Struct(">BxH")
+_MAXIMUM_LENGTH, _OPERATIONS_WINDOW = 0x51, 0x53
 _ASSOCIATE = struct.Struct(">HH16s16s32s")
 
 MINIMUM_LENGTH = 16
@@ -88,6 +89,9 @@ class AssociateRequest(NamedTuple):
     application_context: str = APPLICATION_CONTEXT
     titles: bytes = b""
     """Both AE title fields and the reserved bytes as they came, to be echoed in the A-ASSOCIATE-AC."""
+    operations: int = 1
+    """Operations the requestor would like to have outstanding at once (asynchronous operations window, PS3.7 section
+    D.3.3.3); 0 is no limit, 1 is the synchronous default and proposes nothing."""
 
 
 class AssociateAccept(NamedTuple):
@@ -95,6 +99,8 @@ class AssociateAccept(NamedTuple):
 
     contexts: tuple[ContextReply, ...]
     maximum_length: int
+    operations: int = 1
+    """Operations the requestor may have outstanding at once; 0 is no limit."""
 
 
 def ae_title(raw: Buffer) -> str:
@@ -110,22 +116,25 @@ def _item(kind: int, value: bytes) -> bytes:
     return _ITEM.pack(kind, len(value)) + value
 
 
-def _user_information(maximum_length: int) -> bytes:
+def _user_information(maximum_length: int, operations: int) -> bytes:
+    # Some old acceptors reject items they do not know: the default is proposed by silence.
+    window = b"" if operations == 1 else _item(_OPERATIONS_WINDOW, struct.pack(">HH", operations, 1))
     return _item(
         0x50,
-        _item(0x51, struct.pack(">L", maximum_length))
+        _item(_MAXIMUM_LENGTH, struct.pack(">L", maximum_length))
         + _item(0x52, IMPLEMENTATION_CLASS_UID.encode("ascii"))
+        + window
         + _item(0x55, IMPLEMENTATION_VERSION_NAME.encode("ascii")),
     )
 
 
-def _associate(kind: PduType, titles: bytes, contexts: bytes, maximum_length: int) -> bytes:
+def _associate(kind: PduType, titles: bytes, contexts: bytes, maximum_length: int, operations: int) -> bytes:
     body = (
         struct.pack(">HH", 1, 0)
         + titles
         + _item(0x10, APPLICATION_CONTEXT.encode("ascii"))
         + contexts
-        + _user_information(maximum_length)
+        + _user_information(maximum_length, operations)
     )
     return HEADER.pack(kind, len(body)) + body
 
@@ -144,10 +153,12 @@ def encode_associate_request(request: AssociateRequest) -> bytes:
         )
         for context in request.contexts
     )
-    return _associate(PduType.ASSOCIATE_RQ, titles + bytes(32), contexts, request.maximum_length)
+    return _associate(PduType.ASSOCIATE_RQ, titles + bytes(32), contexts, request.maximum_length, request.operations)
 
 
-def encode_associate_accept(request: AssociateRequest, replies: Sequence[ContextReply], maximum_length: int) -> bytes:
+def encode_associate_accept(
+    request: AssociateRequest, replies: Sequence[ContextReply], maximum_length: int, operations: int = 1
+) -> bytes:
     """The A-ASSOCIATE-AC PDU for a request (PS3.8 section 9.3.3)."""
     contexts = b"".join(
         _item(
@@ -156,7 +167,7 @@ def encode_associate_accept(request: AssociateRequest, replies: Sequence[Context
         )
         for reply in replies
     )
-    return _associate(PduType.ASSOCIATE_AC, request.titles or bytes(64), contexts, maximum_length)
+    return _associate(PduType.ASSOCIATE_AC, request.titles or bytes(64), contexts, maximum_length, operations)
 
 
 def encode_associate_reject(result: int, source: int, reason: int) -> bytes:
@@ -192,11 +203,17 @@ def _items(raw: memoryview, where: str) -> Iterator[tuple[int, memoryview]]:
         position += length
 
 
-def _maximum_length(raw: memoryview, where: str) -> int:
+class _UserInformation(NamedTuple):
+    maximum_length: int = 0
+    operations: int = 1
+
+
+def _decode_user_information(raw: memoryview, where: str) -> _UserInformation:
+    found: dict[int, int] = {}
     for kind, value in _items(raw, where):
-        if kind == 0x51 and len(value) == 4:
-            return int.from_bytes(value, "big")
-    return 0
+        if kind in {_MAXIMUM_LENGTH, _OPERATIONS_WINDOW} and len(value) == 4:
+            found.setdefault(kind, int.from_bytes(value, "big"))
+    return _UserInformation(found.get(_MAXIMUM_LENGTH, 0), found.get(_OPERATIONS_WINDOW, 1 << 16) >> 16)
 
 
 def decode_associate_request(body: Buffer) -> AssociateRequest:
@@ -210,7 +227,7 @@ def decode_associate_request(body: Buffer) -> AssociateRequest:
     version, _reserved, called, calling, _rest = _ASSOCIATE.unpack_from(raw)
     contexts: list[ProposedContext] = []
     application_context = ""
-    maximum_length = 0
+    user = _UserInformation()
     for kind, value in _items(raw[_ASSOCIATE.size :], "A-ASSOCIATE-RQ"):
         if kind == 0x10:
             application_context = _uid(value)
@@ -219,17 +236,18 @@ def decode_associate_request(body: Buffer) -> AssociateRequest:
             if len(contexts) > MAXIMUM_CONTEXTS:
                 raise RemoteProtocolError(f"More than {MAXIMUM_CONTEXTS} presentation contexts were proposed.")
         elif kind == 0x50:
-            maximum_length = _maximum_length(value, "user information")
+            user = _decode_user_information(value, "user information")
     if len({context.context_id for context in contexts}) != len(contexts):
         raise RemoteProtocolError("A presentation context ID was proposed twice.")
     return AssociateRequest(
         called_ae_title=ae_title(called),
         calling_ae_title=ae_title(calling),
         contexts=tuple(contexts),
-        maximum_length=maximum_length,
+        maximum_length=user.maximum_length,
         protocol_version=version,
         application_context=application_context,
         titles=bytes(raw[4:68]),
+        operations=user.operations,
     )
 
 
@@ -254,7 +272,7 @@ def decode_associate_accept(body: Buffer) -> AssociateAccept:
     if len(raw) < _ASSOCIATE.size:
         raise RemoteProtocolError("The A-ASSOCIATE-AC is too short.")
     contexts: list[ContextReply] = []
-    maximum_length = 0
+    user = _UserInformation()
     for kind, value in _items(raw[_ASSOCIATE.size :], "A-ASSOCIATE-AC"):
         if kind == 0x21:
             if len(value) < 4:
@@ -264,8 +282,8 @@ def decode_associate_accept(body: Buffer) -> AssociateAccept:
             if len(contexts) > MAXIMUM_CONTEXTS:
                 raise RemoteProtocolError(f"More than {MAXIMUM_CONTEXTS} presentation contexts were answered.")
         elif kind == 0x50:
-            maximum_length = _maximum_length(value, "user information")
-    return AssociateAccept(tuple(contexts), maximum_length)
+            user = _decode_user_information(value, "user information")
+    return AssociateAccept(tuple(contexts), user.maximum_length, user.operations)
 
 
 def fragments(context_id: int, command: bool, data: Buffer, limit: int) -> Iterator[Buffer]:

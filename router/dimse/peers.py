@@ -139,9 +139,9 @@ class Peers:
     def _attempt(self, node: Node, association: Association, work: Callable[[Association], T]) -> T:
         try:
             result = work(association)
-        except ContextRefused as failure:
+        except ContextRefused:
             self._pool.give_back(node, association)
-            self._reached(node, failure)
+            self._reached(node, None)  # it answered: a workstation that only stores is up
             raise
         except WireError as failure:
             reusable = isinstance(failure, Cancelled) and association.established

@@ -11,7 +11,7 @@ import mmap
 import select
 import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from router.dimse.pdu import Buffer
 from router.errors import ConnectionLost, DeadlineExceeded
@@ -23,6 +23,7 @@ _KEEPALIVE = {"TCP_KEEPIDLE": 60, "TCP_KEEPINTVL": 30, "TCP_KEEPCNT": 6}
 _CHUNK = 256 * 1024
 """Bytes taken at once; more would only leave the processor's cache."""
 _LINGER_BYTES = 1 << 22
+WATCH_SECONDS = 0.25
 _LONGEST_POLL = 3600.0
 """Seconds; what poll() takes is limited, so longer waits take several."""
 
@@ -107,10 +108,14 @@ class Transport:
                 self._socket.setsockopt(socket.IPPROTO_TCP, _QUICKACK, 1)
         return bool(self._poll.poll(min(remaining, _LONGEST_POLL) * 1000.0 + 0.999))
 
-    def send(self, buffers: Sequence[Buffer], deadline: float) -> None:
-        """Send all buffers in as few writes as possible. Raises ConnectionLost, DeadlineExceeded."""
+    def send(self, buffers: Sequence[Buffer], deadline: float, watch: Callable[[int], object] | None = None) -> None:
+        """Send all buffers in as few writes as possible. Raises ConnectionLost, DeadlineExceeded.
+
+        `watch` is called with the bytes sent so far whenever the peer takes no more and at least each `WATCH_SECONDS`
+        while that lasts; what it raises ends the sending.
+        """
         pending = [memoryview(buffer) for buffer in buffers if len(buffer)]
-        position = 0
+        position = total = 0
         writable: select.poll | None = None
         while position < len(pending):
             try:
@@ -120,11 +125,17 @@ class Transport:
                 if writable is None:
                     writable = select.poll()
                     writable.register(self._socket, select.POLLOUT)
+                if watch is not None:
+                    watch(total)
+                    if remaining > 0:
+                        writable.poll(min(remaining, WATCH_SECONDS) * 1000.0 + 0.999)
+                        continue
                 if remaining <= 0 or not writable.poll(remaining * 1000.0 + 0.999):
                     raise DeadlineExceeded(f"{self.peer} stopped taking data.") from None
                 continue
             except OSError as error:
                 raise ConnectionLost(f"{self.peer} broke the connection.") from error
+            total += sent
             while sent:
                 size = len(pending[position])
                 if sent < size:

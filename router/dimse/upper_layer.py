@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple, NoReturn
 
 from router.dimse import pdu
@@ -172,9 +172,11 @@ class UpperLayer:
     def _skip(self) -> None:
         self._cursor = self._pdu_end
 
-    def _send(self, buffers: Sequence[Buffer]) -> None:
+    def _send(
+        self, buffers: Sequence[Buffer], seconds: float = 0.0, watch: Callable[[int], object] | None = None
+    ) -> None:
         try:
-            self._transport.send(buffers, time.monotonic() + self._limits.pdu)
+            self._transport.send(buffers, time.monotonic() + (seconds or self._limits.pdu), watch)
         except WireError:
             self._machine.state = State.IDLE
             self.close()

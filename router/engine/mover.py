@@ -120,7 +120,7 @@ class _Attempt:
         self._destination = destination
         self._ae_title = ae_title
         self._cancelled = cancelled
-        self._renewed = 0.0
+        self._renewed = time.monotonic()
         self._done = SubOperationCounts(None, 0, 0, 0)
         self._sent = False
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import logging
+import re
 import sys
-import warnings
-from collections.abc import Callable
+import threading
+import time
+from collections.abc import Callable, Hashable, Mapping, MutableMapping
+from pathlib import Path
 from typing import Any, TextIO
 
 import msgspec
@@ -22,6 +25,12 @@ from router.domain.events import (
     SweepMissed,
     TransferEnded,
 )
+from router.domain.outcome import CLEAN
+from router.errors import RouterError
+from router.observe.silence import silence
+
+REPEAT_SECONDS = 10.0
+"""The same refusal, failed association or trouble is told once in so many seconds, with how often it happened since."""
 
 _MESSAGES: dict[type[Event], str] = {
     SweepEnded: "sweep ended",
@@ -29,17 +38,86 @@ _MESSAGES: dict[type[Event], str] = {
     AttemptEnded: "attempt ended",
     TransferEnded: "transfer ended",
     StoreRefusal: "store refused",
+    AssociationEnded: "association failed",
     ConfigurationLoaded: "configuration loaded",
 }
 
-_GOOD = frozenset({"complete", "queued", "verifying", "moving", "unproven"})
+_SWEEP_LEVELS = {"complete": "info", "incomplete": "warning", "failed": "error"}
+_VERDICT_LEVELS = {
+    "complete": "info",
+    "nothing": "info",
+    "unproven": "info",
+    "cancelled": "warning",
+    "partial": "error",
+    "contradicted": "error",
+    "failed": "error",
+}
+_EXPECTED = CLEAN | {"", "gone", "cancelled"}
+"""Causes of an attempt's end that nobody needs to look into."""
+
+_REPEATED = (StoreRefusal, AssociationEnded, SweepMissed)
+"""Events that a peer or a full disk can bring about thousands of times a minute."""
+
+_UID = re.compile(r"\b(?:\d+(?:\.\d+){4,}|2\.25(?:\.\d+)+)\b")
+"""Something that may be a UID; an IPv4 address, with its three dots, is none."""
+
+
+class _Stream:
+    """A stream whose reader may go away: work goes on, unlogged."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> None:
+        try:
+            self._stream.write(text)
+        except (OSError, ValueError):
+            return
+
+    def flush(self) -> None:
+        try:
+            self._stream.flush()
+        except (OSError, ValueError):
+            return
+
+
+class Repeats:
+    """Tells when something that happens again and again is to be told once more. Thread-safe and bounded."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic, *, maximum: int = 1000) -> None:
+        self._clock = clock
+        self._maximum = maximum
+        self._lock = threading.Lock()
+        self._seen: dict[Hashable, tuple[float, int]] = {}
+
+    def times(self, what: Hashable) -> int:
+        """How often it happened since it was told last, this time included; 0 while it is too early to tell it."""
+        with self._lock:
+            now = self._clock()
+            told_at, since = self._seen.get(what, (-REPEAT_SECONDS, 0))
+            due = now - told_at >= REPEAT_SECONDS
+            if what not in self._seen and len(self._seen) >= self._maximum:
+                del self._seen[next(iter(self._seen))]
+            self._seen[what] = (now, 0) if due else (told_at, since + 1)
+            return since + 1 if due else 0
+
+
+_troubles = Repeats()
+
+
+class _Bridge(logging.Handler):
+    """What the router's adapters have to say to nobody in particular; their texts are ours."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Log it."""
+        logger().log(record.levelno, record.getMessage(), where=record.name)
 
 
 def configure(stream: TextIO | None = None, *, json: bool = False, quiet: bool = False) -> None:
     """Send logs to a stream (standard error unless given).
 
-    `quiet` is for commands that tell on the terminal what becomes of the work. Libraries' own loggers are silenced:
-    they know patients.
+    `quiet` is for commands that tell on the terminal what becomes of the work. Libraries' own loggers and warnings are
+    silenced, and the last words of threads are ours: they know patients.
     """
     out = stream or sys.stderr
     renderer: Any = structlog.processors.JSONRenderer() if json else structlog.dev.ConsoleRenderer(colors=out.isatty())
@@ -47,18 +125,16 @@ def configure(stream: TextIO | None = None, *, json: bool = False, quiet: bool =
         processors=[
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
+            _presentable,
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL if quiet else logging.INFO),
-        logger_factory=structlog.WriteLoggerFactory(file=out),
+        logger_factory=structlog.WriteLoggerFactory(file=_Stream(out)),  # type: ignore[arg-type]
         cache_logger_on_first_use=False,
     )
-    logging.getLogger().handlers = [logging.NullHandler()]
-    for name in ("pynetdicom", "pydicom", "apscheduler", "uvicorn", "uvicorn.error", "uvicorn.access"):
-        logger = logging.getLogger(name)
-        logger.handlers = [logging.NullHandler()]
-        logger.propagate = False
-    warnings.filterwarnings("ignore", module="pydicom")  # its warnings quote values
+    silence(trouble)
+    logging.getLogger("router").handlers = [_Bridge()]
+    logging.getLogger("router").propagate = False
 
 
 def logger() -> Any:
@@ -67,10 +143,12 @@ def logger() -> Any:
 
 
 class LogObserver:
-    """Writes events that a person at night wants to see, at a level that says how much they matter."""
+    """Writes events that a person at night wants to see, at a level that says how much they matter. Thread-safe."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._up: dict[str, bool] = {}
+        self._lock = threading.Lock()
+        self._repeats = Repeats(clock)
 
     def __call__(self, event: Event) -> None:
         """Take an event."""
@@ -78,29 +156,51 @@ class LogObserver:
             self._reachability(event)
             return
         message = _MESSAGES.get(type(event))
-        if message is None:
-            if isinstance(event, AssociationEnded) and event.result != "accepted":
-                logger().warning("association failed", **_fields(event))
+        if message is None or (isinstance(event, AssociationEnded) and event.result == "accepted"):
             return
-        _level_of(event)(message, **_fields(event))
+        fields = _fields(event)
+        if isinstance(event, _REPEATED):
+            times = self._repeats.times((type(event), *fields.items()))
+            if not times:
+                return
+            if times > 1:
+                fields["times"] = times
+        if isinstance(event, ConfigurationLoaded) and not event.successful:
+            message = "configuration rejected: the one before stays in force"
+        getattr(logger(), _level(event))(message, **fields)
 
     def _reachability(self, event: NodeReachability) -> None:
-        before = self._up.get(event.node)
-        self._up[event.node] = event.up
-        if before is not event.up and (before is not None or not event.up):
-            (logger().info if event.up else logger().warning)("node up" if event.up else "node down", node=event.node)
+        with self._lock:
+            before = self._up.get(event.node)
+            self._up[event.node] = event.up
+        if before is event.up or (before is None and event.up):
+            return
+        if event.up:
+            logger().info("node up", node=event.node)
+        else:
+            logger().warning("node down", node=event.node)
 
 
 def trouble(where: str, error: BaseException) -> None:
-    """Log something unforeseen: its kind and place, not its text unless it is ours (texts of others hold values)."""
-    from router.errors import RouterError
+    """Log that something failed: with its text only if it is ours, for texts of others hold values."""
+    ours = isinstance(error, RouterError)
+    fields = {"where": where, "error": str(error) if ours else type(error).__name__}
+    if not ours:
+        fields["at"] = _place(error)
+    times = _troubles.times(tuple(fields.items()))
+    if not times:
+        return
+    logger().error("trouble" if ours else "unforeseen error", **fields, **({"times": times} if times > 1 else {}))
 
-    text = str(error) if isinstance(error, RouterError) else type(error).__name__
+
+def _place(error: BaseException) -> str:
     frame = error.__traceback__
     while frame is not None and frame.tb_next is not None:
         frame = frame.tb_next
-    at = f"{frame.tb_frame.f_code.co_name}:{frame.tb_lineno}" if frame is not None else ""
-    logger().error("unforeseen error", where=where, error=text, at=at)
+    if frame is None:
+        return ""
+    code = frame.tb_frame.f_code
+    return f"{Path(code.co_filename).name}:{frame.tb_lineno} {code.co_name}"
 
 
 def _fields(event: Event) -> dict[str, Any]:
@@ -108,21 +208,34 @@ def _fields(event: Event) -> dict[str, Any]:
     for key, value in fields.items():
         if key.endswith("_seconds"):
             fields[key] = round(value, 3)
-    if fields.get("status") is not None:
+    if "status" in fields:
         fields["status"] = f"0x{fields['status']:04X}"
     if "message" in fields:
         fields["detail"] = fields.pop("message")
     return fields
 
 
-def _level_of(event: Event) -> Callable[..., None]:
-    log = logger()
-    if isinstance(event, SweepEnded):
-        return log.info if event.result == "complete" else log.warning  # type: ignore[no-any-return]
-    if isinstance(event, AttemptEnded):
-        return log.info if event.state in _GOOD and event.cause in ("success", "") else log.warning  # type: ignore[no-any-return]
-    if isinstance(event, TransferEnded):
-        return log.info if event.verdict in _GOOD | {"nothing"} else log.error  # type: ignore[no-any-return]
-    if isinstance(event, ConfigurationLoaded):
-        return log.info if event.successful else log.error  # type: ignore[no-any-return]
-    return log.warning  # type: ignore[no-any-return]
+def _level(event: Event) -> str:
+    match event:
+        case SweepEnded():
+            return _SWEEP_LEVELS.get(event.result, "warning")
+        case TransferEnded():
+            return _VERDICT_LEVELS.get(event.verdict, "error")
+        case AttemptEnded():
+            proven = event.state in ("complete", "nothing")
+            failed = _VERDICT_LEVELS.get(event.state) == "error"
+            return "info" if proven or (event.cause in _EXPECTED and not failed) else "warning"
+        case ConfigurationLoaded():
+            return "info" if event.successful else "error"
+        case _:
+            return "warning"
+
+
+def _presentable(logger: Any, method: str, line: MutableMapping[str, Any]) -> Mapping[str, Any]:
+    """One line whatever a text holds, no control over the terminal, and nothing that looks like a UID."""
+    return {key: _clean(value) if isinstance(value, str) else value for key, value in line.items()}
+
+
+def _clean(text: str) -> str:
+    printable = "".join(character if character.isprintable() else " " for character in text)
+    return _UID.sub("…", printable)

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
+from collections import Counter as Tally
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
-from prometheus_client.core import GaugeMetricFamily
-from prometheus_client.exposition import choose_encoder
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
 from prometheus_client.metrics_core import Metric
+from prometheus_client.openmetrics import exposition as openmetrics
 from prometheus_client.registry import Collector
+from prometheus_client.samples import Sample
 
 from router import __version__
 from router.domain.events import (
     AssociationEnded,
     AssociationsActive,
+    AttemptEnded,
     ConfigurationLoaded,
     Event,
     InstanceStored,
@@ -28,107 +32,69 @@ from router.domain.events import (
     SweepMissed,
     TransferEnded,
 )
-from router.domain.outcome import MOVE_STATUSES
 from router.domain.overview import BacklogRow
 from router.domain.rule import RuleSet
-from router.domain.sweep import SWEEP_ENDED
-from router.domain.transfer import ENDED, State
+from router.domain.sweep import SweepRecord, SweepState
+from router.observe.backlog import Backlog
+from router.observe.catalogue import CATALOGUE, PREFIX, Definition
+from router.observe.labels import (
+    ASSOCIATION_RESULTS,
+    OTHER,
+    REFUSALS,
+    ROLES,
+    STATES,
+    SUBOPERATION_OUTCOMES,
+    SWEEP_RESULTS,
+    VERDICTS,
+    Labels,
+    Names,
+    move_status,
+    one_of,
+    store_status,
+)
 
-PREFIX = "dicom_router"
-_OPEN_METRICS = "application/openmetrics-text"
-OTHER = "other"
-SUBOPERATION_OUTCOMES = ("completed", "failed", "warning")
-VERDICTS = tuple(sorted(ENDED))
-SWEEP_RESULTS = tuple(sorted(SWEEP_ENDED))
-RESPONSE_STATUSES = ("0xFF00", "0x0000", "0xB000", "0xFE00", "0xA702", "0xA801", OTHER)
-"""Statuses whose series exist from the start; others of the outcome table appear when they occur."""
-STORE_STATUSES = ("0x0000", "0xB000", "0xA700", "0xA900", "0xC000", "0x0117", "0x0122", "0x0124")
-ASSOCIATION_RESULTS = ("accepted", "rejected_permanent", "rejected_transient", "aborted", "timeout", "refused")
-REFUSALS = ("association", "out-of-space", "uid-mismatch", "unreadable", "sop-class", "invalid-uid", OTHER)
-_KNOWN_STATUSES = frozenset({f"0x{status:04X}" for status in MOVE_STATUSES} | set(RESPONSE_STATUSES))
-_BACKLOG_SECONDS = 2.0
-_TRANSFER_BUCKETS = (0.5, 1, 2, 5, 10, 30, 60, 120, 300, 600, 1800, 3600, 7200)
-_SWEEP_BUCKETS = (0.1, 0.5, 1, 5, 15, 60, 300, 1800)
+__all__ = ["OTHER", "Metrics"]
+
+OPEN_METRICS = "application/openmetrics-text"
+_CONTENT_TYPE_OPEN_METRICS = f"{OPEN_METRICS}; version=1.0.0; charset=utf-8"
+_END = "# EOF\n"
+
+Metered = Counter | Gauge | Histogram
+_KINDS: dict[str, type[Metered]] = {"counter": Counter, "gauge": Gauge, "histogram": Histogram}
 
 disable_created_metrics()  # type: ignore[no-untyped-call]
 
 
-class Metrics:
-    """All metrics in a registry of their own; an observer of events."""
+class Metrics(Collector):
+    """All metrics in a registry of their own; an observer of events. Thread-safe.
 
-    def __init__(self) -> None:
-        self.registry = CollectorRegistry()
+    `now` gives the time as seconds since 1970.
+    """
+
+    def __init__(self, now: Callable[[], float] = time.time) -> None:
+        self._now = now
         self._lock = threading.Lock()
+        self._rendering = threading.Lock()
+        self._names = Names()
         self._remaining: dict[int, tuple[str, str, int]] = {}
-        self._rules: RuleSet | None = None
-        route = ("source", "destination")
-
-        def counter(name: str, text: str, labels: Iterable[str] = ()) -> Counter:
-            return Counter(f"{PREFIX}_{name}", text, tuple(labels), registry=self.registry)
-
-        def gauge(name: str, text: str, labels: Iterable[str] = ()) -> Gauge:
-            return Gauge(f"{PREFIX}_{name}", text, tuple(labels), registry=self.registry)
-
-        def histogram(name: str, text: str, labels: Iterable[str], buckets: tuple[float, ...]) -> Histogram:
-            return Histogram(f"{PREFIX}_{name}", text, tuple(labels), registry=self.registry, buckets=buckets)
-
-        self.suboperations = counter(
-            "move_suboperations_total",
-            "C-MOVE sub-operations as the sources reported them, by outcome.",
-            ("rule", *route, "outcome"),
-        )
-        self.remaining = gauge(
-            "move_suboperations_remaining", "Sub-operations that running C-MOVE requests still have before them.", route
-        )
-        self.transfers = counter("transfers_total", "Transfers that ended, by verdict.", ("rule", *route, "verdict"))
-        self.responses = counter("move_responses_total", "C-MOVE responses received, by status.", (*route, "status"))
-        self.transfer_duration = histogram(
-            "transfer_duration_seconds", "From the first claim of a transfer to its verdict.", route, _TRANSFER_BUCKETS
-        )
-        self.seen_to_verified = histogram(
-            "seen_to_verified_seconds", "From the sweep that saw a study to the verdict.", (), _TRANSFER_BUCKETS
-        )
-        self.sweeps = counter("sweeps_total", "Sweeps that ended, by result.", ("rule", "source", "result"))
-        self.sweep_duration = histogram(
-            "sweep_duration_seconds", "How long a sweep took.", ("rule", "source"), _SWEEP_BUCKETS
-        )
-        self.sweep_matches = counter("sweep_matches_total", "Matches that sweeps brought.", ("rule", "source"))
-        self.sweep_complete = gauge(
-            "sweep_complete", "1 if the last sweep is proven to have found everything.", ("rule", "source")
-        )
-        self.sweep_last_success = gauge(
-            "sweep_last_success_timestamp_seconds", "When the last complete sweep ended.", ("rule", "source")
-        )
-        self.sweeps_missed = counter(
-            "sweeps_missed_total", "Sweeps not started because the one before was still open.", ("rule", "source")
-        )
-        self.store_instances = counter(
-            "store_instances_total", "C-STORE requests answered, by status.", ("calling", "status")
-        )
-        self.store_bytes = counter("store_bytes_total", "Bytes of data sets stored.", ("calling",))
-        self.store_refused = counter("store_refused_total", "Instances and associations refused.", ("reason",))
-        self.associations = counter(
-            "associations_total", "Associations attempted or accepted, by result.", ("node", "role", "result")
-        )
-        self.associations_active = gauge("associations_active", "Associations open now.", ("node", "role"))
-        self.node_up = gauge("node_up", "1 if the last exchange with the node worked.", ("node",))
-        self.reload_successful = gauge("config_last_reload_successful", "1 if the last configuration was accepted.")
-        self.reload_success_time = gauge(
-            "config_last_reload_success_timestamp_seconds", "When a configuration was last accepted."
-        )
-        self.config_info = gauge("config_info", "The running configuration.", ("hash",))
-        gauge("build_info", "The running version.", ("version",)).labels(__version__).set(1)
+        self._active: Tally[tuple[str, str]] = Tally()
+        self._backlog: Backlog | None = None
+        self._families = {name: _Family(definition) for name, definition in CATALOGUE.items()}
+        self._families["build_info"].set((__version__,), 1)
+        self.registry = CollectorRegistry()
+        self.registry.register(self)
         self._handlers: dict[type[Event], Callable[..., None]] = {
-            SubOperationsCounted: self._suboperations,
+            SubOperationsCounted: self._suboperations_counted,
             MoveResponded: self._responded,
+            AttemptEnded: lambda e: self._set_remaining(e.transfer, e.source, e.destination, 0),
             TransferEnded: self._transfer_ended,
             SweepEnded: self._sweep_ended,
-            SweepMissed: lambda e: self.sweeps_missed.labels(e.rule, e.source).inc(),
+            SweepMissed: lambda e: self._families["sweeps_missed_total"].add(self._names.sweep(e.rule, e.source)),
             InstanceStored: self._stored,
-            StoreRefusal: lambda e: self.store_refused.labels(e.reason if e.reason in REFUSALS else OTHER).inc(),
-            AssociationEnded: lambda e: self.associations.labels(self._node(e.node), e.role, e.result).inc(),
-            AssociationsActive: lambda e: self.associations_active.labels(self._node(e.node), e.role).inc(e.change),
-            NodeReachability: lambda e: self.node_up.labels(self._node(e.node)).set(e.up),
+            StoreRefusal: lambda e: self._families["store_refused_total"].add((one_of(e.reason, REFUSALS),)),
+            AssociationEnded: self._association_ended,
+            AssociationsActive: self._associations_active,
+            NodeReachability: self._reached,
             ConfigurationLoaded: self._loaded,
         }
 
@@ -136,207 +102,295 @@ class Metrics:
         """Take an event."""
         handler = self._handlers.get(type(event))
         if handler is not None:
-            handler(event)
+            with self._lock:
+                handler(event)
 
     def configure(self, rules: RuleSet) -> None:
         """Make every configured label set exist, at 0, and drop those whose names are gone."""
-        self._forget(rules)
-        self._rules = rules
-        for rule in rules.rules.values():
-            source = rule.sweep.source
-            for ending in SWEEP_RESULTS:
-                self.sweeps.labels(rule.name, source, ending)
-            self.sweep_duration.labels(rule.name, source)
-            self.sweep_matches.labels(rule.name, source)
-            self.sweeps_missed.labels(rule.name, source)
-            self.sweep_complete.labels(rule.name, source)
-            self.sweep_last_success.labels(rule.name, source)
-            for destination in rule.move.to:
-                for outcome in SUBOPERATION_OUTCOMES:
-                    self.suboperations.labels(rule.name, source, destination, outcome)
-                for verdict in VERDICTS:
-                    self.transfers.labels(rule.name, source, destination, verdict)
-                for status in RESPONSE_STATUSES:
-                    self.responses.labels(source, destination, status)
-                self.remaining.labels(source, destination)
-                self.transfer_duration.labels(source, destination)
-        for name in (*rules.nodes, OTHER):
-            self.node_up.labels(name) if name != OTHER else None
-            for role in ("requestor", "acceptor"):
-                self.associations_active.labels(name, role)
-                for result in ASSOCIATION_RESULTS:
-                    self.associations.labels(name, role, result)
-            self.store_bytes.labels(name)
-            for status in STORE_STATUSES:
-                self.store_instances.labels(name, status)
-        for reason in REFUSALS:
-            self.store_refused.labels(reason)
+        with self._lock:
+            self._names = names = Names(rules)
+            for family in self._families.values():
+                family.configure(names)
+            for pair in (*names.pairs, (OTHER, OTHER)):
+                self._show_remaining(pair)
+            for node, role in itertools.product((*names.nodes, (OTHER,)), ROLES):
+                self._show_active(node[0], role)
 
     def watch_backlog(self, read: Callable[[], Sequence[BacklogRow]]) -> None:
-        """Export the ledger's backlog; `read` is called at most every other second, whoever scrapes."""
-        self.registry.register(_BacklogCollector(read, lambda: self._rules))
+        """Export the ledger's backlog; `read` is called at most every other second, whoever scrapes.
+
+        While it cannot be read, what was read last stands for a minute; then its series are gone.
+        """
+        self._backlog = Backlog(read)
 
     def render(self, accept: str) -> tuple[bytes, str]:
         """The metrics in the format a scraper accepts, and its content type."""
-        encoder, content_type = choose_encoder(accept)
-        view = _Disambiguated(self.registry) if content_type.startswith(_OPEN_METRICS) else self.registry
-        return encoder(view), content_type
-
-    # events -------------------------------------------------------------------------------------------------------
-
-    def _suboperations(self, event: SubOperationsCounted) -> None:
-        for outcome in SUBOPERATION_OUTCOMES:
-            increase = getattr(event.counts, outcome) or 0
-            if increase:
-                self.suboperations.labels(event.rule, event.source, event.destination, outcome).inc(increase)
-        if event.counts.remaining is None:
-            return
-        with self._lock:
-            if event.counts.remaining:
-                self._remaining[event.transfer] = (event.source, event.destination, event.counts.remaining)
-            else:
-                self._remaining.pop(event.transfer, None)
-            route = (event.source, event.destination)
-            total = sum(count for *names, count in self._remaining.values() if tuple(names) == route)
-            self.remaining.labels(*route).set(total)
-
-    def _responded(self, event: MoveResponded) -> None:
-        status = f"0x{event.status:04X}"
-        self.responses.labels(event.source, event.destination, status if status in _KNOWN_STATUSES else OTHER).inc()
-
-    def _transfer_ended(self, event: TransferEnded) -> None:
-        self.transfers.labels(event.rule, event.source, event.destination, event.verdict).inc()
-        self.transfer_duration.labels(event.source, event.destination).observe(event.duration_seconds)
-        self.seen_to_verified.observe(event.seen_to_verified_seconds)
-
-    def _sweep_ended(self, event: SweepEnded) -> None:
-        names = (event.rule, event.source)
-        self.sweeps.labels(*names, event.result).inc()
-        self.sweep_duration.labels(*names).observe(event.duration_seconds)
-        self.sweep_matches.labels(*names).inc(event.matches)
-        self.sweep_complete.labels(*names).set(event.result == "complete")
-        if event.result == "complete":
-            self.sweep_last_success.labels(*names).set(time.time())
-
-    def _stored(self, event: InstanceStored) -> None:
-        calling = self._node(event.calling)
-        status = event.status if event.status < 0xC000 or event.status > 0xCFFF else 0xC000
-        self.store_instances.labels(calling, f"0x{status:04X}").inc()
-        self.store_bytes.labels(calling).inc(event.size)
-
-    def _loaded(self, event: ConfigurationLoaded) -> None:
-        self.reload_successful.set(event.successful)
-        if event.successful:
-            self.reload_success_time.set(time.time())
-            self.config_info.clear()
-            self.config_info.labels(event.content_hash).set(1)
-
-    def _node(self, name: str) -> str:
-        return name if self._rules is not None and name in self._rules.nodes else OTHER
-
-    def _forget(self, rules: RuleSet) -> None:
-        """Drop series of rules, routes and nodes that the new configuration does not have."""
-        if self._rules is None:
-            return
-        routes: set[tuple[str, ...]] = {(r.name, r.sweep.source, d) for r in rules.rules.values() for d in r.move.to}
-        sweeps: set[tuple[str, ...]] = {(r.name, r.sweep.source) for r in rules.rules.values()}
-        pairs: set[tuple[str, ...]] = {route[1:] for route in routes}
-        nodes: set[tuple[str, ...]] = {(name,) for name in (*rules.nodes, OTHER)}
-        keep: list[tuple[int, set[tuple[str, ...]], tuple[Counter | Gauge | Histogram, ...]]] = [
-            (3, routes, (self.suboperations, self.transfers)),
-            (2, pairs, (self.responses, self.remaining, self.transfer_duration)),
-            (
-                2,
-                sweeps,
-                (
-                    self.sweeps,
-                    self.sweep_duration,
-                    self.sweep_matches,
-                    self.sweep_complete,
-                    self.sweep_last_success,
-                    self.sweeps_missed,
-                ),
-            ),
-            (
-                1,
-                nodes,
-                (self.store_instances, self.store_bytes, self.associations, self.associations_active, self.node_up),
-            ),
-        ]
-        for width, names, metrics in keep:
-            for metric in metrics:
-                samples = [s for family in metric.collect() for s in family.samples if "le" not in s.labels]
-                for labels in {tuple(sample.labels.values()) for sample in samples}:
-                    if labels[:width] not in names:
-                        metric.remove(*labels)
-
-
-class _Disambiguated(CollectorRegistry):
-    """The registry for OpenMetrics, where the counter `transfers_total` would be of the same family as `transfers`.
-
-    There it is of a family of its own and of unknown type, which is how the format takes a name that ends in `_total`.
-    """
-
-    def __init__(self, registry: CollectorRegistry) -> None:
-        super().__init__()
-        self._of = registry
+        self._look_at_backlog()
+        open_metrics = _wants_open_metrics(accept)
+        with self._rendering:
+            parts = [part for family in self._families.values() for part in family.render(self._lock, open_metrics)]
+        if open_metrics:
+            parts.append(_END)
+        return "".join(parts).encode(), _CONTENT_TYPE_OPEN_METRICS if open_metrics else CONTENT_TYPE_PLAIN_0_0_4
 
     def collect(self) -> Iterable[Metric]:
-        for family in self._of.collect():
-            if family.type == "counter" and family.name == f"{PREFIX}_transfers":
-                apart = Metric(f"{family.name}_total", family.documentation, "unknown")
-                apart.samples = family.samples
-                yield apart
-            else:
-                yield family
-
-
-class _BacklogCollector(Collector):
-    """Gauges read from the ledger, cached so that a scrape never waits for it longer than one aggregate query."""
-
-    def __init__(self, read: Callable[[], Sequence[BacklogRow]], rules: Callable[[], RuleSet | None]) -> None:
-        self._read = read
-        self._rules = rules
-        self._lock = threading.Lock()
-        self._rows: Sequence[BacklogRow] = ()
-        self._read_at = -_BACKLOG_SECONDS
+        """All families as prometheus_client knows them."""
+        self._look_at_backlog()
+        with self._lock:
+            return [metric for family in self._families.values() for metric in family.metric.collect()]
 
     def describe(self) -> Iterable[Metric]:
-        return []  # its `transfers` shares a family name with the counter `transfers_total`, see _Disambiguated
+        """Nothing: the gauge `transfers` and the counter `transfers_total` would pass for the same family."""
+        return []
+
+    # events, under the lock -----------------------------------------------------------------------------------------
+
+    def _suboperations_counted(self, event: SubOperationsCounted) -> None:
+        route = self._names.route(event.rule, event.source, event.destination)
+        for outcome in SUBOPERATION_OUTCOMES:
+            self._families["move_suboperations_total"].add((*route, outcome), getattr(event.counts, outcome) or 0)
+        if event.counts.remaining is not None:
+            self._set_remaining(event.transfer, event.source, event.destination, event.counts.remaining)
+
+    def _set_remaining(self, transfer: int, source: str, destination: str, remaining: int) -> None:
+        if remaining > 0:
+            self._remaining[transfer] = (source, destination, remaining)
+        elif self._remaining.pop(transfer, None) is None:
+            return
+        self._show_remaining(self._names.pair(source, destination))
+
+    def _show_remaining(self, pair: Labels) -> None:
+        pair_of = self._names.pair
+        total = sum(count for source, to, count in self._remaining.values() if pair_of(source, to) == pair)
+        if total or self._families["move_suboperations_remaining"].has(pair):
+            self._families["move_suboperations_remaining"].set(pair, total)
+
+    def _responded(self, event: MoveResponded) -> None:
+        self._families["move_responses_total"].add(
+            (*self._names.pair(event.source, event.destination), move_status(event.status))
+        )
+
+    def _transfer_ended(self, event: TransferEnded) -> None:
+        route = self._names.route(event.rule, event.source, event.destination)
+        self._families["transfers_total"].add((*route, one_of(event.verdict, VERDICTS)))
+        self._families["transfer_duration_seconds"].observe(route[1:], event.duration_seconds)
+        self._families["seen_to_verified_seconds"].observe((), event.seen_to_verified_seconds)
+        self._set_remaining(event.transfer, event.source, event.destination, 0)
+
+    def _sweep_ended(self, event: SweepEnded) -> None:
+        sweep = self._names.sweep(event.rule, event.source)
+        self._families["sweeps_total"].add((*sweep, one_of(event.result, SWEEP_RESULTS)))
+        self._families["sweep_duration_seconds"].observe(sweep, event.duration_seconds)
+        self._families["sweep_matches_total"].add(sweep, event.matches)
+        if sweep not in self._names.sweeps:
+            return  # "the last sweep of any other rule" means nothing
+        self._families["sweep_complete"].set(sweep, event.result == "complete")
+        if event.result == "complete":
+            self._families["sweep_last_success_timestamp_seconds"].set(sweep, self._now())
+
+    def recall(self, sweeps: Iterable[SweepRecord]) -> None:
+        """After a start: what the ledger knows of the last sweeps, so that their age does not begin anew."""
+        with self._lock:
+            for sweep in sorted(sweeps, key=lambda one: one.due.due_at):
+                labels = self._names.sweep(sweep.due.rule, sweep.due.source)
+                if labels not in self._names.sweeps or sweep.finished_at is None:
+                    continue
+                complete = sweep.state is SweepState.COMPLETE
+                self._families["sweep_complete"].set(labels, complete)
+                if complete:
+                    self._families["sweep_last_success_timestamp_seconds"].set(labels, sweep.finished_at.timestamp())
+
+    def _stored(self, event: InstanceStored) -> None:
+        calling = self._names.node(event.calling)
+        self._families["store_instances_total"].add((calling, store_status(event.status)))
+        if event.status == 0:
+            self._families["store_bytes_total"].add((calling,), event.size)
+
+    def _association_ended(self, event: AssociationEnded) -> None:
+        result = one_of(event.result, ASSOCIATION_RESULTS)
+        self._families["associations_total"].add((self._names.node(event.node), one_of(event.role, ROLES), result))
+
+    def _associations_active(self, event: AssociationsActive) -> None:
+        role = one_of(event.role, ROLES)
+        self._active[event.node, role] += event.change
+        if not self._active[event.node, role]:
+            del self._active[event.node, role]
+        self._show_active(self._names.node(event.node), role)
+
+    def _show_active(self, label: str, role: str) -> None:
+        node_of = self._names.node
+        open_now = sum(n for (name, its), n in self._active.items() if its == role and node_of(name) == label)
+        self._families["associations_active"].set((label, role), open_now)
+
+    def _reached(self, event: NodeReachability) -> None:
+        if (event.node,) in self._names.nodes:
+            self._families["node_up"].set((event.node,), event.up)
+
+    def _loaded(self, event: ConfigurationLoaded) -> None:
+        self._families["config_last_reload_successful"].set((), event.successful)
+        if event.successful:
+            self._families["config_last_reload_success_timestamp_seconds"].set((), self._now())
+            self._families["config_info"].keep([])
+            self._families["config_info"].set((event.content_hash,), 1)
+
+    def _look_at_backlog(self) -> None:
+        """Bring the gauges of the backlog up to date."""
+        if self._backlog is None:
+            return
+        rows = self._backlog.rows()
+        with self._lock:
+            if rows is None:
+                self._families["transfers"].keep([])
+                self._families["transfers_oldest_queued_seconds"].keep([])
+                return
+            counts: Tally[Labels] = Tally()
+            ages: dict[Labels, float] = dict.fromkeys(self._names.pairs, 0.0)
+            now = datetime.fromtimestamp(self._now(), UTC)
+            for row in rows:
+                pair = self._names.pair(row.source, row.destination)
+                counts[(row.state, *pair)] += row.count
+                age = (now - row.oldest_queued_at).total_seconds() if row.oldest_queued_at is not None else 0.0
+                ages[pair] = max(ages.get(pair, 0.0), age)
+            labels = [(state, *pair) for pair in ages for state in STATES]
+            self._families["transfers"].keep(labels)
+            self._families["transfers_oldest_queued_seconds"].keep(ages)
+            for one in labels:
+                self._families["transfers"].set(one, counts[one])
+            for pair, age in ages.items():
+                self._families["transfers_oldest_queued_seconds"].set(pair, age)
+
+
+class _Family:
+    """One metric. The text of a series is kept until it changes: a scrape costs what changed, not what there is.
+
+    Everything but `render` is for holders of the lock.
+    """
+
+    def __init__(self, definition: Definition) -> None:
+        more = {"buckets": definition.buckets} if definition.buckets else {}
+        kind: Callable[..., Metered] = _KINDS[definition.kind]
+        self.metric = kind(f"{PREFIX}{definition.name}", definition.text, definition.labels, registry=None, **more)
+        (self._described,) = self.metric.describe()
+        self._definition = definition
+        self._children: dict[Labels, Metered] = {}
+        self._levels: dict[Labels, float] = {}
+        self._changed: set[Labels] = set()
+        self._lines: dict[Labels, str] = {}
+        self._text = ""
+        self._headers = [_header(self._described, open_metrics=which) for which in (False, True)]
+        if not definition.labels:
+            self._child(())
+
+    def configure(self, names: Names) -> None:
+        """Let the label sets of these names exist, and of others only those that count what is `other`."""
+        _, _, _, label_names, scope, vocabularies, _ = self._definition
+        if scope is None or not label_names:
+            return
+        bases = list(scope(names))
+        wanted = [base + words for base in bases for words in itertools.product(*vocabularies)]
+        allowed = set(bases)
+        width = len(label_names) - len(vocabularies)
+        self.keep({*wanted, *(own for own in self._children if own[:width] in allowed or own[0] == OTHER)})
+        for labels in wanted:
+            self._child(labels)
+
+    def keep(self, labels: Iterable[Labels]) -> None:
+        """Drop all other label sets."""
+        for gone in self._children.keys() - labels:
+            self.metric.remove(*gone)
+            del self._children[gone]
+            self._levels.pop(gone, None)
+            self._changed.add(gone)
+
+    def has(self, labels: Labels) -> bool:
+        """Whether the label set exists."""
+        return labels in self._children
+
+    def add(self, labels: Labels, amount: float = 1) -> None:
+        """Count; what is not positive changes nothing."""
+        child = self._child(labels)
+        if amount > 0 and isinstance(child, Counter):
+            child.inc(amount)
+            self._changed.add(labels)
+
+    def set(self, labels: Labels, value: float) -> None:
+        """Set the level."""
+        child = self._child(labels)
+        if self._levels.get(labels) != value and isinstance(child, Gauge):
+            child.set(value)
+            self._levels[labels] = value
+            self._changed.add(labels)
+
+    def observe(self, labels: Labels, seconds: float) -> None:
+        """Observe a duration."""
+        child = self._child(labels)
+        if isinstance(child, Histogram):
+            child.observe(seconds)
+            self._changed.add(labels)
+
+    def _child(self, labels: Labels) -> Metered:
+        child = self._children.get(labels)
+        if child is None:
+            child = self._children[labels] = self.metric.labels(*labels) if labels else self.metric
+            self._changed.add(labels)
+        return child
+
+    def render(self, lock: threading.Lock, open_metrics: bool) -> tuple[str, str]:
+        """Header and series. The lock is held only while numbers are read, not while they become text."""
+        with lock:
+            changed = {labels: self._samples(labels) for labels in self._changed}
+            self._changed.clear()
+        if changed:
+            lines = iter(_lines(self._described, [sample for samples in changed.values() for sample in samples]))
+            for labels, samples in changed.items():
+                if samples:
+                    self._lines[labels] = "".join(itertools.islice(lines, len(samples)))
+                else:
+                    self._lines.pop(labels, None)
+            self._text = "".join(self._lines.values())
+        return self._headers[open_metrics], self._text
+
+    def _samples(self, labels: Labels) -> list[Sample]:
+        child = self._children.get(labels)
+        if child is None:
+            return []
+        names = dict(zip(self._definition.labels, labels, strict=True))
+        return [sample._replace(labels=names | sample.labels) for own in child.collect() for sample in own.samples]
+
+
+class _One(Collector):
+    def __init__(self, metric: Metric) -> None:
+        self._metric = metric
 
     def collect(self) -> Iterable[Metric]:
-        with self._lock:
-            if time.monotonic() - self._read_at >= _BACKLOG_SECONDS:
-                self._rows = self._read()
-                self._read_at = time.monotonic()
-            rows = self._rows
-        return self._families(rows)
+        return [self._metric]
 
-    def _families(self, rows: Sequence[BacklogRow]) -> list[Metric]:
-        count = GaugeMetricFamily(
-            f"{PREFIX}_transfers",
-            "Transfers in the ledger by state (they survive a restart).",
-            labels=("state", "source", "destination"),
-        )
-        oldest = GaugeMetricFamily(
-            f"{PREFIX}_transfers_oldest_queued_seconds",
-            "Age of the oldest transfer that waits; 0 where none does.",
-            labels=("source", "destination"),
-        )
-        rules = self._rules()
-        routes = {(r.sweep.source, d) for r in rules.rules.values() for d in r.move.to} if rules else set()
-        totals = {(state, *route): 0 for route in routes for state in State}
-        ages = dict.fromkeys(routes, 0.0)
-        now = datetime.now(UTC)
-        for row in rows:
-            route = (row.source, row.destination)
-            if route not in routes:
-                continue
-            totals[row.state, *route] = row.count
-            if row.oldest_queued_at is not None:
-                ages[route] = max(ages[route], (now - row.oldest_queued_at).total_seconds())
-        for labels, value in totals.items():
-            count.add_metric([str(label) for label in labels], value)
-        for route, age in ages.items():
-            oldest.add_metric(list(route), age)
-        return [count, oldest]
+
+def _lines(described: Metric, samples: list[Sample]) -> list[str]:
+    """A line per sample; the two formats differ in their headers only."""
+    metric = Metric(described.name, described.documentation, described.type)
+    metric.samples = samples
+    return generate_latest(_One(metric)).decode().splitlines(keepends=True)[2:]
+
+
+def _header(metric: Metric, *, open_metrics: bool) -> str:
+    if not open_metrics:
+        return generate_latest(_One(metric)).decode()
+    if metric.type == "counter" and metric.name == f"{PREFIX}transfers":
+        # To OpenMetrics the counter `transfers_total` and the gauge `transfers` are of one family, which may not be.
+        # Of unknown type a name may end in `_total` as it is.
+        metric = Metric(f"{metric.name}_total", metric.documentation, "unknown")
+    text: str = openmetrics.generate_latest(_One(metric)).decode()  # type: ignore[no-untyped-call]
+    return text.removesuffix(_END)
+
+
+def _wants_open_metrics(accept: str) -> bool:
+    """Whether an Accept header takes OpenMetrics 1.x; the order of media ranges is that of the scraper's liking."""
+    for choice in accept.split(","):
+        media_type, *parameters = (part.strip() for part in choice.split(";"))
+        if media_type == "text/plain":
+            return False
+        given = dict(parameter.partition("=")[::2] for parameter in parameters)
+        if media_type == OPEN_METRICS and given.get("version", "1.0.0").startswith("1."):
+            return True
+    return False

@@ -48,6 +48,7 @@ MISTAKES = [
     ("bad-period", "DR014", 12, "error"),
     ("name-with-space", "DR021", 9, "error"),
     ("name-local", "DR021", 5, "error"),
+    ("name-other", "DR021", 5, "error"),
     ("unknown-source", "DR022", 11, "error"),
     ("unknown-destination", "DR022", 18, "error"),
     ("source-local", "DR022", 11, "error"),

@@ -1,0 +1,182 @@
+"""The table of all metrics: name, kind, meaning, labels, and which label sets exist from the start. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
+
+from router.observe.labels import (
+    ASSOCIATION_RESULTS,
+    OTHER,
+    REFUSALS,
+    RESPONSE_STATUSES,
+    ROLES,
+    STORE_STATUSES,
+    SUBOPERATION_OUTCOMES,
+    SWEEP_RESULTS,
+    VERDICTS,
+    Labels,
+    Names,
+)
+
+PREFIX = "dicom_router_"
+
+Scope = Callable[[Names], Iterable[Labels]]
+
+
+def _once(names: Names) -> Iterable[Labels]:
+    return [()]
+
+
+def _routes(names: Names) -> Iterable[Labels]:
+    return names.routes
+
+
+def _pairs(names: Names) -> Iterable[Labels]:
+    return names.pairs
+
+
+def _sweeps(names: Names) -> Iterable[Labels]:
+    return names.sweeps
+
+
+def _nodes(names: Names) -> Iterable[Labels]:
+    return names.nodes
+
+
+def _callers(names: Names) -> Iterable[Labels]:
+    return [*names.nodes, (OTHER,)]
+
+
+class Definition(NamedTuple):
+    """One metric."""
+
+    name: str
+    """Without the prefix."""
+    kind: str
+    """`counter`, `gauge` or `histogram`."""
+    text: str
+    labels: Labels = ()
+    """Names: first those of the scope, then one for each vocabulary."""
+    scope: Scope | None = _once
+    """Gives the label sets that exist from the start, at 0; None where none does."""
+    vocabularies: tuple[tuple[str, ...], ...] = ()
+    """Each word of them goes with each set of the scope."""
+    buckets: tuple[float, ...] = ()
+
+
+_PAIR = ("source", "destination")
+_ROUTE = ("rule", *_PAIR)
+_SWEEP = ("rule", "source")
+_TRANSFER_BUCKETS = (0.5, 1, 2, 5, 10, 30, 60, 120, 300, 600, 1800, 3600, 7200)
+_SWEEP_BUCKETS = (0.1, 0.5, 1, 5, 15, 60, 300, 1800)
+
+_DEFINITIONS = (
+    # Moves.
+    Definition(
+        "move_suboperations_total",
+        "counter",
+        "C-MOVE sub-operations as the sources reported them, by outcome.",
+        (*_ROUTE, "outcome"),
+        _routes,
+        (SUBOPERATION_OUTCOMES,),
+    ),
+    Definition(
+        "move_suboperations_remaining",
+        "gauge",
+        "Sub-operations that running C-MOVE requests still have before them.",
+        _PAIR,
+        _pairs,
+    ),
+    Definition(
+        "move_responses_total",
+        "counter",
+        "C-MOVE responses received, by status.",
+        (*_PAIR, "status"),
+        _pairs,
+        (RESPONSE_STATUSES,),
+    ),
+    # Transfers.
+    Definition(
+        "transfers_total",
+        "counter",
+        "Transfers that ended, by verdict.",
+        (*_ROUTE, "verdict"),
+        _routes,
+        (VERDICTS,),
+    ),
+    Definition(
+        "transfers", "gauge", "Transfers in the ledger by state (they survive a restart).", ("state", *_PAIR), None
+    ),
+    Definition(
+        "transfers_oldest_queued_seconds",
+        "gauge",
+        "Age of the oldest transfer that waits; 0 where none does.",
+        _PAIR,
+        None,
+    ),
+    Definition(
+        "transfer_duration_seconds",
+        "histogram",
+        "From the first claim of a transfer to its verdict.",
+        _PAIR,
+        _pairs,
+        buckets=_TRANSFER_BUCKETS,
+    ),
+    Definition(
+        "seen_to_verified_seconds",
+        "histogram",
+        "From the sweep that saw a study to the verdict.",
+        buckets=_TRANSFER_BUCKETS,
+    ),
+    # Sweeps.
+    Definition(
+        "sweeps_total", "counter", "Sweeps that ended, by result.", (*_SWEEP, "result"), _sweeps, (SWEEP_RESULTS,)
+    ),
+    Definition(
+        "sweep_duration_seconds", "histogram", "How long a sweep took.", _SWEEP, _sweeps, buckets=_SWEEP_BUCKETS
+    ),
+    Definition("sweep_matches_total", "counter", "Matches that sweeps brought.", _SWEEP, _sweeps),
+    Definition("sweep_complete", "gauge", "1 if the last sweep is proven to have found everything.", _SWEEP, _sweeps),
+    Definition("sweep_last_success_timestamp_seconds", "gauge", "When the last complete sweep ended.", _SWEEP, _sweeps),
+    Definition(
+        "sweeps_missed_total", "counter", "Sweeps not started because the one before was still open.", _SWEEP, _sweeps
+    ),
+    # Store SCP.
+    Definition(
+        "store_instances_total",
+        "counter",
+        "C-STORE requests answered, by status.",
+        ("calling", "status"),
+        _callers,
+        (STORE_STATUSES,),
+    ),
+    Definition("store_bytes_total", "counter", "Bytes of data sets stored.", ("calling",), _callers),
+    Definition(
+        "store_refused_total",
+        "counter",
+        "Instances and associations refused.",
+        ("reason",),
+        _once,
+        (REFUSALS,),
+    ),
+    # Associations.
+    Definition(
+        "associations_total",
+        "counter",
+        "Associations attempted or accepted, by result.",
+        ("node", "role", "result"),
+        _callers,
+        (ROLES, ASSOCIATION_RESULTS),
+    ),
+    Definition("associations_active", "gauge", "Associations open now.", ("node", "role"), _callers, (ROLES,)),
+    Definition("node_up", "gauge", "1 if the last exchange with the node worked.", ("node",), _nodes),
+    # The router itself.
+    Definition("config_last_reload_successful", "gauge", "1 if the last configuration was accepted."),
+    Definition("config_last_reload_success_timestamp_seconds", "gauge", "When a configuration was last accepted."),
+    Definition("config_info", "gauge", "The running configuration.", ("hash",), None),
+    Definition("build_info", "gauge", "The running version.", ("version",), None),
+)
+
+CATALOGUE = {definition.name: definition for definition in _DEFINITIONS}
+"""{name without prefix: definition}, in the order of /metrics."""

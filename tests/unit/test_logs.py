@@ -1,0 +1,512 @@
+"""The logs: one line per event, levels that mean something, JSON, and no identifier whatever comes in."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import logging
+import re
+import threading
+import warnings
+from collections.abc import Iterator
+from typing import Any, get_type_hints
+
+import pytest
+import structlog
+from hypothesis import given
+from hypothesis import strategies as st
+
+from router.domain.dicom import SubOperationCounts
+from router.domain.events import (
+    AssociationEnded,
+    AssociationsActive,
+    AttemptEnded,
+    ConfigurationLoaded,
+    Event,
+    InstanceStored,
+    MoveResponded,
+    NodeReachability,
+    StoreRefusal,
+    SubOperationsCounted,
+    SweepEnded,
+    SweepMissed,
+    TransferEnded,
+)
+from router.errors import LedgerError
+from router.observe import logs
+
+ROUTE = {"transfer": 7, "rule": "ct", "source": "pacs", "destination": "ws"}
+
+
+class Journal:
+    """What is logged."""
+
+    def __init__(self, *, console: bool = False) -> None:
+        self.stream = io.StringIO()
+        logs.configure(self.stream, json=not console)
+        self.now = 0.0
+        self.observe = logs.LogObserver(clock=lambda: self.now)
+
+    @property
+    def lines(self) -> list[dict[str, Any]]:
+        """Each line as the object it is, without its time."""
+        found = [json.loads(line) for line in self.stream.getvalue().splitlines()]
+        for line in found:
+            assert re.fullmatch(r"\d{4}-\d\d-\d\dT[\d:.]+Z", line.pop("timestamp"))
+        return found
+
+    def of(self, event: Event) -> dict[str, Any]:
+        """The one line of an event."""
+        self.observe(event)
+        (line,) = self.lines
+        return line
+
+
+@contextlib.contextmanager
+def untouched() -> Iterator[None]:
+    """Leave the process as it was: what `configure` sets is meant for a process of its own."""
+    names = ("", "router", "pynetdicom", "pydicom", "apscheduler", "sqlalchemy", "asyncio", "uvicorn", "uvicorn.error")
+    loggers = [logging.getLogger(name) for name in names]
+    kept = [(one, one.handlers, one.propagate, one.level) for one in loggers]
+    hook, logs._troubles = threading.excepthook, logs.Repeats()
+    try:
+        with warnings.catch_warnings():
+            yield
+    finally:
+        for one, handlers, propagate, level in kept:
+            one.handlers, one.propagate = handlers, propagate
+            one.setLevel(level)
+        threading.excepthook = hook
+        structlog.reset_defaults()
+
+
+@pytest.fixture(autouse=True)
+def _untouched() -> Iterator[None]:
+    with untouched():
+        yield
+
+
+@pytest.fixture
+def journal() -> Journal:
+    return Journal()
+
+
+# --- Lines -----------------------------------------------------------------------------------------------------------
+
+LINES: list[tuple[Event, dict[str, Any]]] = [
+    (
+        SweepEnded(
+            rule="ct", source="pacs", result="complete", matches=9, selected=2, queries=1, duration_seconds=0.12345
+        ),
+        {
+            "event": "sweep ended",
+            "level": "info",
+            "rule": "ct",
+            "source": "pacs",
+            "result": "complete",
+            "matches": 9,
+            "selected": 2,
+            "queries": 1,
+            "duration_seconds": 0.123,
+        },
+    ),
+    (
+        SweepEnded(
+            rule="ct",
+            source="pacs",
+            result="failed",
+            duration_seconds=2.0,
+            cause="unreachable",
+            message="pacs refused the connection.",
+        ),
+        {
+            "event": "sweep ended",
+            "level": "error",
+            "rule": "ct",
+            "source": "pacs",
+            "result": "failed",
+            "matches": 0,
+            "selected": 0,
+            "queries": 0,
+            "duration_seconds": 2.0,
+            "cause": "unreachable",
+            "detail": "pacs refused the connection.",
+        },
+    ),
+    (
+        SweepMissed(rule="ct", source="pacs"),
+        {
+            "event": "sweep missed: the one before is still open",
+            "level": "warning",
+            "rule": "ct",
+            "source": "pacs",
+        },
+    ),
+    (
+        AttemptEnded(**ROUTE, cause="timeout", state="queued", status=0xFE00, message="Silent.", duration_seconds=1.0),
+        {
+            "event": "attempt ended",
+            "level": "warning",
+            **ROUTE,
+            "cause": "timeout",
+            "state": "queued",
+            "status": "0xFE00",
+            "detail": "Silent.",
+            "duration_seconds": 1.0,
+        },
+    ),
+    (
+        TransferEnded(
+            **ROUTE,
+            verdict="partial",
+            reason="2 of 3.",
+            expected=3,
+            completed=2,
+            duration_seconds=1.5,
+            seen_to_verified_seconds=2.5,
+        ),
+        {
+            "event": "transfer ended",
+            "level": "error",
+            **ROUTE,
+            "verdict": "partial",
+            "reason": "2 of 3.",
+            "expected": 3,
+            "completed": 2,
+            "duration_seconds": 1.5,
+            "seen_to_verified_seconds": 2.5,
+        },
+    ),
+    (
+        StoreRefusal(calling="pacs", reason="out-of-space"),
+        {"event": "store refused", "level": "warning", "calling": "pacs", "reason": "out-of-space"},
+    ),
+    (
+        AssociationEnded(node="pacs", role="requestor", result="timeout"),
+        {
+            "event": "association failed",
+            "level": "warning",
+            "node": "pacs",
+            "role": "requestor",
+            "result": "timeout",
+        },
+    ),
+    (NodeReachability(node="pacs", up=False), {"event": "node down", "level": "warning", "node": "pacs"}),
+    (
+        ConfigurationLoaded(successful=True, content_hash="abc"),
+        {"event": "configuration loaded", "level": "info", "successful": True, "content_hash": "abc"},
+    ),
+    (
+        ConfigurationLoaded(successful=False),
+        {
+            "event": "configuration rejected: the one before stays in force",
+            "level": "error",
+            "successful": False,
+        },
+    ),
+]
+SILENT: list[Event] = [
+    SubOperationsCounted(**ROUTE, counts=SubOperationCounts(1, 2, 3, 4)),
+    MoveResponded(source="pacs", destination="ws", status=0xFF00),
+    InstanceStored(calling="pacs", status=0, size=9),
+    AssociationEnded(node="pacs", role="acceptor", result="accepted"),
+    AssociationsActive(node="pacs", role="acceptor", change=1),
+    NodeReachability(node="pacs", up=True),
+]
+
+
+@pytest.mark.parametrize(("event", "line"), LINES, ids=[str(number) for number in range(len(LINES))])
+def test_an_event_is_one_line_with_its_level_and_fields(journal: Journal, event: Event, line: dict[str, Any]) -> None:
+    assert journal.of(event) == line
+
+
+def test_what_happens_all_the_time_is_not_logged(journal: Journal) -> None:
+    for event in SILENT:
+        journal.observe(event)
+    assert journal.lines == []
+
+
+def test_no_kind_of_event_is_forgotten() -> None:
+    kinds = {kind for kind in Event.__subclasses__() if kind.__module__ == "router.domain.events"}
+    assert {type(event) for event, _ in LINES} | {type(event) for event in SILENT} == kinds
+
+
+@pytest.mark.parametrize(
+    ("verdict", "level"),
+    [
+        ("complete", "info"),
+        ("nothing", "info"),
+        ("unproven", "info"),
+        ("cancelled", "warning"),
+        ("partial", "error"),
+        ("contradicted", "error"),
+        ("failed", "error"),
+    ],
+)
+def test_the_verdict_says_how_much_it_matters(journal: Journal, verdict: str, level: str) -> None:
+    event = TransferEnded(**ROUTE, verdict=verdict, duration_seconds=1.0, seen_to_verified_seconds=1.0)
+    assert journal.of(event)["level"] == level
+
+
+@pytest.mark.parametrize(
+    ("cause", "state", "level"),
+    [
+        ("success", "verifying", "info"),
+        ("warning", "verifying", "info"),
+        ("already-present", "complete", "info"),
+        ("already-present", "unproven", "info"),
+        ("timeout", "complete", "info"),
+        ("gone", "nothing", "info"),
+        ("cancelled", "queued", "info"),
+        ("", "verifying", "info"),
+        ("timeout", "verifying", "warning"),
+        ("unreachable", "queued", "warning"),
+        ("some-failed", "partial", "warning"),
+        ("success", "contradicted", "warning"),
+        ("destination-unknown", "failed", "warning"),
+    ],
+)
+def test_an_attempt_warns_only_where_something_went_wrong(journal: Journal, cause: str, state: str, level: str) -> None:
+    assert journal.of(AttemptEnded(**ROUTE, cause=cause, state=state))["level"] == level
+
+
+def test_all_lines_of_a_transfer_carry_its_number(journal: Journal) -> None:
+    journal.observe(AttemptEnded(**ROUTE, cause="timeout", state="queued"))
+    journal.observe(AttemptEnded(**ROUTE, cause="success", state="verifying"))
+    journal.observe(TransferEnded(**ROUTE, verdict="complete", duration_seconds=1.0, seen_to_verified_seconds=1.0))
+    assert [line["transfer"] for line in journal.lines] == [7, 7, 7]
+
+
+def test_a_node_is_spoken_of_when_that_changes(journal: Journal) -> None:
+    for up in (True, True, False, False, True, True, False):
+        journal.observe(NodeReachability(node="pacs", up=up))
+    journal.observe(NodeReachability(node="ws", up=False))
+    assert [(line["event"], line["node"]) for line in journal.lines] == [
+        ("node down", "pacs"),
+        ("node up", "pacs"),
+        ("node down", "pacs"),
+        ("node down", "ws"),
+    ]
+
+
+def test_a_full_disk_does_not_fill_itself_with_the_same_line(journal: Journal) -> None:
+    for _ in range(1000):
+        journal.observe(StoreRefusal(calling="pacs", reason="out-of-space"))
+    journal.observe(StoreRefusal(calling="ws", reason="out-of-space"))
+    journal.now += logs.REPEAT_SECONDS
+    journal.observe(StoreRefusal(calling="pacs", reason="out-of-space"))
+    assert [(line["calling"], line.get("times")) for line in journal.lines] == [
+        ("pacs", None),
+        ("ws", None),
+        ("pacs", 1000),
+    ]
+
+
+def test_what_is_remembered_of_repetitions_has_a_bound() -> None:
+    repeats = logs.Repeats(lambda: 0.0, maximum=10)
+    assert [repeats.times(number) for number in range(100)] == [1] * 100
+    assert repeats.times(99) == 0
+    assert repeats.times(0) == 1, "forgotten"
+
+
+# --- Troubles --------------------------------------------------------------------------------------------------------
+
+
+def raised(error: Exception) -> Exception:
+    try:
+        raise error
+    except Exception as caught:  # noqa: BLE001 - with its traceback
+        return caught
+
+
+def test_what_is_ours_is_told_in_its_own_words(journal: Journal) -> None:
+    logs.trouble("announce", raised(LedgerError("The ledger l.db is locked.")))
+    assert journal.lines == [
+        {"event": "trouble", "level": "error", "where": "announce", "error": "The ledger l.db is locked."}
+    ]
+
+
+def test_what_is_not_ours_is_told_by_kind_and_place(journal: Journal) -> None:
+    logs.trouble("work", raised(KeyError("DOE^JANE")))
+    (line,) = journal.lines
+    assert line["error"] == "KeyError"
+    assert re.fullmatch(r"test_logs\.py:\d+ raised", line["at"])
+
+
+def test_the_same_trouble_is_told_once_in_a_while(journal: Journal) -> None:
+    for _ in range(100):
+        logs.trouble("announce", LedgerError("The ledger l.db is locked."))
+    logs.trouble("announce", LedgerError("The ledger l.db is damaged."))
+    assert len(journal.lines) == 2
+
+
+SECRET = st.text(st.characters(codec="utf-8"), min_size=1, max_size=30).map(lambda text: f"SECRET{text}SECRET")
+
+
+@given(SECRET, st.sampled_from([ValueError, KeyError, OSError, RuntimeError, UnicodeError, AssertionError]))
+def test_no_text_of_somebody_else_is_ever_logged(secret: str, kind: type[Exception]) -> None:
+    for console in (False, True):
+        with untouched():
+            journal = Journal(console=console)
+            logs.trouble("work", raised(kind(secret)))
+            chained = LedgerError("The ledger failed.")
+            chained.__cause__ = kind(secret)
+            logs.trouble("work", raised(chained))
+        assert len(journal.stream.getvalue().splitlines()) == 2
+        assert "SECRET" not in journal.stream.getvalue()
+
+
+def test_the_last_words_of_a_thread_are_without_values(journal: Journal, capsys: pytest.CaptureFixture[str]) -> None:
+    threading.excepthook = threading.__excepthook__
+    journal = Journal()
+
+    def die() -> None:
+        raise ValueError("DOE^JANE")
+
+    thread = threading.Thread(target=die, name="receipts")
+    thread.start()
+    thread.join(10.0)
+    (line,) = journal.lines
+    assert (line["where"], line["error"]) == ("thread receipts", "ValueError")
+    assert "DOE" not in journal.stream.getvalue() + "".join(capsys.readouterr())
+
+
+# --- Nothing else ----------------------------------------------------------------------------------------------------
+
+
+def test_events_have_no_place_for_an_identifier() -> None:
+    """Texts are names of the configuration, words of a finite set, or sentences of ours; the list is closed."""
+    texts = {
+        "rule": "name",
+        "source": "name",
+        "destination": "name",
+        "node": "name",
+        "calling": "name",
+        "result": "word",
+        "cause": "word",
+        "state": "word",
+        "verdict": "word",
+        "role": "word",
+        "reason": "word or sentence",
+        "message": "sentence",
+        "content_hash": "hash",
+    }
+    for kind in Event.__subclasses__():
+        for name, hint in get_type_hints(kind).items():
+            if not name.startswith("__") and hint is not SubOperationCounts:
+                allowed = hint in (int, bool, float, int | None) or (hint is str and name in texts)
+                assert allowed, f"{kind.__name__}.{name}"
+
+
+@given(st.text(max_size=60))
+def test_a_sentence_stays_one_line_and_cannot_command_the_terminal(text: str) -> None:
+    for console in (False, True):
+        with untouched():
+            journal = Journal(console=console)
+            journal.observe(SweepEnded(rule="r", source="s", result="failed", duration_seconds=1.0, message=text))
+        written = journal.stream.getvalue()
+        assert written.endswith("\n")
+        assert written.count("\n") == len(written.splitlines()) == 1
+        assert all(character.isprintable() for character in written[:-1])
+
+
+@pytest.mark.parametrize(
+    ("said", "logged"),
+    [
+        ("1.2.840.113619.2.55.3.604688", "…"),
+        ("of 2.25.329800735698586629295641978511506172918.1.", "of …."),
+        ("at 10.0.0.5:104", "at 10.0.0.5:104"),
+        ("took 1.25 s", "took 1.25 s"),
+        ("dicom-router 1.2.3", "dicom-router 1.2.3"),
+    ],
+)
+def test_what_looks_like_a_uid_is_masked_should_it_ever_get_this_far(journal: Journal, said: str, logged: str) -> None:
+    line = journal.of(SweepEnded(rule="r", source="s", result="failed", duration_seconds=1.0, message=said))
+    assert line["detail"] == logged
+
+
+@pytest.mark.parametrize("name", ["pynetdicom.acse", "pydicom", "apscheduler.scheduler", "uvicorn.error", "sqlalchemy"])
+def test_libraries_are_silent(journal: Journal, capfd: pytest.CaptureFixture[str], name: str) -> None:
+    logging.getLogger(name).critical("patient DOE^JANE")
+    logging.getLogger(name).error("patient DOE^JANE", exc_info=ValueError("DOE^JANE"))
+    assert journal.lines == []
+    assert "".join(capfd.readouterr()) == ""
+
+
+def test_what_adapters_say_to_nobody_in_particular_is_logged(journal: Journal) -> None:
+    logging.getLogger("router.dimse.store_scp").error("An association ended by an internal fault: %s", "KeyError")
+    logging.getLogger("router.dimse.store_scp").debug("nothing of interest")
+    assert journal.lines == [
+        {
+            "event": "An association ended by an internal fault: KeyError",
+            "level": "error",
+            "where": "router.dimse.store_scp",
+        }
+    ]
+
+
+def test_warnings_are_silent(capfd: pytest.CaptureFixture[str]) -> None:
+    from pydicom.dataset import Dataset
+    from pydicom.valuerep import validate_value
+
+    Journal()
+    warnings.warn("Invalid value for VR UI: 'DOE^JANE'", UserWarning, stacklevel=1)
+    dataset = Dataset()
+    dataset.StudyInstanceUID = "DOE^JANE"
+    validate_value("DA", "DOE^JANE", 1)
+    assert "".join(capfd.readouterr()) == ""
+
+
+def test_a_command_that_shows_its_work_logs_nothing_else() -> None:
+    stream = io.StringIO()
+    logs.configure(stream, quiet=True)
+    observe = logs.LogObserver()
+    for event, _ in LINES:
+        observe(event)
+    logs.trouble("work", ValueError("x"))
+    assert stream.getvalue() == ""
+
+
+class Gone(io.StringIO):
+    def write(self, text: str) -> int:
+        raise BrokenPipeError
+
+    def flush(self) -> None:
+        raise ValueError("closed")
+
+
+def test_work_goes_on_when_nobody_reads_the_log_any_more() -> None:
+    stream = Gone()
+    logs.configure(stream)
+    logs.LogObserver()(SweepMissed(rule="r", source="s"))
+    stream.close()
+
+
+def test_lines_of_several_threads_do_not_mix(journal: Journal) -> None:
+    def work(number: int) -> None:
+        for _ in range(100):
+            journal.observe(AttemptEnded(**{**ROUTE, "transfer": number}, cause="success", state="verifying"))
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30.0)
+    assert sorted(line["transfer"] for line in journal.lines) == sorted([0, 1, 2, 3] * 100)
+
+
+def test_the_console_shows_the_same_on_one_line() -> None:
+    journal = Journal(console=True)
+    journal.observe(TransferEnded(**ROUTE, verdict="failed", duration_seconds=1.0, seen_to_verified_seconds=1.0))
+    (line,) = journal.stream.getvalue().splitlines()
+    for part in (
+        "[error",
+        "transfer ended",
+        "transfer=7",
+        "rule=ct",
+        "source=pacs",
+        "destination=ws",
+        "verdict=failed",
+    ):
+        assert part in line
