@@ -135,7 +135,10 @@ def make_due(ledger: Ledger, chosen: Sequence[Rule]) -> list[int]:
     """Ask for these rules' sweeps now."""
     now = SystemClock().now()
     return ledger.add_sweeps(
-        [SweepDue(rule=rule.name, source=rule.sweep.source, due_at=now, manual=True) for rule in chosen]
+        [
+            SweepDue(rule=r.name, source=r.sweep.source, due_at=now, tier=r.sweep.widest_tier, manual=True)
+            for r in chosen
+        ]
     )
 
 

@@ -63,7 +63,7 @@ def plan(ctx: click.Context, names: tuple[str, ...], everything: bool) -> int:
 
 def _look(sweeper: Sweeper, rules: RuleSet, rule: Rule) -> Planned:
     try:
-        return Planned(rule, sweeper.look(rules, rule, threading.Event(), manual=True))
+        return Planned(rule, sweeper.look(rules, rule, threading.Event(), tier=rule.sweep.widest_tier, manual=True))
     except RouterError as error:
         return Planned(rule, None, str(error))
 

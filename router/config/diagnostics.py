@@ -66,7 +66,7 @@ CODES: dict[Code, str] = {
     Code.MISSING_KEY: "A key that must be there is missing.",
     Code.BAD_VALUE: "A value that is not allowed here.",
     Code.DUPLICATE_NAME: "Two nodes or rules have the same name, or a setting is given twice, in two files.",
-    Code.BAD_NAME: "A name that cannot be used: letters, digits, dot, dash and underscore; `local` and `other` are reserved.",
+    Code.BAD_NAME: "No usable name: letters, digits, dot, dash, underscore; `local` and `other` are reserved.",
     Code.UNKNOWN_NODE: "A rule names a node that is not configured.",
     Code.AE_TITLE: "No valid AE title (PS3.5 section 6.2): 1 to 16 printable ASCII characters without backslash.",
     Code.ADDRESS: "No valid host and port.",

@@ -5,10 +5,10 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from typing import NamedTuple
 
-from router.dimse.association import Association, Limits
+from router.dimse.association import Association, Limits, Offer
 from router.dimse.identifier import TRANSFER_SYNTAXES
 from router.dimse.pdu import AssociateRequest, ProposedContext
 from router.domain.dicom import VERIFICATION_SOP_CLASS, InformationModel
@@ -31,6 +31,8 @@ _CONTEXTS = tuple(
     ProposedContext(2 * index + 1, abstract_syntax, TRANSFER_SYNTAXES)
     for index, abstract_syntax in enumerate(_SYNTAXES)
 )
+QUERY_OFFERS: frozenset[Offer] = frozenset(context[1:] for context in _CONTEXTS)
+"""What a request other than C-STORE needs; contexts of storage are another association's business."""
 _MAXIMUM_LENGTH = 65536
 """Some old archives refuse more (queries and moves need no more)."""
 
@@ -75,24 +77,41 @@ class Pool:
         self._reaper: threading.Thread | None = None
         self._closed = False
 
-    def take(self, node: Node) -> Association | None:
-        """An idle association that stands; the most recently used one."""
+    def take(self, node: Node, offers: Set[Offer] = QUERY_OFFERS) -> Association | None:
+        """An idle association that stands and was offered these contexts; the most recently used one.
+
+        For storage contexts: where none has them, an idle one to the node with other storage contexts is released, so
+        that a node does not hold one for each set of contexts it was ever sent.
+        """
         while True:
             with self._condition:
-                found = next((entry for entry in reversed(self._idle) if _same(entry.node, node)), None)
-                if found is None:
+                idle = [entry for entry in reversed(self._idle) if _same(entry.node, node)]
+                found = next((entry for entry in idle if offers <= entry.association.offered.keys()), None)
+                unfit = None
+                if found is None and offers is not QUERY_OFFERS:
+                    unfit = next((entry for entry in idle if entry.association.offered.keys() != QUERY_OFFERS), None)
+                entry_to_end = found or unfit
+                if entry_to_end is None:
                     return None
-                self._idle.remove(found)
+                self._idle.remove(entry_to_end)
+            if found is None:
+                self._release(node, entry_to_end.association)
+                continue
             if found.association.quiet:
                 return found.association
             found.association.close()
             self._ended(node, None)
 
-    def open(self, node: Node) -> Association:
-        """A new association with all services this router asks for. Raises WireError."""
+    def open(
+        self, node: Node, contexts: tuple[ProposedContext, ...] = _CONTEXTS, *, operations: int = 1
+    ) -> Association:
+        """A new association, for all services this router asks for or for these contexts. Raises WireError.
+
+        `operations`: how many the asynchronous operations window proposes; 1 proposes none.
+        """
         if self._closed:
             raise Cancelled("The router is stopping.")
-        request = AssociateRequest(node.ae_title, self._calling, _CONTEXTS, _MAXIMUM_LENGTH)
+        request = AssociateRequest(node.ae_title, self._calling, contexts, _MAXIMUM_LENGTH, operations=operations)
         limits = Limits(
             connect=node.timeouts.connect,
             negotiation=node.timeouts.negotiation,

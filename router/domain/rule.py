@@ -48,6 +48,18 @@ class MoveSettings(Model, frozen=True, kw_only=True):
     """UIDs in one request at SERIES or IMAGE level."""
 
 
+class StoreSettings(Model, frozen=True, kw_only=True):
+    """How instances are sent to a node."""
+
+    inactivity: float = 120.0
+    """Seconds in which a node must take more of a data set, or answer it."""
+    total: float = 7200.0
+    """Seconds after which what is left of one request is not sent any more."""
+    operations: int = 1
+    """Instances that may be under way unanswered, if the node agrees (PS3.7 section D.3.3.3); 1 asks for nothing,
+    which is safest: some nodes reject associations that ask."""
+
+
 class Timeouts(Model, frozen=True, kw_only=True):
     """Deadlines of the upper layer."""
 
@@ -72,6 +84,7 @@ class Node(Model, frozen=True, kw_only=True):
     limits: NodeLimits = NodeLimits()
     find: FindSettings = FindSettings()
     move: MoveSettings = MoveSettings()
+    store: StoreSettings = StoreSettings()
     timeouts: Timeouts = Timeouts()
 
     @property

@@ -12,7 +12,7 @@ from typing import Generic, TypeVar
 from router.domain.events import TransferEnded
 from router.domain.rule import LOCAL, Node, RuleSet
 from router.domain.sweep import SweepRecord
-from router.domain.transfer import Transfer
+from router.domain.transfer import State, Transfer
 from router.engine.mover import LEASE_SECONDS, Mover
 from router.engine.ports import Clock, Ledger, Observer, Trouble
 from router.engine.sweep import Sweeper
@@ -71,9 +71,12 @@ class Dispatcher:
         self._trouble = trouble
         self._wake = threading.Event()
         self._stopping = threading.Event()
-        self._cancelled = threading.Event()
+        self._ended = threading.Event()
         self._lock = threading.Lock()
-        self._threads: dict[threading.Thread, Transfer | SweepRecord] = {}
+        self._threads: dict[threading.Thread, tuple[Transfer | SweepRecord, threading.Event]] = {}
+        """What runs, with what cancels it: each its own, for a claim that is lost must stop that work only."""
+        self._unproven: set[int] = set()
+        """Transfers moved here that wait for a look at the evidence: draining includes it."""
         self._next_look = 0.0
         self._renewed = 0.0
         self._loop: threading.Thread | None = None
@@ -106,36 +109,46 @@ class Dispatcher:
         self._wake.set()
 
     def stop(self, drain_seconds: float) -> bool:
-        """Claim no more; give running work `drain_seconds` to end, then cancel it. Whether all of it ended."""
+        """Claim no more; give running work `drain_seconds` to end, then cancel it. Whether all of it ended.
+
+        What has been moved is still verified within that time.
+        """
         self._stopping.set()
+        self._wake.set()
+        ended = self._join(drain_seconds, verified=True)
+        self._ended.set()
         self._wake.set()
         if self._loop is not None:
             self._loop.join(_TICK_SECONDS * 10)
-        ended = self._join(drain_seconds)
         if not ended:
-            self._cancelled.set()
+            with self._lock:
+                for _, cancelled in self._threads.values():
+                    cancelled.set()
             ended = self._join(_CANCEL_SECONDS)
         with self._lock:
-            left = [work for work in self._threads.values() if isinstance(work, Transfer)]
+            left = [work for work, _ in self._threads.values() if isinstance(work, Transfer)]
         if left:
             self._ledger.release_claims(left, self._clock.now())
         return ended
 
-    def _join(self, seconds: float) -> bool:
+    def _join(self, seconds: float, *, verified: bool = False) -> bool:
         deadline = time.monotonic() + seconds
-        while time.monotonic() < deadline:
+        while True:
             with self._lock:
                 threads = list(self._threads)
-            if not threads:
-                return True
-            threads[0].join(min(0.2, max(0.0, deadline - time.monotonic())))
-        with self._lock:
-            return not self._threads
+                open_work = bool(threads) or (verified and bool(self._unproven))
+            left = deadline - time.monotonic()
+            if not open_work or left <= 0:
+                return not threads
+            if threads:
+                threads[0].join(min(0.2, left))
+            else:
+                time.sleep(min(0.05, left))
 
     # the loop -----------------------------------------------------------------------------------------------------
 
     def _run(self) -> None:
-        while not self._stopping.is_set():
+        while not self._ended.is_set():
             self._wake.clear()
             try:
                 self._turn()
@@ -152,12 +165,14 @@ class Dispatcher:
         self._next_look = time.monotonic() + _TICK_SECONDS
         rules = self._rules()
         names = list(rules.nodes)
-        self._fill(self._sweeps, names, rules, now)
+        if not self._stopping.is_set():
+            self._fill(self._sweeps, names, rules, now)
         self._fill(self._verifications, [*names, LOCAL], rules, now)
-        self._fill(self._moves, names, rules, now)
+        if not self._stopping.is_set():
+            self._fill(self._moves, names, rules, now)
 
     def _fill(self, lane: _Lane[Claim], names: Sequence[str], rules: RuleSet, now: datetime) -> None:
-        while not self._stopping.is_set():
+        while not self._ended.is_set() and (lane is self._verifications or not self._stopping.is_set()):
             with self._lock:
                 free = [name for name in names if lane.running[name] < lane.room(rules.node(name))]
             if not free:
@@ -165,16 +180,17 @@ class Dispatcher:
             claim = lane.claim(free, now, LEASE_SECONDS)
             if claim is None:
                 return
-            thread = threading.Thread(target=self._work, args=(lane, claim), name="work", daemon=True)
+            cancelled = threading.Event()
+            thread = threading.Thread(target=self._work, args=(lane, claim, cancelled), name="work", daemon=True)
             with self._lock:
                 lane.running[lane.node_of(claim)] += 1
-                self._threads[thread] = claim
+                self._threads[thread] = claim, cancelled
             thread.start()
 
-    def _work(self, lane: _Lane[Claim], claim: Claim) -> None:
+    def _work(self, lane: _Lane[Claim], claim: Claim, cancelled: threading.Event) -> None:
         next_at: datetime | None = None
         try:
-            next_at = lane.run(claim, self._cancelled)
+            next_at = lane.run(claim, cancelled)
         except Exception as error:  # noqa: BLE001  a defect in one piece of work must not take the others down
             self._trouble("work", error)
         finally:
@@ -188,7 +204,7 @@ class Dispatcher:
 
     def _keep_leases(self, now: datetime) -> None:
         with self._lock:
-            claims = list(self._threads.values())
+            claims = [claim for claim, _ in self._threads.values()]
         for claim in claims:
             if isinstance(claim, Transfer):
                 self._ledger.renew(claim, now, LEASE_SECONDS, None)
@@ -202,12 +218,17 @@ class Dispatcher:
         return None
 
     def _run_move(self, transfer: Transfer, cancelled: threading.Event) -> datetime | None:
-        return self._tell(self._mover.run(transfer, cancelled))
+        return self._tell(transfer, self._mover.run(transfer, cancelled))
 
     def _run_verification(self, transfer: Transfer, cancelled: threading.Event) -> datetime | None:
-        return self._tell(self._verifier.run(transfer, cancelled))
+        return self._tell(transfer, self._verifier.run(transfer, cancelled))
 
-    def _tell(self, transfer: Transfer | None) -> datetime | None:
+    def _tell(self, claimed: Transfer, transfer: Transfer | None) -> datetime | None:
+        with self._lock:
+            if transfer is not None and transfer.state is State.VERIFYING:
+                self._unproven.add(claimed.id)
+            else:
+                self._unproven.discard(claimed.id)
         if transfer is None:
             return None
         if not transfer.ended:

@@ -9,7 +9,7 @@ import json
 import re
 import signal
 from collections.abc import Iterator, Sequence
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -410,6 +410,18 @@ def test_apply_of_some_rules(hospital: Hospital) -> None:
             refused = hospital.call(command, "--rule", name)
             assert (refused.code, refused.out) == (2, "")
             one_sentence(refused.err, f"rule {name}", *parts)
+
+
+def test_plan_and_apply_look_back_as_far_as_the_widest_tier(hospital: Hospital) -> None:
+    old = make_study(seed="old", study_date=TODAY - timedelta(days=5), instances=1, patient_id="OLD")
+    hospital.archive.add(old)
+    tiers = [{"every": "1h", "lookback": "1d"}, {"cron": "0 2 * * *", "lookback": "10d"}]
+    rule = {"sweep": {"source": "archive", "tiers": tiers, "keys": {"PatientID": "OLD"}}, "move": {"to": ["local"]}}
+    hospital.rules = {"tiered": rule}
+    hospital.configure()
+    planned = hospital.call("plan", "--format", "json").json["transfers"]
+    assert [(row["study_instance_uid"], row["decision"]) for row in planned] == [(str(make_uid("old")), "move")]
+    assert [row["verdict"] for row in hospital.site.apply()["transfers"]] == ["complete"]
 
 
 def test_what_nobody_can_prove_is_no_failure_if_the_status_is_clean(hospital: Hospital) -> None:

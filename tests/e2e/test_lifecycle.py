@@ -201,19 +201,19 @@ def test_an_apply_goes_on_alone_when_the_service_stops(ward: Ward) -> None:
 
 
 def test_a_claim_that_is_lost_stops_that_work_only(ward: Ward) -> None:
-    other = ward.pacs("other", Behaviour(suboperation_delay_seconds=0.5))
-    ward.rules["from-other"] = ward.rule("other")
+    second = ward.pacs("second", Behaviour(suboperation_delay_seconds=0.5))
+    ward.rules["from-second"] = ward.rule("second")
     ward.slow(0.5)
     ward.run()
     first_instances(ward)
-    other.record.wait_for("move")
+    second.record.wait_for("move")
     (lost,) = ward.ledger.transfers(source="archive")
     ward.ledger.release_claims([lost], datetime.now(UTC))
     ward.archive.record.wait_for("cancel")
     ward.quick()
     ward.reach(("complete", INSTANCES), ("complete", INSTANCES))
-    assert other.record.of("cancel") == ()
-    assert len(other.record.of("move")) == 1
+    assert second.record.of("cancel") == ()
+    assert len(second.record.of("move")) == 1
 
 
 # --- working ---------------------------------------------------------------------------------------------------------
