@@ -1,4 +1,4 @@
-"""How to measure: where files go, what is started and surely ended, runs that take turns, progress. Knows no benchmark."""
+"""How to measure: where files go, what is started and surely ended, runs that take turns. Knows no benchmark."""
 
 from __future__ import annotations
 
@@ -42,6 +42,8 @@ class Bench:
     quick: bool = False
     say: Callable[[str], None] = lambda text: None
     stack: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
+    pids: dict[str, int] = field(default_factory=dict)
+    """Of the module started last under each name."""
 
     def scale(self, full: int, quick: int) -> int:
         """A number of runs or pieces of work, smaller in a quick run."""
@@ -63,31 +65,26 @@ class Bench:
         port = free_port()
         words = [sys.executable, "-m", f"bench.{name}", str(port), *map(str, arguments)]
         process = Process(words, self.folder(name), name=name, working_directory=ROOT)
-        self.start(process).wait_until_listening(port)
+        self.pids[name] = self.start(process).wait_until_listening(port).pid
         return port
 
-    def compete(self, contenders: Sequence[Contender], runs: int) -> dict[str, Series]:
-        """Let the contenders take turns, so that a disturbance hits all alike, each run beginning with another one.
+    def compete(self, contenders: Sequence[Contender], runs: int) -> list[Series]:
+        """The series of each. They take turns, so that a disturbance hits all alike, each round another one first.
 
         What was written before is on the disk before a run starts: nobody pays for somebody else's data.
         """
-        values: dict[str, list[float]] = {str(contender): [] for contender in map(_key, contenders)}
-        for number in range(runs):
-            first = number % len(contenders)
-            for contender in [*contenders[first:], *contenders[:first]]:
-                self.say(f"run {number + 1} of {runs}: {_key(contender)}")
+        values: list[list[float]] = [[] for _ in contenders]
+        for turn in range(runs):
+            for step in range(len(contenders)):
+                place = (turn + step) % len(contenders)
+                contender = contenders[place]
+                self.say(f"run {turn + 1} of {runs}: {contender.label} {contender.durability}")
                 os.sync()
-                values[_key(contender)].append(contender.run())
-        return {
-            _key(contender): Series(
-                contender.label, tuple(values[_key(contender)]), contender.count, contender.durability
-            )
-            for contender in contenders
-        }
-
-
-def _key(contender: Contender) -> str:
-    return f"{contender.label} [{contender.durability}]" if contender.durability else contender.label
+                values[place].append(contender.run())
+        return [
+            Series(contender.label, tuple(figures), contender.count, contender.durability)
+            for contender, figures in zip(contenders, values, strict=True)
+        ]
 
 
 def rate(count: int, work: Callable[[], object]) -> float:

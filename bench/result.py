@@ -108,15 +108,15 @@ _LEFT = frozenset({0, 1, 4, 7})
 
 def table(rows: Iterable[Row]) -> str:
     """The rows as text, those of one kind of work under its name."""
-    rows = list(rows)
-    cells = [_cells(row) for row in rows]
-    widths = [max(map(len, column)) for column in zip(_HEADINGS, *cells, strict=True)]
-    lines = []
-    pairs = zip(rows, cells, strict=True)
-    for work, group in itertools.groupby(pairs, key=lambda pair: pair[0].work):
-        lines += ["", work, _line(_HEADINGS, widths)]
-        lines += [_line(texts, widths) for _, texts in group]
-    return "\n".join(lines[1:])
+    return "\n\n".join(
+        f"{work}\n{_block([_HEADINGS, *map(_cells, group)])}"
+        for work, group in itertools.groupby(rows, key=lambda row: row.work)
+    )
+
+
+def _block(cells: Sequence[Sequence[str]]) -> str:
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    return "\n".join(_line(texts, widths) for texts in cells)
 
 
 def verdict(rows: Iterable[Row]) -> str:

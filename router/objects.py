@@ -95,6 +95,22 @@ class ObjectStore:
             if free.f_bavail * free.f_frsize < self._minimum_free:
                 raise StoreRefused(OUT_OF_RESOURCES, "out-of-space", "Out of space")
 
+    def held(self, study_instance_uid: str) -> set[str]:
+        """The SOP Instance UIDs of a study whose files are there."""
+        found: set[str] = set()
+        for _series, directory in self._children(study_instance_uid):
+            found.update(name[:-4] for name in _names(directory) if name.endswith(".dcm"))
+        return found
+
+    def intact(self) -> bool:
+        """Whether the root is still the directory that was opened, not one that took its place."""
+        try:
+            now = self.root.stat()
+        except OSError:
+            return False
+        opened = os.fstat(self._root)
+        return (now.st_dev, now.st_ino) == (opened.st_dev, opened.st_ino)
+
     def open(self, receipt: Receipt) -> tuple[int, int]:
         """A file descriptor positioned at the data set, and the data set's size. Raises StoreError."""
         try:

@@ -120,7 +120,7 @@ class Service:
     def _wire(self) -> Dispatcher:
         slots = NodeSlots()
         inquiry = Inquiry(self.peers, slots)
-        evidence = EvidenceGatherer(self.ledger, inquiry)
+        evidence = EvidenceGatherer(self.ledger, inquiry, self.store.held)
 
         def rules() -> RuleSet:
             return self.rules
@@ -240,7 +240,10 @@ class Service:
 
     def health(self) -> dict[str, str]:
         """What is wrong by part; empty when the process works."""
-        return {thread.name: "thread ended" for thread in self._threads if not thread.is_alive()}
+        problems = {thread.name: "thread ended" for thread in self._threads if not thread.is_alive()}
+        if self.dispatcher.stalled:
+            problems["dispatcher"] = "takes up no work; see the log"
+        return problems
 
     def readiness(self) -> dict[str, str]:
         """What is not ready by part; empty when work can be taken."""
@@ -251,6 +254,8 @@ class Service:
             problems["ledger"] = self._problem
         if self._server is None:
             problems["store"] = "not listening yet"
+        if not self.store.intact():
+            problems["store"] = "the store's directory was moved or replaced: restart"
         try:
             free = shutil.disk_usage(self.rules.router.store).free
             if free < self.rules.router.minimum_free:

@@ -18,9 +18,9 @@ from router.config.values import nearest_attribute
 from router.domain.attributes import LEVELS, level_of
 from router.domain.dicom import Identifier, QueryRetrieveLevel, name_of, tag_of
 from router.domain.levels import RETURN_KEYS
-from router.engine.query import MAXIMUM_MATCHES, Inquiry
+from router.engine.query import MAXIMUM_MATCHES, Inquiry, QueryFailed
 from router.engine.slots import NodeSlots, Urgency
-from router.errors import UsageError
+from router.errors import RouterError, UsageError
 from router.service import open_peers
 
 _HEADS = {
@@ -83,7 +83,10 @@ def query(ctx: click.Context, node: str, keys: tuple[str, ...], level: str | Non
     asked = Identifier({**dict.fromkeys(RETURN_KEYS[chosen], ()), **wanted.elements})
     with open_peers(rules) as peers:
         inquiry = Inquiry(peers, NodeSlots())
-        result = inquiry.find(target, chosen, asked, Urgency.SWEEP, threading.Event(), partial=True, maximum=limit)
+        try:
+            result = inquiry.find(target, chosen, asked, Urgency.SWEEP, threading.Event(), partial=True, maximum=limit)
+        except QueryFailed as error:
+            raise RouterError(f"{error} It says: {error.comment}" if error.comment else str(error)) from None
     columns = [name_of(tag) for tag in sorted(asked.elements)]
     rows = [{name: "\\".join(map(_text, row.values(name))) for name in columns} for row in result.identifiers]
     if settings.json:

@@ -21,6 +21,8 @@ from router.web.app import HttpServer
 @click.pass_context
 def run(ctx: click.Context) -> int:
     """Run the service: Store SCP, scheduler, dispatcher, HTTP. SIGTERM drains and ends it, SIGHUP reloads the rules."""
+    reload = threading.Event()
+    signal.signal(signal.SIGHUP, lambda *_: reload.set())  # first of all: by default it kills
     settings = settings_of(ctx)
     rules = load_rules(settings)
     logs.configure(json=settings.json)
@@ -34,8 +36,6 @@ def run(ctx: click.Context) -> int:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, end)
-    reload = threading.Event()
-    signal.signal(signal.SIGHUP, lambda *_: reload.set())
     service = Service(rules)
     try:
         http = HttpServer(service, rules.router.http_host, rules.router.http_port)

@@ -164,6 +164,8 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     cause: str
     remedy: Remedy
     sentence: str
+    comment: str = ""
+    """What the peer said of it: for `transfers show`, never for a log."""
     status: int | None = None
     counts: SubOperationCounts = SubOperationCounts()
 
@@ -171,22 +173,22 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
 def outcome_of_status(status: int, counts: SubOperationCounts, asked: int | None, comment: str = "") -> Outcome:
     """Classify a final C-MOVE response; `asked` is the number of instances the request should move, if known."""
     cause = status_cause(status)
-    completed, failed, warning = (count or 0 for count in counts[1:])
+    done = (counts.completed or 0) + (counts.warning or 0)
+    failed = counts.failed or 0
+    short = failed > 0 or (asked is not None and done < asked)
     if cause == "some-failed":
-        if completed + warning == 0:
+        if done == 0:
             cause = "all-failed"
-        elif failed == 0 and warning:
+        elif not short and counts.warning:
             cause = "warning"
-    elif cause == "success" and counts.completed is not None:
-        done = completed + warning
+    elif cause == "success" and (counts.completed is not None or failed):
         if done == 0 and asked != 0:
             cause = "success-empty" if not failed else "all-failed"
-        elif failed or (asked is not None and done < asked):
+        elif short:
             cause = "success-partial"
     row = CAUSES[cause]
-    said = quotable(comment)
-    sentence = f"{row.sentence} It says: {said}" if said and row.remedy is not Remedy.NONE else row.sentence
-    return Outcome(cause=cause, remedy=row.remedy, sentence=sentence, status=status, counts=counts)
+    said = quotable(comment) if row.remedy is not Remedy.NONE else ""
+    return Outcome(cause=cause, remedy=row.remedy, sentence=row.sentence, comment=said, status=status, counts=counts)
 
 
 def outcome_of_error(code: str, message: str) -> Outcome:
@@ -196,15 +198,25 @@ def outcome_of_error(code: str, message: str) -> Outcome:
 
 
 class Expectation(msgspec.Struct, frozen=True, kw_only=True):
-    """What the source holds: `instances` is the IMAGE-level list where it could be had, `count` the number."""
+    """What the source holds: `instances` is the IMAGE-level list where it could be had, `count` the number it reports.
+
+    A list shorter than the count is not the whole: archives exist that leave out reports at IMAGE level.
+    """
 
     instances: frozenset[Instance] | None = None
     count: int | None = None
 
     @property
     def size(self) -> int | None:
-        """Number of instances, if known."""
-        return len(self.instances) if self.instances is not None else self.count
+        """Number of instances, if known: the greater of list and count."""
+        if self.instances is None:
+            return self.count
+        return max(len(self.instances), self.count or 0)
+
+    @property
+    def listed_in_full(self) -> bool:
+        """Whether the list names every instance."""
+        return self.instances is not None and len(self.instances) == self.size
 
 
 class Evidence(msgspec.Struct, frozen=True, kw_only=True):
@@ -221,15 +233,19 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def missing_instances(expectation: Expectation, evidence: Evidence) -> frozenset[Instance] | None:
-    """Which expected instances the evidence does not show; None where that cannot be said one by one."""
-    if expectation.instances is None:
+    """Which listed instances the evidence does not show; None where either side has no list.
+
+    A count proves nothing about single instances: a destination may hold objects of its own in the study.
+    """
+    if expectation.instances is None or evidence.present is None:
         return None
-    if evidence.present is not None:
-        present = evidence.present
-        return frozenset(i for i in expectation.instances if i.sop_instance_uid not in present)
-    if evidence.count is not None and evidence.count >= len(expectation.instances):
-        return frozenset()
-    return None
+    present = evidence.present
+    return frozenset(i for i in expectation.instances if i.sop_instance_uid not in present)
+
+
+def all_there(expectation: Expectation, evidence: Evidence) -> bool:
+    """Whether every instance is proven to be there, one by one."""
+    return expectation.listed_in_full and missing_instances(expectation, evidence) == frozenset()
 
 
 class Verdict(msgspec.Struct, frozen=True, kw_only=True):
@@ -254,23 +270,25 @@ def judge(expectation: Expectation, evidence: Evidence, cause: str) -> Verdict:
     if evidence.kind == "none":
         return _without_evidence(evidence, cause)
     missing = missing_instances(expectation, evidence)
-    if missing is not None:
-        return _by_instances(len(expectation.instances or ()), missing, cause)
+    if missing:
+        return _short(len(expectation.instances or ()) - len(missing), size, cause, missing)
     there = len(evidence.present) if evidence.present is not None else evidence.count or 0
+    if expectation.instances is not None and missing is not None:
+        there = min(there, size or 0)
     if size is None:
         if there and cause in CLEAN:
             reason = f"The destination holds {there}; the source does not say how many there are."
             return Verdict(happening=Happening.NO_EVIDENCE, reason=reason, there=there)
         return _short(there, None, cause, frozenset())
-    if there >= size:
+    if there >= size and evidence.present is not None:
         return Verdict(happening=Happening.PROVEN, reason=f"All {size} instances are there.", there=size)
-    return _short(there, size, cause, frozenset())
-
-
-def _by_instances(size: int, missing: frozenset[Instance], cause: str) -> Verdict:
-    if not missing:
-        return Verdict(happening=Happening.PROVEN, reason=f"All {size} instances are there.", there=size)
-    return _short(size - len(missing), size, cause, missing)
+    if there >= size and cause in CLEAN:
+        reason = f"The destination counts {there} of {size} instances, but does not list them."
+        return Verdict(happening=Happening.NO_EVIDENCE, reason=reason, there=size)
+    if missing is not None and cause in CLEAN:
+        reason = f"The source counts {size} instances but lists {len(expectation.instances or ())}; those are there."
+        return Verdict(happening=Happening.NO_EVIDENCE, reason=reason, there=there)
+    return _short(min(there, size), size, cause, frozenset())
 
 
 def _short(there: int, size: int | None, cause: str, missing: frozenset[Instance]) -> Verdict:

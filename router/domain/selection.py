@@ -122,9 +122,10 @@ _MOVING = frozenset({"new", "grew", "again"})
 def _judge(fact: TransferFact | None, count: int | None, manual: bool) -> tuple[str, str, Happening | None]:
     if fact is None:
         return "new", "not moved before", None
-    grown = count is not None and count > (fact.instance_count if fact.instance_count is not None else -1)
-    if grown and fact.instance_count is not None and Happening.GREW in TRANSITIONS[fact.state]:
-        return "grew", f"grew from {fact.instance_count} to {count} instances", Happening.GREW
+    if count is not None and count != fact.instance_count and Happening.GREW in TRANSITIONS[fact.state]:
+        # Fewer than before counts too: something was taken away, something else may have come.
+        before = "an unknown number of" if fact.instance_count is None else fact.instance_count
+        return "grew", f"changed from {before} to {count} instances", Happening.GREW
     if fact.state is State.HELD:
         return "held", "held by an administrator", None
     if fact.state in UNDER_WAY:
@@ -133,4 +134,6 @@ def _judge(fact: TransferFact | None, count: int | None, manual: bool) -> tuple[
         if manual:
             return "again", f"{fact.state} before; asked for again", Happening.AGAIN
         return "failed-before", f"{fact.state} before ({fact.cause}); `apply` or `transfers retry` asks again", None
+    if fact.state is State.NOTHING:
+        return "again", "was gone before, but the source lists it now", Happening.AGAIN
     return "done", f"already {fact.state}", None

@@ -215,6 +215,8 @@ class Finish(msgspec.Struct, frozen=True, kw_only=True):
     next_at: datetime | None = None
     cause: str = ""
     reason: str = ""
+    comment: str = ""
+    """What the peer said of it: remembered with the attempt, never logged."""
     status: int | None = None
     expected: int | None = None
     completed: int = 0

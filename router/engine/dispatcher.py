@@ -17,9 +17,10 @@ from router.engine.mover import LEASE_SECONDS, Mover
 from router.engine.ports import Clock, Ledger, Observer, Trouble
 from router.engine.sweep import Sweeper
 from router.engine.verifier import Verifier
-from router.errors import RouterError
 
 _TICK_SECONDS = 1.0
+_STRANGERS_SECONDS = 5.0
+_STALLED_SECONDS = 60.0
 _SWEEPS_PER_SOURCE = 1
 _VERIFICATIONS_PER_DESTINATION = 2
 _CANCEL_SECONDS = 20.0
@@ -79,6 +80,9 @@ class Dispatcher:
         """Transfers moved here that wait for a look at the evidence: draining includes it."""
         self._next_look = 0.0
         self._renewed = 0.0
+        self._strangers: list[str] = []
+        self._strangers_at = float("-inf")
+        self._turned = time.monotonic()
         self._loop: threading.Thread | None = None
         self._sweeps: _Lane[SweepRecord] = _Lane(
             room=lambda node: _SWEEPS_PER_SOURCE,
@@ -87,7 +91,7 @@ class Dispatcher:
             run=self._run_sweep,
         )
         self._moves: _Lane[Transfer] = _Lane(
-            room=lambda node: node.limits.associations if node else 0,
+            room=lambda node: node.limits.associations if node else 1,
             node_of=lambda transfer: transfer.intent.source,
             claim=ledger.claim_transfer,
             run=self._run_move,
@@ -103,6 +107,13 @@ class Dispatcher:
         """Begin to claim work."""
         self._loop = threading.Thread(target=self._run, name="dispatcher", daemon=True)
         self._loop.start()
+
+    @property
+    def stalled(self) -> bool:
+        """Whether it claims no work though it should: its loop has ended, or failed for a while."""
+        if self._loop is None or self._stopping.is_set():
+            return False
+        return not self._loop.is_alive() or time.monotonic() - self._turned > _STALLED_SECONDS
 
     def wake(self) -> None:
         """Work may have become due."""
@@ -152,7 +163,8 @@ class Dispatcher:
             self._wake.clear()
             try:
                 self._turn()
-            except RouterError as error:
+                self._turned = time.monotonic()
+            except Exception as error:  # noqa: BLE001  whatever it is, the next turn may do better
                 self._trouble("dispatcher", error)
             self._wake.wait(max(0.02, min(_TICK_SECONDS, self._next_look - time.monotonic())))
 
@@ -164,12 +176,24 @@ class Dispatcher:
             self._ledger.expire_leases(now)
         self._next_look = time.monotonic() + _TICK_SECONDS
         rules = self._rules()
-        names = list(rules.nodes)
+        names = [*rules.nodes, LOCAL]
+        if time.monotonic() - self._strangers_at > _STRANGERS_SECONDS:
+            self._strangers_at = time.monotonic()
+            self._strangers = self._find_strangers(set(names))
+        names += self._strangers
         if not self._stopping.is_set():
             self._fill(self._sweeps, names, rules, now)
-        self._fill(self._verifications, [*names, LOCAL], rules, now)
+        self._fill(self._verifications, names, rules, now)
         if not self._stopping.is_set():
             self._fill(self._moves, names, rules, now)
+
+    def _find_strangers(self, known: set[str]) -> list[str]:
+        """Nodes that work waits for but the configuration does not have: it is claimed, and ends saying so."""
+        found = {sweep.due.source for sweep in self._ledger.open_sweeps()}
+        for row in self._ledger.backlog():
+            if row.state in (State.QUEUED, State.VERIFYING):
+                found |= {row.source, row.destination}
+        return sorted(found - known)
 
     def _fill(self, lane: _Lane[Claim], names: Sequence[str], rules: RuleSet, now: datetime) -> None:
         while not self._ended.is_set() and (lane is self._verifications or not self._stopping.is_set()):
@@ -185,7 +209,13 @@ class Dispatcher:
             with self._lock:
                 lane.running[lane.node_of(claim)] += 1
                 self._threads[thread] = claim, cancelled
-            thread.start()
+            try:
+                thread.start()
+            except RuntimeError:  # the system has no thread left: give it back, it is due again when its lease ends
+                with self._lock:
+                    lane.running[lane.node_of(claim)] -= 1
+                    del self._threads[thread]
+                raise
 
     def _work(self, lane: _Lane[Claim], claim: Claim, cancelled: threading.Event) -> None:
         next_at: datetime | None = None

@@ -18,6 +18,7 @@ from router.domain.outcome import (
     Outcome,
     Portion,
     Remedy,
+    all_there,
     error_cause,
     missing_instances,
     outcome_of_error,
@@ -32,13 +33,17 @@ from router.engine.evidence import EvidenceGatherer, Unavailable
 from router.engine.ports import Clock, Ledger, MoveProgress, MoveRequest, Observer, Peers
 from router.engine.query import Inquiry, QueryFailed
 from router.engine.slots import NodeSlots, Urgency
-from router.errors import Cancelled, WireError
+from router.errors import Cancelled, DeadlineExceeded, WireError
 
 _RENEW_SECONDS = 1.0
+PENDING = (0xFF00, 0xFF01)
 LEASE_SECONDS = 60.0
 
 NOTHING_BEGAN = frozenset({"unreachable", "rejected", "rejected-busy", "no-context"})
 """Causes that say no sub-operation can have begun: there is no evidence to look for."""
+
+REFUSED_AS_SUCH = frozenset({"identifier-mismatch", "unable-to-process", "argument", "unknown-status"})
+"""Causes that may mean: not at this level, or not with a list of UIDs."""
 
 _PRIORITY = {0: 1, 1: 0, 2: 2}
 """A rule's priority (0 urgent, 1 normal, 2 low) -> Priority (0000,0700): 1 high, 0 medium, 2 low."""
@@ -122,7 +127,8 @@ class _Attempt:
         self._cancelled = cancelled
         self._renewed = time.monotonic()
         self._done = SubOperationCounts(None, 0, 0, 0)
-        self._sent = False
+        self._progressed = transfer.completed > 0 and transfer.attempts + transfer.rounds > 0
+        """Something may have arrived, whatever the final status: evidence has the last word."""
 
     def run(self) -> Finish:
         """The whole attempt; how it ended."""
@@ -130,10 +136,11 @@ class _Attempt:
             expectation = self._expect()
             if expectation.size == 0:
                 return Finish(happening=Happening.EMPTY, cause="gone", reason=CAUSES["gone"].sentence, expected=0)
-            evidence = self._evidence_before(expectation)
-            difference = missing_instances(expectation, evidence) if evidence else None
-            if evidence and self._all_there(expectation, evidence, difference):
+            evidence = self._evidence_before()
+            if evidence and all_there(expectation, evidence):
                 return self._already_there(expectation, evidence)
+            # A list that is not the whole cannot say what is missing: then everything is moved.
+            difference = missing_instances(expectation, evidence) if evidence and expectation.listed_in_full else None
             return self._after(self._move_all(expectation, difference), expectation)
         except Cancelled:
             return Finish(happening=Happening.INTERRUPTED, cause="cancelled", reason=CAUSES["cancelled"].sentence)
@@ -161,21 +168,19 @@ class _Attempt:
             instances = inquiry.instances(*about, known_count=known)
             if instances:
                 self._kit.ledger.set_expected(self._transfer, instances)
-                return Expectation(instances=frozenset(instances))
+                return Expectation(instances=frozenset(instances), count=self._transfer.instance_count)
             # Some archives answer no IMAGE query: an empty list means nothing unless the count agrees.
             count = inquiry.count(*about)
-        except QueryFailed:
+        except (QueryFailed, DeadlineExceeded):
             count = None
         return Expectation(count=count if count is not None else self._transfer.instance_count)
 
-    def _evidence_before(self, expectation: Expectation) -> Evidence | None:
+    def _evidence_before(self) -> Evidence | None:
         """What the destination holds before the move; None where it cannot be said or is not asked for."""
         if not self._move.skip_present and not self._transfer.attempts and not self._transfer.rounds:
             return None
         try:
-            evidence = self._kit.evidence.gather(
-                self._transfer, self._destination, expectation, self._move.verify, self._cancelled
-            )
+            evidence = self._kit.evidence.gather(self._transfer, self._destination, self._move.verify, self._cancelled)
         except Unavailable:
             return None
         if evidence.kind != "none":
@@ -184,13 +189,6 @@ class _Attempt:
         if not delivered:
             return None
         return Evidence(kind="sent", present=frozenset(i.sop_instance_uid for i in delivered), note=evidence.note)
-
-    @staticmethod
-    def _all_there(expectation: Expectation, evidence: Evidence, difference: frozenset[Instance] | None) -> bool:
-        if difference is not None:
-            return not difference
-        there = len(evidence.present) if evidence.present is not None else evidence.count or 0
-        return expectation.size is not None and there >= expectation.size
 
     @staticmethod
     def _already_there(expectation: Expectation, evidence: Evidence) -> Finish:
@@ -210,15 +208,29 @@ class _Attempt:
         whole = difference is None or (expectation.instances is not None and difference == expectation.instances)
         if whole:
             return self._move_one(Portion(size=expectation.size or 0), expectation.size)
-        wanted = portions(difference or (), expectation.instances or (), self._source.move.max_uids)
         outcome = None
-        for portion in wanted:
-            last = self._move_one(portion, portion.size)
+        for portion in portions(difference or (), expectation.instances or (), self._source.move.max_uids):
+            last = self._move_portion(portion, expectation)
             if last.remedy in (Remedy.STOP_ROUTE, Remedy.PERMANENT, Remedy.LATER):
                 return last
             if outcome is None or outcome.remedy is Remedy.NONE:
                 outcome = last
         assert outcome is not None
+        return outcome
+
+    def _move_portion(self, portion: Portion, expectation: Expectation) -> Outcome:
+        """A part of the difference; a source that refuses lists of instances is asked for their series, or all."""
+        outcome = self._move_one(portion, portion.size)
+        of = expectation.instances or frozenset()
+        wider = [Portion(size=len(of))]
+        if portion.sop_instance_uids:
+            series = portion.series_instance_uids
+            size = sum(one.series_instance_uid in series for one in of)
+            wider.insert(0, Portion(series_instance_uids=series, size=size))
+        for attempt in wider:
+            if outcome.cause not in REFUSED_AS_SUCH or outcome.counts.completed:
+                break
+            outcome = self._move_one(attempt, attempt.size)
         return outcome
 
     def _move_one(self, portion: Portion, asked: int | None) -> Outcome:
@@ -243,7 +255,6 @@ class _Attempt:
         progress = Progress()
         try:
             with self._kit.slots.hold(self._source, Urgency.MOVE, self._cancelled):
-                self._sent = True
                 result = self._kit.peers.move(
                     self._source,
                     request,
@@ -254,8 +265,6 @@ class _Attempt:
         except Cancelled:
             raise
         except WireError as error:
-            cause = error_cause(error.cause)
-            self._sent = self._sent and cause not in NOTHING_BEGAN
             return outcome_of_error(error.cause, str(error))
         finally:
             self._add(progress)
@@ -268,6 +277,7 @@ class _Attempt:
         intent = self._transfer.intent
         self._kit.observer(MoveResponded(source=intent.source, destination=intent.destination, status=response.status))
         increase = progress.advance(response.counts)
+        self._progressed = self._progressed or response.status in PENDING or bool(progress.completed)
         self._count(progress, increase)
         now = time.monotonic()
         if now - self._renewed >= _RENEW_SECONDS:
@@ -305,7 +315,7 @@ class _Attempt:
         """The outcome of the C-MOVE as a happening: look for evidence, try again, or give up."""
         happening = Happening.MOVED
         next_at = None
-        if outcome.remedy in (Remedy.STOP_ROUTE, Remedy.PERMANENT):
+        if outcome.remedy in (Remedy.STOP_ROUTE, Remedy.PERMANENT) and not self._progressed:
             happening = Happening.FAIL
         elif outcome.cause in NOTHING_BEGAN:
             if self._transfer.attempts + 1 < self._move.retry.attempts:
@@ -321,6 +331,7 @@ class _Attempt:
             next_at=next_at,
             cause=outcome.cause,
             reason=outcome.sentence,
+            comment=outcome.comment,
             status=outcome.status,
             expected=expectation.size,
             completed=(done.completed or 0) + (done.warning or 0),

@@ -25,10 +25,11 @@ class QueryFailed(WireError):
 
     cause = "query-failed"
 
-    def __init__(self, status: int, message: str) -> None:
-        """A C-FIND that ended with `status`."""
+    def __init__(self, status: int, message: str, comment: str = "") -> None:
+        """A C-FIND that ended with `status`; the peer's `comment` is for a terminal, never for a log."""
         super().__init__(message)
         self.status = status
+        self.comment = comment
 
 
 class Inquiry:
@@ -57,11 +58,10 @@ class Inquiry:
         if result.status == 0 or (partial and result.identifiers):
             return result
         meaning = FIND_FAILURES.get(result.status, "the source is unable to process the query")
-        said = quotable(result.error_comment)
-        comment = f" It says: {said}" if said else ""
         raise QueryFailed(
             result.status,
-            f"{node.name} ({node.ae_title}) failed a {level} query, status {result.status:04X}: {meaning}.{comment}",
+            f"{node.name} ({node.ae_title}) failed a {level} query, status {result.status:04X}: {meaning}.",
+            quotable(result.error_comment),
         )
 
     def instances(

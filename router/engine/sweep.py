@@ -19,7 +19,7 @@ from router.domain.selection import Action, Candidate, Decision, Selection, deci
 from router.domain.sweep import SweepRecord, SweepReport, SweepState
 from router.domain.timing import DateExpression
 from router.engine.ports import Clock, Ledger, Observer
-from router.engine.query import Inquiry, unique_keys
+from router.engine.query import Inquiry, QueryFailed, unique_keys
 from router.engine.slots import Urgency
 from router.errors import RouterError, WireError
 
@@ -62,7 +62,7 @@ class Sweeper:
             report = SweepReport(
                 state=SweepState.FAILED,
                 cause="rule-removed",
-                reason=f"The configuration no longer has {sweep.due.rule}.",
+                reason=f"The running configuration has no enabled rule {sweep.due.rule}; was the service reloaded?",
             )
         else:
             try:
@@ -167,6 +167,7 @@ class _Look:
         """All rows at a level, each once: rows without a usable unique key, or of another level, are dropped."""
         unique = "StudyInstanceUID" if level is QueryRetrieveLevel.STUDY else "SeriesInstanceUID"
         found: dict[str, Identifier] = {}
+        unusable = 0
         for keys in self._questions(level, study):
             self._queries += 1
             result = self._inquiry.find(self._source, level, keys, Urgency.SWEEP, self._cancelled, partial=True)
@@ -183,8 +184,16 @@ class _Look:
             for row in result.identifiers:
                 uid = row.text(unique)
                 said = row.text("QueryRetrieveLevel")
-                if is_uid(uid) and (not said or said == level):
+                if said and said != level:
+                    continue
+                if is_uid(uid):
                     found.setdefault(uid, row)
+                else:
+                    unusable += 1
+        if unusable:
+            self._limit_reason = (
+                f"{self._source.name} sent {unusable} matches whose {unique} is none; they cannot be moved."
+            )
         return list(found.values())
 
     def _questions(self, level: QueryRetrieveLevel, study: Identifier | None) -> Iterable[Identifier]:
@@ -198,7 +207,8 @@ class _Look:
         for key in keys:
             base.update(dict.fromkeys(key.attributes, ()))
             values = key.wire(self._evaluation)
-            if values and len(values) * _product(choices) <= MAXIMUM_QUERIES:
+            # A key that alone narrows the question is asked whatever it takes: without it the archive answers all.
+            if values and (key.selective or len(values) * _product(choices) <= MAXIMUM_QUERIES):
                 choices.append([(key.tag, value) for value in values])
         for choice in itertools.product(*choices):
             identifier = Identifier({**base, **dict(choice)})
@@ -296,9 +306,12 @@ class _Look:
         if count is not None:
             return count
         self._queries += 1
-        listed = self._inquiry.instances(
-            self._source, study, series, row.text("PatientID"), Urgency.SWEEP, self._cancelled
-        )
+        try:
+            listed = self._inquiry.instances(
+                self._source, study, series, row.text("PatientID"), Urgency.SWEEP, self._cancelled
+            )
+        except QueryFailed:
+            return None
         return len(listed) or None
 
 

@@ -23,11 +23,20 @@ from router.engine.evidence import EvidenceGatherer, Unavailable
 from router.engine.ports import Clock, Ledger, Observer
 from router.errors import Cancelled
 
-LOOK_DELAYS = {"receipts": (0.1, 0.3, 1.0, 3.0), "find": (0.5, 2.0, 5.0, 15.0)}
-"""Seconds before the next look while a destination may still be taking in what was sent."""
+LOOK_DELAYS = {"receipts": (0.1, 0.3, 1.0, 3.0, 10.0), "find": (0.5, 2.0, 5.0, 15.0, 30.0, 60.0)}
+"""Seconds before the next look while a destination may still be taking in what was sent without a fault."""
+
+QUIET_DELAYS = (0.2, 1.0, 3.0)
+"""The same after a C-MOVE that broke: what was under way ends soon."""
+
+ABSENT_DELAYS = (1.0, 5.0, 15.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1200.0, 1800.0)
+"""Seconds before the next look while the destination cannot be reached: a restart of a PACS takes its time."""
 
 MAXIMUM_ROUNDS = 2
 """Repairs of a gap per transfer."""
+
+_BROKEN = frozenset({"lease-lost", "connection-lost", "timeout", "aborted"})
+"""Causes after which stores may still be under way (PS3.4 section C.4.2.3.1)."""
 
 _SHORT = frozenset({Happening.SOME_MISSING, Happening.CONTRADICTION, Happening.FAIL})
 
@@ -97,29 +106,26 @@ class Verifier:
     ) -> Finish:
         destination = rules.node(transfer.intent.destination)
         try:
-            evidence = self._evidence.gather(transfer, destination, expectation, move.verify, cancelled)
+            evidence = self._evidence.gather(transfer, destination, move.verify, cancelled)
         except Unavailable as error:
-            if transfer.looks < len(LOOK_DELAYS["find"]):
-                return self._finish(transfer, Happening.LATER, str(error), wait=LOOK_DELAYS["find"][transfer.looks])
+            if transfer.looks < len(ABSENT_DELAYS):
+                return self._finish(transfer, Happening.LATER, str(error), wait=ABSENT_DELAYS[transfer.looks])
             evidence = Evidence(kind="none", note=str(error))
         verdict = judge(expectation, evidence, transfer.cause)
         if verdict.happening not in _SHORT:
+            delays = _patience(evidence, transfer.cause)
+            if verdict.happening is Happening.NO_EVIDENCE and transfer.looks < len(delays):
+                return self._finish(transfer, Happening.LATER, verdict.reason, verdict, wait=delays[transfer.looks])
             if verdict.happening is Happening.NO_EVIDENCE and expectation.instances is not None:
                 self._ledger.set_delivered(transfer, sorted(expectation.instances))
             return self._finish(transfer, verdict.happening, verdict.reason, verdict)
         return self._short(transfer, move, evidence, verdict)
 
     def _short(self, transfer: Transfer, move: Move, evidence: Evidence, verdict: Verdict) -> Finish:
-        delays = LOOK_DELAYS.get(evidence.kind, ())
-        remedy = CAUSES[transfer.cause].remedy if transfer.cause in CAUSES else Remedy.LATER
-        may_lag = transfer.cause in CLEAN or transfer.cause in (
-            "success-empty",
-            "lease-lost",
-            "connection-lost",
-            "timeout",
-        )
-        if may_lag and transfer.looks < len(delays):
+        delays = _patience(evidence, transfer.cause)
+        if transfer.looks < len(delays):
             return self._finish(transfer, Happening.LATER, verdict.reason, verdict, wait=delays[transfer.looks])
+        remedy = CAUSES[transfer.cause].remedy if transfer.cause in CAUSES else Remedy.LATER
         budget_left = transfer.attempts < move.retry.attempts
         if transfer.cause == "lease-lost" and evidence.kind == "none":
             return self._finish(transfer, Happening.RETRY, verdict.reason, verdict)
@@ -152,3 +158,12 @@ class Verifier:
             failed=transfer.failed,
             warning=transfer.warning,
         )
+
+
+def _patience(evidence: Evidence, cause: str) -> tuple[float, ...]:
+    """How long to look again while more evidence may still come, given how the C-MOVE ended."""
+    if evidence.kind == "none":
+        return ()
+    if cause in CLEAN or cause == "success-empty":
+        return LOOK_DELAYS[evidence.kind]
+    return QUIET_DELAYS if cause in _BROKEN else ()

@@ -114,7 +114,7 @@ def finish(
         "finished_at": now,
         "happening": finish.happening.value,
         "cause": finish.cause,
-        "reason": finish.reason,
+        "reason": f"{finish.reason} It says: {finish.comment}" if finish.comment else finish.reason,
         "status": finish.status,
         "completed": finish.completed,
         "failed": finish.failed,

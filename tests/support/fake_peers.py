@@ -105,7 +105,8 @@ class FakePeers:
         delivered = self.deliver(wanted)
         for series, uid in delivered:
             self._arrive(request, series, uid)
-        on_response(MoveProgress(status=0xFF00, counts=SubOperationCounts(1, len(wanted) - 1, 0, 0)))
+        if delivered:
+            on_response(MoveProgress(status=0xFF00, counts=SubOperationCounts(1, len(wanted) - 1, 0, 0)))
         if self.answer is not None:
             result = self.answer(len(wanted), len(delivered))
         else:

@@ -10,16 +10,16 @@ from typing import Any
 import pytest
 
 from router.domain.condition import Condition
-from router.domain.dicom import QueryRetrieveLevel, SubOperationCounts
+from router.domain.dicom import Identifier, QueryRetrieveLevel, SubOperationCounts
 from router.domain.events import Event, SubOperationsCounted, SweepEnded
 from router.domain.outcome import CAUSES
 from router.domain.rule import Move, Node, NodeLimits, Retry, RouterSettings, Rule, RuleSet, Sweep
 from router.domain.sweep import SweepDue, SweepReport, SweepState
-from router.domain.transfer import State, Transfer
+from router.domain.transfer import Happening, State, Transfer
 from router.engine.arrivals import Arrivals
 from router.engine.evidence import EvidenceGatherer
 from router.engine.mover import LEASE_SECONDS, Kit, Mover
-from router.engine.ports import FindResult, MoveResult
+from router.engine.ports import FindResult, MoveRequest, MoveResult
 from router.engine.query import Inquiry
 from router.engine.slots import NodeSlots
 from router.engine.sweep import Sweeper
@@ -42,6 +42,7 @@ class Bench:
         self.peers.titles = {"WS": "ws", "PACS": "pacs"}
         self.events: list[Event] = []
         self.never = threading.Event()
+        self.lost_files: set[str] = set()
         settings = Move(to=("local",), **move)  # type: ignore[arg-type]
         self.rules = RuleSet(
             router=RouterSettings(),
@@ -51,7 +52,7 @@ class Bench:
         )
         slots = NodeSlots()
         inquiry = Inquiry(self.peers, slots)
-        evidence = EvidenceGatherer(self.ledger, inquiry)
+        evidence = EvidenceGatherer(self.ledger, inquiry, self.held)
         observer = self.events.append
         self.sweeper = Sweeper(
             rules=lambda: self.rules, ledger=self.ledger, inquiry=inquiry, clock=self.clock, observer=observer
@@ -70,6 +71,9 @@ class Bench:
         self.verifier = Verifier(
             rules=lambda: self.rules, ledger=self.ledger, evidence=evidence, clock=self.clock, observer=observer
         )
+
+    def held(self, study: str) -> set[str]:
+        return self.ledger.received(study) - self.lost_files
 
     def to(self, *destinations: str, **move: object) -> None:
         rule = self.rules.rules["r"]
@@ -299,3 +303,122 @@ def test_a_destination_that_cannot_be_asked_is_unproven(bench: Bench) -> None:
     (transfer,) = bench.finish()
     assert (transfer.state, transfer.status) == (State.UNPROVEN, 0)
     assert "ws answers no query" in transfer.reason
+
+
+def test_objects_of_its_own_at_the_destination_prove_nothing(bench: Bench) -> None:
+    bench.to("ws")
+    bench.peers.holdings["ws"]["1.1"] = {"9.9": {"9.9.1", "9.9.2", "9.9.3", "9.9.4"}}
+    bench.sweep()
+    (transfer,) = bench.finish()
+    assert transfer.state is State.COMPLETE
+    assert len(bench.peers.requests) == 1, "it was moved, though as many instances were there before"
+    assert bench.peers.holdings["ws"]["1.1"]["1.1.2"] == {"1.1.2.1"}
+
+
+def test_receipts_whose_files_are_gone_prove_nothing(bench: Bench) -> None:
+    bench.sweep()
+    (transfer,) = bench.finish()
+    bench.lost_files = {"1.1.1.1"}
+    bench.ledger.apply(transfer.id, Happening.AGAIN, bench.clock.now())
+    bench.peers.deliver = lambda wanted: bench.lost_files.clear() or wanted  # type: ignore[func-returns-value]
+    (transfer,) = bench.finish()
+    assert transfer.state is State.COMPLETE
+    assert bench.peers.requests[1][1].sop_instance_uids == ("1.1.1.1",)
+
+
+def test_a_list_shorter_than_the_count_is_not_the_whole(bench: Bench) -> None:
+    """An archive that lists no reports at IMAGE level: the report comes with the study, not with a list."""
+    bench.sweep()
+    bench.finish()
+    bench.peers.add("pacs", "1.1", "1.1.9", "1.1.9.1")
+    honest = bench.peers.find
+
+    def find(node: Node, level: QueryRetrieveLevel, keys: Identifier, **named: Any) -> FindResult:
+        result = honest(node, level, keys, **named)
+        rows = [row for row in result.identifiers if row.text("SOPInstanceUID") != "1.1.9.1"]
+        return FindResult(identifiers=rows, status=0)
+
+    bench.peers.find = find  # type: ignore[method-assign]
+    assert bench.sweep().selected == 1
+    (transfer,) = bench.finish()
+    assert (transfer.state, transfer.completed, transfer.expected) == (State.COMPLETE, 4, 4)
+    assert bench.peers.requests[1][1].level is QueryRetrieveLevel.STUDY
+
+
+def test_shrinking_and_growing_again_is_seen(bench: Bench) -> None:
+    bench.sweep()
+    bench.finish()
+    bench.peers.holdings["pacs"]["1.1"]["1.1.1"].discard("1.1.1.2")
+    bench.sweep()
+    bench.finish()
+    bench.peers.add("pacs", "1.1", "1.1.1", "1.1.1.7")
+    bench.sweep()
+    (transfer,) = bench.finish()
+    assert transfer.state is State.COMPLETE
+    assert bench.peers.requests[-1][1].sop_instance_uids == ("1.1.1.7",)
+
+
+def test_a_destination_that_restarts_is_asked_again_when_it_is_back(bench: Bench) -> None:
+    bench.to("ws")
+    bench.sweep()
+    assert bench.step() is not None
+    bench.peers.down.add("ws")
+    for _ in range(6):
+        assert bench.step() is not None
+        bench.clock.advance(121)
+    bench.peers.down.clear()
+    (transfer,) = bench.finish()
+    assert (transfer.state, transfer.completed) == (State.COMPLETE, 3)
+
+
+def test_a_destination_that_takes_its_time_is_not_sent_everything_again(bench: Bench) -> None:
+    bench.to("ws")
+    bench.sweep()
+    assert bench.step() is not None
+    late = bench.peers.holdings["ws"].pop("1.1")
+    for _ in range(5):
+        assert bench.step() is not None
+        bench.clock.advance(16)
+    bench.peers.holdings["ws"]["1.1"] = late
+    (transfer,) = bench.finish()
+    assert transfer.state is State.COMPLETE
+    assert len(bench.peers.requests) == 1
+
+
+@pytest.mark.parametrize("status", [0xA900, 0xC000])
+def test_a_source_that_refuses_lists_of_instances_is_asked_for_their_series(bench: Bench, status: int) -> None:
+    bench.sweep()
+    bench.finish()
+    bench.peers.add("pacs", "1.1", "1.1.1", "1.1.1.3")
+    honest = bench.peers.move
+
+    def move(node: Node, request: MoveRequest, **named: Any) -> MoveResult:
+        if request.sop_instance_uids:
+            return MoveResult(status=status, counts=SubOperationCounts())
+        return honest(node, request, **named)
+
+    bench.peers.move = move  # type: ignore[method-assign]
+    bench.sweep()
+    (transfer,) = bench.finish()
+    assert (transfer.state, transfer.completed) == (State.COMPLETE, 4)
+    assert bench.peers.requests[-1][1].series_instance_uids == ("1.1.1",)
+
+
+def test_everything_there_although_the_final_status_is_permanent(bench: Bench) -> None:
+    bench.peers.answer = lambda wanted, delivered: MoveResult(status=0x0124, counts=SubOperationCounts())
+    bench.sweep()
+    (transfer,) = bench.finish()
+    assert (transfer.state, transfer.status) == (State.COMPLETE, 0x0124)
+
+
+def test_a_comment_of_the_peer_stays_out_of_what_is_logged(bench: Bench) -> None:
+    bench.to("local", retry=Retry(attempts=1))
+    bench.peers.deliver = lambda wanted: []
+    bench.peers.answer = lambda wanted, delivered: MoveResult(
+        status=0xA702, counts=SubOperationCounts(), error_comment="patient KOWALSKI unknown"
+    )
+    bench.sweep()
+    (transfer,) = bench.finish()
+    assert "KOWALSKI" not in transfer.reason
+    assert not any("KOWALSKI" in str(event) for event in bench.events)
+    assert "KOWALSKI" in bench.ledger.attempts(transfer.id)[0].reason

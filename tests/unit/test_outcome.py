@@ -56,6 +56,8 @@ def test_any_status_is_classified(status: int) -> None:
         (0xB000, counts(3, 2, 0), 5, "some-failed", Remedy.SMALLER),
         (0xB000, counts(0, 5, 0), 5, "all-failed", Remedy.LATER),
         (0xB000, counts(0, 0, 5), 5, "warning", Remedy.NONE),
+        (0xB000, counts(2, None, 2), 10, "some-failed", Remedy.SMALLER),
+        (0x0000, counts(None, 3, None), 10, "all-failed", Remedy.LATER),
         (0xA702, counts(), 5, "suboperations-impossible", Remedy.LATER),
         (0xA801, counts(), 5, "destination-unknown", Remedy.STOP_ROUTE),
         (0xA900, counts(), 5, "identifier-mismatch", Remedy.PERMANENT),
@@ -73,7 +75,9 @@ def test_a_final_response(
 
 
 def test_the_peers_comment_reaches_the_administrator() -> None:
-    assert "disk on fire" in outcome_of_status(0xA702, counts(), 1, "disk on fire").sentence
+    outcome = outcome_of_status(0xA702, counts(), 1, "disk on fire")
+    assert outcome.comment == "disk on fire"
+    assert "fire" not in outcome.sentence, "sentences are logged, comments are not"
 
 
 @pytest.mark.parametrize(
@@ -122,7 +126,10 @@ NONE = Evidence(kind="none", note="Nobody knows.")
         (ALL, found(), "success-empty", Happening.CONTRADICTION, 0),
         (ALL, found(A, B), "some-failed", Happening.SOME_MISSING, 2),
         (ALL, found(), "all-failed", Happening.FAIL, 0),
-        (ALL, Evidence(kind="find", count=3), "success", Happening.PROVEN, 3),
+        (ALL, Evidence(kind="find", count=3), "success", Happening.NO_EVIDENCE, 3),
+        (ALL, Evidence(kind="find", count=3), "some-failed", Happening.SOME_MISSING, 3),
+        (Expectation(instances=ALL.instances, count=4), found(A, B, C), "success", Happening.NO_EVIDENCE, 3),
+        (Expectation(instances=ALL.instances, count=4), found(A, B), "success", Happening.CONTRADICTION, 2),
         (ALL, Evidence(kind="find", count=2), "success", Happening.CONTRADICTION, 2),
         (Expectation(count=3), found(A, B, C), "success", Happening.PROVEN, 3),
         (Expectation(count=4), found(A, B, C), "success", Happening.CONTRADICTION, 3),

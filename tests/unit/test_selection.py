@@ -39,7 +39,7 @@ def test_a_new_study_is_moved_with_its_fingerprint_and_priority() -> None:
     assert decision.new.intent == Intent("archive", "1.2.3", "", "ws")
 
 
-@pytest.mark.parametrize("state", [State.COMPLETE, State.UNPROVEN, State.NOTHING, State.CANCELLED])
+@pytest.mark.parametrize("state", [State.COMPLETE, State.UNPROVEN, State.CANCELLED])
 @pytest.mark.parametrize("manual", [False, True])
 def test_what_is_done_is_not_moved_twice(state: State, manual: bool) -> None:
     decision = judge(fact(state), study(10), manual=manual)
@@ -60,9 +60,23 @@ def test_growth_in_the_middle_of_a_move_waits_for_a_later_sweep(state: State) ->
     assert (decision.action, decision.code) == (Action.SKIP, "under-way")
 
 
-@pytest.mark.parametrize("count", [9, 10, None])
-def test_shrinking_same_or_unknown_is_no_growth(count: int | None) -> None:
+@pytest.mark.parametrize("count", [10, None])
+def test_the_same_or_an_unknown_count_is_no_change(count: int | None) -> None:
     assert judge(fact(State.COMPLETE, 10), study(count)).action is Action.SKIP
+
+
+@pytest.mark.parametrize(("before", "now"), [(10, 9), (None, 5)])
+def test_any_change_of_the_count_is_looked_at(before: int | None, now: int) -> None:
+    decision = judge(fact(State.COMPLETE, before), study(now))
+    assert decision.new is not None
+    assert decision.new.happening is Happening.GREW
+
+
+@pytest.mark.parametrize("manual", [False, True])
+def test_a_study_that_was_gone_and_is_listed_again_is_moved(manual: bool) -> None:
+    decision = judge(fact(State.NOTHING), study(10), manual=manual)
+    assert decision.new is not None
+    assert decision.new.happening is Happening.AGAIN
 
 
 @pytest.mark.parametrize("state", [State.FAILED, State.PARTIAL, State.CONTRADICTED])

@@ -169,6 +169,13 @@ def test_rows_without_a_usable_uid_or_of_another_level_are_dropped(bench: Bench)
     bench.peers.find = find  # type: ignore[method-assign]
     answer = bench.look({"StudyDate": "20261101..20261130"})
     assert moved(answer) == ["1.1", "1.2"]
+    assert not answer.complete, "what cannot be moved is not passed over in silence"
+    assert "2 matches" in answer.reason
+
+
+def test_the_only_key_that_narrows_is_asked_however_many_values_it_has(bench: Bench) -> None:
+    bench.look({"PatientID": [f"P{n}" for n in range(40)]})
+    assert [asked.text("PatientID") for asked in bench.asked(STUDY)] == [f"P{n}" for n in range(40)]
 
 
 @pytest.mark.parametrize(
@@ -193,8 +200,10 @@ def test_an_answer_that_may_lack_something_is_not_complete(
 
 def test_a_failure_without_any_match_is_an_error(bench: Bench) -> None:
     bench.peers.find = lambda *a, **n: FindResult(identifiers=[], status=0xC001, error_comment="boom")  # type: ignore[method-assign]
-    with pytest.raises(QueryFailed, match=r"pacs \(PACS\).*C001.*boom"):
+    with pytest.raises(QueryFailed, match=r"pacs \(PACS\).*C001") as caught:
         bench.look({"StudyDate": "today"})
+    assert caught.value.comment == "boom"
+    assert "boom" not in str(caught.value), "what is logged holds no comment of a peer"
 
 
 def test_series_are_asked_study_by_study_and_moved_by_themselves(bench: Bench) -> None:
