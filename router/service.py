@@ -281,7 +281,7 @@ class Service:
         try:
             self._receipts.put(receipt, timeout=30.0)
         except queue.Full:
-            raise StoreRefused(0xA700, "out-of-space", "The ledger does not take receipts.") from None
+            raise StoreRefused(0xA700, "out-of-resources", "The ledger takes no receipts") from None
 
     def _index(self) -> None:
         """Write receipts in batches; what cannot be written is found again from the files at the next start."""
