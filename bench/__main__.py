@@ -30,6 +30,8 @@ from tests.support.process import run as run_program
 LEGEND = """Medians over the runs; the contenders take turns. In brackets: what an acknowledged instance survives there,
 [fsync] a power cut, [rename] a killed process, [none] neither; each peer does what it does as delivered."""
 
+_BUSY = 0.5
+"""Load from which the figures suffer: this machine should have nothing else to do."""
 _QUICK = "A quick run only shows that it works; its figures mean nothing."
 
 
@@ -52,6 +54,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 print(f"{benchmark.name} could not be run to its end: {failure}", file=sys.stderr, flush=True)
     everything = [row for some in rows.values() for row in some]
     minutes = (time.monotonic() - started) / 60
+    if machine["load"] > _BUSY:
+        print(f"\nThe machine had other work when this began (load {machine['load']}): figures and ratios suffer.")
     judged = _QUICK if options.quick else verdict(everything)
     print(f"\n{table(everything)}\n\n{LEGEND}\n\n{judged}\n{minutes:.1f} minutes.", flush=True)
     if options.json:

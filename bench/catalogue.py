@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-from bench import decode, ledger, memory, move, store, sweep
+from bench import decode, ledger, memory, move, store, store_scu, sweep
 from bench.harness import Bench
 from bench.result import Row
 
@@ -21,6 +21,7 @@ class Benchmark(NamedTuple):
 BENCHMARKS = (
     Benchmark("decode", "C-FIND matches: the decoders, and whole queries", decode.run),
     Benchmark("store", "Store SCP: storescu to the router, its peers and a sink", store.run),
+    Benchmark("store-scu", "C-STORE SCU: the router, storescu and dcmsend to storescp and Orthanc", store_scu.run),
     Benchmark("move-objects", "C-MOVE of CT studies from Orthanc to the router and to storescp", move.run_objects),
     Benchmark("move-studies", "C-MOVE of many small studies: apply beside a loop of movescu", move.run_studies),
     Benchmark("sweep", "a sweep of known studies beside its C-FIND", sweep.run),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -144,7 +145,9 @@ def _cells(row: Row) -> tuple[str, ...]:
 def _figure(row: Row) -> str:
     if row.target is not None and row.target.bound is Bound.MORE_BY_UNDER:
         return f"{row.figure:+.1f}"
-    return f"{row.figure:.2f}x" if row.figure < 10 else f"{row.figure:.0f}x"
+    decimals = 2 if row.figure < 10 else 1 if row.figure < 100 else 0
+    # Cut off rather than rounded: 14.97 is not 15.
+    return f"{math.floor(row.figure * 10**decimals + 1e-9) / 10**decimals:.{decimals}f}x"
 
 
 def _target(target: Target | None) -> str:

@@ -147,12 +147,13 @@ class Dispatcher:
         while True:
             with self._lock:
                 threads = list(self._threads)
+                begun = [thread for thread in threads if thread.ident is not None]
                 open_work = bool(threads) or (verified and bool(self._unproven))
             left = deadline - time.monotonic()
             if not open_work or left <= 0:
                 return not threads
-            if threads:
-                threads[0].join(min(0.2, left))
+            if begun:
+                begun[0].join(min(0.2, left))
             else:
                 time.sleep(min(0.05, left))
 
