@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import platform
-import queue
 import shutil
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,8 +16,7 @@ from pathlib import Path
 import msgspec
 
 from router.dimse.peers import Peers
-from router.dimse.services import Accepted, Rejected
-from router.dimse.store_scp import ServerSettings, StoreServer
+from router.dimse.store_scp import ServerSettings
 from router.domain.events import Event
 from router.domain.overview import ServiceInfo
 from router.domain.receipt import Receipt
@@ -31,18 +30,17 @@ from router.engine.scheduler import Scheduler
 from router.engine.slots import NodeSlots
 from router.engine.sweep import Sweeper
 from router.engine.verifier import Verifier
-from router.errors import LedgerError, StoreRefused
+from router.errors import LedgerError
 from router.ledger.ledger import SqlLedger
 from router.objects import ObjectStore
 from router.observe import logs
-from router.observe.metrics import OTHER, Metrics
+from router.observe.metrics import Metrics
+from router.receiving import Receivers, ReceiverSettings
 
 _ANNOUNCE_SECONDS = 2.0
-_RECEIPT_QUEUE = 10_000
 _RECEIPT_BATCH = 500
-_CALLING_NOT_RECOGNISED = (1, 1, 3)
-_CALLED_NOT_RECOGNISED = (1, 1, 7)
-"""Result, source and reason of A-ASSOCIATE-RJ (PS3.8 section 9.3.4)."""
+_RECEIVE_SECONDS = 10.0
+"""How long stores under way may take to end when the service stops."""
 
 
 class SystemClock:
@@ -98,7 +96,6 @@ class Service:
         self.store = ObjectStore(
             Path(rules.router.store), durability=rules.router.durability, minimum_free=rules.router.minimum_free
         )
-        self._receipts: queue.Queue[Receipt] = queue.Queue(_RECEIPT_QUEUE)
         self._arrivals = Arrivals()
         self.peers = Peers(rules.router.ae_title, self.observe)
         self.dispatcher = self._wire()
@@ -109,10 +106,9 @@ class Service:
             trouble=logs.trouble,
             wake=self.dispatcher.wake,
         )
-        self._callers = _callers(rules)
-        self._server: StoreServer | None = None
+        self._receivers: Receivers | None = None
         self._stopping = threading.Event()
-        self._threads: list[threading.Thread] = []
+        self._announcer: threading.Thread | None = None
         self._scheduled = False
         self._problem = ""
         self._ending = False
@@ -159,18 +155,12 @@ class Service:
         Raises RouterError where the Store SCP cannot listen.
         """
         self._scheduled = scheduled
-        recovered = self.store.recover(self.ledger.has_receipt)
-        batch = list(recovered)
-        if batch:
-            self.ledger.add_receipts(batch)
-            logs.logger().warning("instances without a receipt were found in the store and indexed", count=len(batch))
+        self._recover()
         if scheduled or any(LOCAL in rule.move.to for rule in self.rules.rules.values()):
             self._listen()
         self._announce()
-        for name, target in (("receipts", self._index), ("announce", self._announcing)):
-            thread = threading.Thread(target=target, name=name, daemon=True)
-            thread.start()
-            self._threads.append(thread)
+        self._announcer = threading.Thread(target=self._announcing, name="announce", daemon=True)
+        self._announcer.start()
         self.dispatcher.start()
         if scheduled:
             self.metrics.recall(self.ledger.last_sweeps())
@@ -181,18 +171,25 @@ class Service:
 
     def _listen(self) -> None:
         router = self.rules.router
-        self._server = StoreServer(
-            ServerSettings(
-                host=router.listen_host,
-                port=router.listen_port,
-                maximum_associations=router.maximum_associations,
+        settings = ReceiverSettings(
+            ae_title=router.ae_title,
+            server=ServerSettings(
+                host=router.listen_host, port=router.listen_port, maximum_associations=router.maximum_associations
             ),
-            self.store,
-            policy=self._accept,
-            on_receipt=self._received,
-            observer=self.observe,
+            store=router.store,
+            durability=router.durability,
+            minimum_free=router.minimum_free,
+            callers=_callers(self.rules),
         )
-        self._server.start()
+        self._receivers = Receivers(
+            settings,
+            router.receivers,
+            on_receipts=self._received,
+            observer=self.observe,
+            on_loss=self._recover,
+            trouble=logs.trouble,
+        )
+        self._receivers.start()
 
     def stop(self, drain: float | None = None) -> None:
         """Claim no more, let running moves end (then cancel them), keep receiving until they have, then close."""
@@ -200,11 +197,11 @@ class Service:
         if self._scheduled:
             self.scheduler.stop()
         self.dispatcher.stop(self.rules.router.drain if drain is None else drain)
-        if self._server is not None:
-            self._server.stop(10.0)
+        if self._receivers is not None:
+            self._receivers.stop(_RECEIVE_SECONDS)
         self._stopping.set()
-        for thread in self._threads:
-            thread.join(10.0)
+        if self._announcer is not None:
+            self._announcer.join(10.0)
         self.peers.close()
         try:
             self.ledger.withdraw(self.owner)
@@ -217,7 +214,8 @@ class Service:
         if rules.router != self.rules.router:
             logs.logger().warning("changes under router: take effect after a restart")
         self.rules = msgspec.structs.replace(rules, router=self.rules.router)
-        self._callers = _callers(self.rules)
+        if self._receivers is not None:
+            self._receivers.adopt(_callers(self.rules))
         self.metrics.configure(self.rules)
         if self._scheduled:
             self.scheduler.adopt(self.rules)
@@ -230,7 +228,7 @@ class Service:
     @property
     def store_port(self) -> int:
         """The port the Store SCP listens on; 0 where it does not."""
-        return self._server.port if self._server is not None else 0
+        return self._receivers.port if self._receivers is not None else 0
 
     # what others ask ----------------------------------------------------------------------------------------------
 
@@ -240,7 +238,9 @@ class Service:
 
     def health(self) -> dict[str, str]:
         """What is wrong by part; empty when the process works."""
-        problems = {thread.name: "thread ended" for thread in self._threads if not thread.is_alive()}
+        problems: dict[str, str] = {}
+        if self._announcer is not None and not self._announcer.is_alive():
+            problems["announce"] = "thread ended"
         if self.dispatcher.stalled:
             problems["dispatcher"] = "takes up no work; see the log"
         return problems
@@ -252,8 +252,10 @@ class Service:
             problems["service"] = "stopping"
         if self._problem:
             problems["ledger"] = self._problem
-        if self._server is None:
+        if self._receivers is None:
             problems["store"] = "not listening yet"
+        elif self._receivers.alive < self.rules.router.receivers:
+            problems["store"] = "a receiver is being started again"
         if not self.store.intact():
             problems["store"] = "the store's directory was moved or replaced: restart"
         try:
@@ -271,34 +273,21 @@ class Service:
         self.metrics(event)
         self._log(event)
 
-    def _accept(self, calling: str, called: str, address: str) -> Accepted | Rejected:
-        node = self._callers.get(calling)
-        if called != self.rules.router.ae_title:
-            return Rejected(*_CALLED_NOT_RECOGNISED, node or OTHER)
-        return Accepted(node) if node is not None else Rejected(*_CALLING_NOT_RECOGNISED, OTHER)
+    def _received(self, batch: list[Receipt]) -> None:
+        """Index what a receiver reports; what cannot be written is found again from the files at the next start."""
+        self._write(batch)
+        for receipt in batch:
+            self._arrivals.note(receipt.study_instance_uid)
+        self.dispatcher.wake()
 
-    def _received(self, receipt: Receipt) -> None:
-        try:
-            self._receipts.put(receipt, timeout=30.0)
-        except queue.Full:
-            raise StoreRefused(0xA700, "out-of-resources", "The ledger takes no receipts") from None
-
-    def _index(self) -> None:
-        """Write receipts in batches; what cannot be written is found again from the files at the next start."""
-        while not (self._stopping.is_set() and self._receipts.empty()):
-            try:
-                batch = [self._receipts.get(timeout=0.2)]
-            except queue.Empty:
-                continue
-            while len(batch) < _RECEIPT_BATCH:
-                try:
-                    batch.append(self._receipts.get_nowait())
-                except queue.Empty:
-                    break
-            self._write(batch)
-            for receipt in batch:
-                self._arrivals.note(receipt.study_instance_uid)
-            self.dispatcher.wake()
+    def _recover(self) -> None:
+        """Index files of the store that nobody has reported."""
+        found = 0
+        for batch in _batches(self.store.recover(self.ledger.has_receipt)):
+            self.ledger.add_receipts(batch)
+            found += len(batch)
+        if found:
+            logs.logger().warning("instances without a receipt were found in the store and indexed", count=found)
 
     def _write(self, batch: list[Receipt]) -> None:
         deadline = time.monotonic() + 60.0
@@ -335,3 +324,9 @@ class Service:
 def _callers(rules: RuleSet) -> dict[str, str]:
     """AE titles that may store to us -> the node's name."""
     return {title: node.name for node in rules.nodes.values() for title in node.calling_ae_titles}
+
+
+def _batches(receipts: Iterable[Receipt]) -> Iterator[list[Receipt]]:
+    iterator = iter(receipts)
+    while batch := list(itertools.islice(iterator, _RECEIPT_BATCH)):
+        yield batch

@@ -120,7 +120,9 @@ class Builder:
         tree = self.sections.router
         values = value_of(tree, schema_at(("router",)))
         changes: dict[str, Any] = {
-            key: values[key] for key in ("store", "ledger", "durability", "maximum_associations") if key in values
+            key: values[key]
+            for key in ("store", "ledger", "durability", "maximum_associations", "receivers")
+            if key in values
         }
         for key in ("listen", "http"):
             if key in values:

@@ -3,18 +3,30 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TypeVar
 
 from router.dimse.association import Association, Context
+from router.dimse.delivery import Delivery
 from router.dimse.echo import echo
 from router.dimse.find import find
 from router.dimse.move import move
+from router.dimse.operation import now
 from router.dimse.pool import Pool, describe
 from router.dimse.request import find_identifier, move_identifier
+from router.dimse.store_scu import OUT_OF_RESOURCES, OpenObject, Work
 from router.domain.dicom import VERIFICATION_SOP_CLASS, Identifier, InformationModel, QueryRetrieveLevel
 from router.domain.events import Event, NodeReachability
-from router.domain.exchange import FindResult, MoveProgress, MoveRequest, MoveResult
+from router.domain.exchange import (
+    FindResult,
+    MoveOriginator,
+    MoveProgress,
+    MoveRequest,
+    MoveResult,
+    StoredObject,
+    StoreOutcome,
+    StoreResult,
+)
 from router.domain.rule import Node
 from router.errors import (
     AssociationAborted,
@@ -35,7 +47,7 @@ T = TypeVar("T")
 
 
 class Peers:
-    """C-ECHO, C-FIND and C-MOVE to nodes. Thread-safe; each call blocks its thread.
+    """C-ECHO, C-FIND, C-MOVE and C-STORE to nodes. Thread-safe; each call blocks its thread.
 
     `observer` must neither raise nor block.
     """
@@ -114,6 +126,31 @@ class Peers:
             )
 
         return self._exchange(node, work, repeatable=False)
+
+    def store(
+        self,
+        node: Node,
+        objects: Iterable[StoredObject],
+        *,
+        open_object: OpenObject,
+        on_outcome: Callable[[StoreOutcome], None],
+        cancelled: threading.Event,
+        originator: MoveOriginator | None = None,
+    ) -> StoreResult:
+        """C-STORE of all instances as they are; each gets exactly one outcome, reported as soon as it is known.
+
+        `open_object` gives a file descriptor positioned at an instance's data set, and the data set's size in bytes.
+        What fails on the wire is not raised but in the result; the instances it left are `unconfirmed` or `not sent`.
+        Setting `cancelled` lets the instance under way end within a grace time. Raises what the callbacks raise.
+        """
+        deadline = now() + node.store.total
+        delivery = Delivery(
+            self._pool, node, Work(open_object, on_outcome, cancelled, node.store, deadline, originator)
+        )
+        result = delivery.run(objects)
+        failure = delivery.failure
+        self._reached(node, None if failure is not None and failure.cause == OUT_OF_RESOURCES else failure)
+        return result
 
     def close(self) -> None:
         """Release all associations that are not in use; those in use end with their request."""

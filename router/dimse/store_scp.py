@@ -46,6 +46,8 @@ class ServerSettings(msgspec.Struct, frozen=True, kw_only=True):
     """Connections that have not yet negotiated; above it the oldest is dropped."""
     reuse_port: bool = False
     """Several processes share the port."""
+    claim: bool = False
+    """Make sure first that nobody else has the port: who shares it could share it with a stranger."""
     negotiation: float = 30.0
     pdu: float = 30.0
     """Seconds for the rest of a PDU once its first byte came."""
@@ -134,6 +136,10 @@ class StoreServer:
             family, kind, protocol, _name, address = socket.getaddrinfo(
                 settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
             )[0]
+            if settings.claim:
+                with socket.socket(family, kind, protocol) as probe:
+                    probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                    probe.bind(address)
             listener = socket.socket(family, kind, protocol)
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             if settings.reuse_port:

@@ -109,6 +109,8 @@ class RouterSettings(Model, frozen=True, kw_only=True):
     """Bytes that must stay free on the store's file system; below, instances are refused with A700."""
     maximum_associations: int = 64
     """Associations the Store SCP holds at once."""
+    receivers: int = 1
+    """Processes that receive, on the same port."""
     drain: float = 30.0
     """Seconds running moves may take to end after SIGTERM before they are cancelled."""
 

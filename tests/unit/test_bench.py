@@ -52,6 +52,7 @@ def test_the_table_shows_both_sides_the_result_the_target_and_whether_it_is_met(
         [
             row([2400.0], [2.0], at_least(40), "Storing"),
             row([30.0], [40.0], at_least(1.2), "Storing"),
+            row([14.97], [1.0], at_least(15), "Storing"),
             row([40.0], [10.0], more_by_under(32), "Memory"),
             row([40.0], [10.0], None, "Memory"),
         ]
@@ -63,13 +64,14 @@ def test_the_table_shows_both_sides_the_result_the_target_and_whether_it_is_met(
         headings,
         "router [fsync]|a peer [none]|2,400|2|things/s|1200x|>= 40x|met",
         "router [fsync]|a peer [none]|30|40|things/s|0.75x|>= 1.2x|NOT MET",
+        "router [fsync]|a peer [none]|15|1|things/s|14.9x|>= 15x|NOT MET",
         "",
         "Memory",
         headings,
         "router [fsync]|a peer [none]|40|10|things/s|+30.0|< +32|met",
         "router [fsync]|a peer [none]|40|10|things/s|4.00x|-",
     ]
-    storing = [line for line in text.splitlines() if "things/s" in line][:2]
+    storing = [line for line in text.splitlines() if "things/s" in line][:3]
     assert len({line.index("things/s") for line in storing}) == 1, "columns are aligned"
 
 

@@ -1,0 +1,356 @@
+"""Store SCPs in processes of their own, so that a burst never starves the engine; what they report comes by pipe.
+
+Only what it takes to receive may be imported here: a receiver knows `dimse` and `objects`, no ledger and no engine.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import multiprocessing
+import multiprocessing.util
+import queue
+import signal
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from router.dimse.services import Accepted, Rejected
+from router.dimse.store_scp import ServerSettings, StoreServer
+from router.domain.events import AssociationsActive, Event
+from router.domain.receipt import Receipt
+from router.errors import ConfigurationError, RouterError, StoreError, StoreRefused
+from router.objects import ObjectStore
+from router.observe.silence import silence
+
+OTHER = "other"
+"""The label of callers that no node of the configuration is."""
+
+_CALLING_NOT_RECOGNISED = (1, 1, 3)
+_CALLED_NOT_RECOGNISED = (1, 1, 7)
+"""Result, source and reason of A-ASSOCIATE-RJ (PS3.8 section 9.3.4)."""
+
+_START_SECONDS = 30.0
+_PORT_SECONDS = 1.5
+_QUEUE = 20_000
+_BATCH = 500
+_QUEUE_PATIENCE = 30.0
+_STOP_SLACK = 15.0
+_RESTART_SECONDS = (0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
+
+
+class ReceiverSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """All a receiver needs to know; goes to its process as it is."""
+
+    ae_title: str
+    server: ServerSettings
+    store: str
+    durability: str
+    minimum_free: int
+    callers: dict[str, str]
+    """AE titles that may store -> name of the node."""
+
+
+class Listening(msgspec.Struct, frozen=True):
+    """The receiver listens."""
+
+    port: int
+
+
+class CannotListen(msgspec.Struct, frozen=True):
+    """The receiver cannot listen, for this reason; it has ended."""
+
+    reason: str
+
+
+class Report(msgspec.Struct, frozen=True):
+    """What a receiver has to tell since its last report."""
+
+    receipts: list[Receipt]
+    events: list[Event]
+
+
+class Callers(msgspec.Struct, frozen=True):
+    """Who may store from now on."""
+
+    callers: dict[str, str]
+
+
+class Stop(msgspec.Struct, frozen=True):
+    """Accept no more, let stores under way end within the grace time, then end."""
+
+    grace: float
+
+
+# --- in the receiver's process ----------------------------------------------------------------------------------------
+
+
+def receive(settings: ReceiverSettings, pipe: Connection) -> None:
+    """The main function of a receiver's process: until it is told to stop, or the engine is gone."""
+    # The engine says when to stop; a signal to the whole group must not end stores that are under way.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    gc.set_threshold(100_000, 20, 100)
+    silence()
+    receiver = _Receiver(settings, pipe)
+    try:
+        receiver.start()
+    except RouterError as error:
+        pipe.send(CannotListen(str(error)))
+        return
+    receiver.serve()
+
+
+class _Receiver:
+    def __init__(self, settings: ReceiverSettings, pipe: Connection) -> None:
+        self._settings = settings
+        self._callers = dict(settings.callers)
+        self._pipe = pipe
+        self._queue: queue.Queue[Receipt | Event | None] = queue.Queue(_QUEUE)
+        self._server: StoreServer | None = None
+
+    def start(self) -> None:
+        settings = self._settings
+        store = ObjectStore(Path(settings.store), durability=settings.durability, minimum_free=settings.minimum_free)
+        self._server = StoreServer(
+            settings.server, store, policy=self._policy, on_receipt=self._tell, observer=self._mention
+        )
+        _listen(self._server)
+        self._pipe.send(Listening(self._server.port))
+
+    def serve(self) -> None:
+        assert self._server is not None
+        reporting = threading.Thread(target=self._report, name="report", daemon=True)
+        reporting.start()
+        grace = 10.0
+        with contextlib.suppress(EOFError, OSError):  # the engine is gone: end as if told to
+            while True:
+                word = self._pipe.recv()
+                if isinstance(word, Callers):
+                    self._callers = word.callers
+                elif isinstance(word, Stop):
+                    grace = word.grace
+                    break
+        self._server.stop(grace)
+        self._queue.put(None)
+        reporting.join(_STOP_SLACK)
+
+    def _policy(self, calling: str, called: str, address: str) -> Accepted | Rejected:
+        node = self._callers.get(calling)
+        if called != self._settings.ae_title:
+            return Rejected(*_CALLED_NOT_RECOGNISED, node or OTHER)
+        return Accepted(node) if node is not None else Rejected(*_CALLING_NOT_RECOGNISED, OTHER)
+
+    def _tell(self, receipt: Receipt) -> None:
+        """Queue a receipt, before the sender gets its success. Raises StoreRefused where the engine takes none."""
+        try:
+            self._queue.put(receipt, timeout=_QUEUE_PATIENCE)
+        except queue.Full:
+            raise StoreRefused(0xA700, "out-of-resources", "The engine takes no receipts") from None
+
+    def _mention(self, event: Event) -> None:
+        # A metric less, where the engine stands still; but a gauge that misses a change is wrong for good.
+        patience = _QUEUE_PATIENCE if isinstance(event, AssociationsActive) else 0.0
+        with contextlib.suppress(queue.Full):
+            self._queue.put(event, block=patience > 0, timeout=patience or None)
+
+    def _report(self) -> None:
+        """Send what is in the queue, all that is there at a time."""
+        ending = False
+        while not ending:
+            batch = [self._queue.get()]
+            with contextlib.suppress(queue.Empty):
+                while len(batch) < _BATCH:
+                    batch.append(self._queue.get_nowait())
+            ending = None in batch
+            report = Report(
+                receipts=[one for one in batch if isinstance(one, Receipt)],
+                events=[one for one in batch if isinstance(one, Event)],
+            )
+            try:
+                self._pipe.send(report)
+            except OSError:  # the engine is gone; the files are there, and indexed when it is back
+                return
+
+
+def _listen(server: StoreServer) -> None:
+    """Listen; a receiver of a service that has just died may hold the port for a moment longer."""
+    deadline = time.monotonic() + _PORT_SECONDS
+    while True:
+        try:
+            server.start()
+            return
+        except ConfigurationError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.1)
+
+
+# --- in the engine's process ------------------------------------------------------------------------------------------
+
+
+class Receivers:
+    """Starts receivers, hands on what they report, starts them again where one dies, stops them.
+
+    `on_receipts` and `observer` are called on a thread per receiver; `on_loss` after one has died, when files may lie
+    in the store that nobody has reported.
+    """
+
+    def __init__(
+        self,
+        settings: ReceiverSettings,
+        count: int,
+        *,
+        on_receipts: Callable[[list[Receipt]], None],
+        observer: Callable[[Event], None],
+        on_loss: Callable[[], None],
+        trouble: Callable[[str, BaseException], None],
+    ) -> None:
+        self._settings = settings
+        self._count = count
+        self._on_receipts = on_receipts
+        self._observer = observer
+        self._on_loss = on_loss
+        self._trouble = trouble
+        self._context = multiprocessing.get_context("spawn")  # forking a process with threads is not safe
+        self._stopping = threading.Event()
+        self._lock = threading.Lock()
+        self._running: dict[int, tuple[Any, Connection]] = {}
+        self._threads: list[threading.Thread] = []
+        # An interpreter that ends without `stop` would wait for processes that no signal but this one ends.
+        multiprocessing.util.Finalize(self, _kill_all, args=(self._running,), exitpriority=100)
+        self.port = settings.server.port
+
+    def start(self) -> None:
+        """Start them all. Raises ConfigurationError where the port cannot be had."""
+        shared = self._count > 1
+        for number in range(self._count):
+            # The first finds out whether the port is free, and which it is; the others share it.
+            server = msgspec.structs.replace(self._settings.server, port=self.port, reuse_port=shared)
+            claiming = msgspec.structs.replace(server, claim=shared and number == 0)
+            self._settings = msgspec.structs.replace(self._settings, server=claiming)
+            self._launch(number)
+            self._settings = msgspec.structs.replace(self._settings, server=server)
+            thread = threading.Thread(target=self._watch, args=(number,), name=f"receiver-{number}", daemon=True)
+            thread.start()
+            self._threads.append(thread)
+
+    @property
+    def alive(self) -> int:
+        """How many of them run."""
+        with self._lock:
+            return sum(process.is_alive() for process, _ in self._running.values())
+
+    @property
+    def pids(self) -> list[int]:
+        """Their process ids."""
+        with self._lock:
+            return [process.pid for process, _ in self._running.values()]
+
+    def adopt(self, callers: Mapping[str, str]) -> None:
+        """Who may store from now on."""
+        self._settings = msgspec.structs.replace(self._settings, callers=dict(callers))
+        self._say(Callers(dict(callers)))
+
+    def stop(self, grace: float) -> None:
+        """Stop them; stores under way may end within `grace` seconds."""
+        self._stopping.set()
+        self._say(Stop(grace))
+        deadline = time.monotonic() + grace + _STOP_SLACK
+        for thread in self._threads:
+            thread.join(max(0.0, deadline - time.monotonic()))
+        with self._lock:
+            left = [process for process, _ in self._running.values()]
+        for process in left:
+            process.kill()
+            process.join(5.0)
+
+    def _say(self, word: Callers | Stop) -> None:
+        with self._lock:
+            pipes = [pipe for _, pipe in self._running.values()]
+        for pipe in pipes:
+            with contextlib.suppress(OSError):
+                pipe.send(word)
+
+    def _launch(self, number: int) -> None:
+        ours, theirs = self._context.Pipe()
+        process = self._context.Process(
+            target=receive, args=(self._settings, theirs), name=f"receiver-{number}", daemon=True
+        )
+        process.start()
+        theirs.close()
+        word = ours.recv() if _ready(ours) else None
+        if not isinstance(word, Listening):
+            process.kill()
+            process.join(5.0)
+            ours.close()
+            if isinstance(word, CannotListen):
+                raise ConfigurationError(word.reason)
+            raise StoreError("A receiver did not start; see the log.")
+        self.port = word.port
+        with self._lock:
+            self._running[number] = (process, ours)
+
+    def _watch(self, number: int) -> None:
+        """Hand on what a receiver reports; start it again when it dies."""
+        failures = 0
+        while True:
+            with self._lock:
+                process, pipe = self._running[number]
+            active: Counter[tuple[str, str]] = Counter()
+            with contextlib.suppress(EOFError, OSError):
+                while True:
+                    self._take(pipe.recv(), active)
+                    failures = 0
+            pipe.close()
+            process.join(5.0)
+            with self._lock:
+                del self._running[number]
+            for (node, role), count in active.items():  # its associations died with it
+                self._observer(AssociationsActive(node=node, role=role, change=-count))
+            if self._stopping.is_set():
+                return
+            self._trouble(
+                "receiver", StoreError(f"A receiver ended unasked (exit {process.exitcode}); another follows.")
+            )
+            while not self._again(number, failures):
+                failures += 1
+                if self._stopping.is_set():
+                    return
+
+    def _again(self, number: int, failures: int) -> bool:
+        if self._stopping.wait(_RESTART_SECONDS[min(failures, len(_RESTART_SECONDS) - 1)]):
+            return False
+        try:
+            self._launch(number)
+        except RouterError as error:
+            self._trouble("receiver", error)
+            return False
+        self._on_loss()
+        return True
+
+    def _take(self, report: Report, active: Counter[tuple[str, str]]) -> None:
+        for event in report.events:
+            if isinstance(event, AssociationsActive):
+                active[event.node, event.role] += event.change
+            self._observer(event)
+        if report.receipts:
+            self._on_receipts(report.receipts)
+
+
+def _kill_all(running: dict[int, tuple[Any, Connection]]) -> None:
+    for process, _ in list(running.values()):
+        process.kill()
+
+
+def _ready(pipe: Connection) -> bool:
+    try:
+        return pipe.poll(_START_SECONDS)
+    except (EOFError, OSError):
+        return False

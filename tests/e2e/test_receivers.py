@@ -1,0 +1,166 @@
+"""Receiving in processes of its own: what was acknowledged is on disk, intact and indexed, whatever is killed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sqlite3
+import subprocess
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from tests.support.part10 import dataset_bytes
+from tests.support.ports import listening
+from tests.support.process import wait_for
+from tests.support.router import RunningRouter, Site, node
+from tests.support.samples import StudyFiles, make_study
+
+SENDERS = 4
+INSTANCES = 150
+RULES = {
+    "unused": {
+        "sweep": {"source": "sender", "cron": "0 0 1 1 *", "keys": {"StudyDate": "today"}},
+        "move": {"to": ["local"]},
+    }
+}
+
+
+@pytest.fixture(scope="module")
+def studies(tmp_path_factory: pytest.TempPathFactory) -> list[StudyFiles]:
+    directory = tmp_path_factory.mktemp("studies")
+    return [make_study(directory, instances=INSTANCES, rows=64) for _ in range(SENDERS)]
+
+
+@pytest.fixture(params=[1, 2])
+def site(request: pytest.FixtureRequest, tmp_path: Path) -> Site:
+    return Site(
+        tmp_path / "site",
+        nodes={"sender": node("STORESCU", 104)},
+        rules=RULES,
+        router={"receivers": request.param, "drain": "5s"},
+    )
+
+
+class Burst:
+    """Four stock storescu at once, without Nagle's pauses; each tells what was acknowledged."""
+
+    def __init__(self, site: Site, studies: list[StudyFiles]) -> None:
+        self.logs = []
+        self.processes = []
+        for number, study in enumerate(studies):
+            log = site.directory / f"storescu-{number}.log"
+            self.logs.append(log)
+            with log.open("wb") as out:
+                self.processes.append(
+                    subprocess.Popen(
+                        ["storescu", "-v", "-aet", "STORESCU", "-aec", "ROUTER", "127.0.0.1", str(site.dicom_port)]
+                        + [str(path) for path in study.files],
+                        stdout=out,
+                        stderr=subprocess.STDOUT,
+                        env={**os.environ, "TCP_NODELAY": "1"},
+                    )
+                )
+        self.studies = studies
+
+    def acknowledged(self) -> int:
+        return sum(log.read_text(errors="replace").count("Received Store Response (Success)") for log in self.logs)
+
+    def wait(self) -> dict[str, bytes]:
+        """{SOP Instance UID: data set} of what was acknowledged; storescu sends in the order of its arguments."""
+        found = {}
+        for process, log, study in zip(self.processes, self.logs, self.studies, strict=True):
+            process.wait(60)
+            count = log.read_text(errors="replace").count("Received Store Response (Success)")
+            for path in study.files[:count]:
+                found[study.sop_instance_uids[path]] = dataset_bytes(path)
+        return found
+
+
+def indexed(site: Site) -> set[str]:
+    with closing(sqlite3.connect(f"file:{site.directory}/ledger.db?mode=ro", uri=True)) as ledger:
+        return {uid for (uid,) in ledger.execute("select sop_instance_uid from receipts")}
+
+
+def receiver_pids(router: RunningRouter) -> list[int]:
+    children = Path(f"/proc/{router.pid}/task/{router.pid}/children").read_text().split()
+    for task in Path(f"/proc/{router.pid}/task").iterdir():
+        children += (task / "children").read_text().split()
+    return sorted({int(pid) for pid in children if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()})
+
+
+@pytest.fixture
+def router(site: Site) -> Iterator[RunningRouter]:
+    with site.run() as router:
+        yield router
+
+
+def check(site: Site, acknowledged: dict[str, bytes]) -> None:
+    stored = {uid: dataset_bytes(path) for uid, path in site.stored().items()}
+    assert {uid: stored.get(uid) for uid in acknowledged} == acknowledged, "on disk and intact"
+    wait_for(lambda: set(acknowledged) <= indexed(site), "the index")
+    assert list(site.store.rglob("*.part")) == []
+
+
+def test_a_burst_is_received_stored_and_indexed(site: Site, router: RunningRouter, studies: list[StudyFiles]) -> None:
+    assert len(receiver_pids(router)) == site.settings["receivers"]
+    acknowledged = Burst(site, studies).wait()
+    assert len(acknowledged) == SENDERS * INSTANCES
+    check(site, acknowledged)
+    metrics = router.metrics()
+    assert f'store_instances_total{{calling="sender",status="0x0000"}} {SENDERS * INSTANCES}.0' in metrics
+    wait_for(lambda: 'associations_active{node="sender",role="acceptor"} 0.0' in router.metrics(), "the end")
+    assert router.stop() == 0
+
+
+def test_a_killed_receiver_loses_nothing_and_comes_back(
+    site: Site, router: RunningRouter, studies: list[StudyFiles]
+) -> None:
+    burst = Burst(site, studies)
+    wait_for(lambda: burst.acknowledged() > 40, "the burst")
+    for pid in receiver_pids(router):
+        os.kill(pid, signal.SIGKILL)
+    acknowledged = burst.wait()
+    assert len(acknowledged) > 40
+    wait_for(lambda: len(receiver_pids(router)) == site.settings["receivers"], "the receivers")
+    wait_for(lambda: listening(site.dicom_port), "the port")
+    again = Burst(site, studies).wait()
+    assert len(again) == SENDERS * INSTANCES, "the same instances again are a success"
+    check(site, acknowledged | again)
+    assert router.stop() == 0
+    assert "ended unasked" in router.log
+
+
+def test_a_killed_engine_loses_nothing(site: Site, router: RunningRouter, studies: list[StudyFiles]) -> None:
+    burst = Burst(site, studies)
+    wait_for(lambda: burst.acknowledged() > 40, "the burst")
+    left = receiver_pids(router)
+    router.send_signal(signal.SIGKILL)
+    acknowledged = burst.wait()
+    wait_for(lambda: not any(Path(f"/proc/{pid}/cmdline").exists() for pid in left), "the end of its receivers")
+    with site.run() as again:
+        check(site, acknowledged)
+        assert again.stop() == 0
+
+
+def test_sigterm_to_the_whole_group_lets_stores_end(
+    site: Site, router: RunningRouter, studies: list[StudyFiles]
+) -> None:
+    """As service managers do: every process of the group gets the signal."""
+    burst = Burst(site, studies)
+    wait_for(lambda: burst.acknowledged() > 40, "the burst")
+    os.killpg(router.pid, signal.SIGTERM)
+    assert router.wait(60) == 0
+    check(site, burst.wait())
+
+
+def test_a_port_that_is_taken_is_one_sentence(site: Site, router: RunningRouter) -> None:
+    other = Site(site.directory / "other", nodes={"sender": node("STORESCU", 104)}, rules=RULES)
+    other.settings |= {"listen": f"127.0.0.1:{site.dicom_port}", "receivers": site.settings["receivers"]}
+    other.configure(nodes={"sender": node("STORESCU", 104)}, rules=RULES)
+    done = other.call("run")
+    assert done.returncode != 0
+    (sentence,) = [line for line in done.stderr.splitlines() if line.startswith("dicom-router:")]
+    assert "router.listen" in sentence
