@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import NamedTuple
 
 from router.domain.dicom import QueryRetrieveLevel, SubOperationCounts
-from router.domain.events import AttemptEnded, MoveResponded, SubOperationsCounted
+from router.domain.events import MoveResponded, SubOperationsCounted
 from router.domain.outcome import (
     CAUSES,
     Evidence,
@@ -33,6 +33,7 @@ from router.engine.evidence import EvidenceGatherer, Unavailable
 from router.engine.ports import Clock, Ledger, MoveProgress, MoveRequest, Observer, Peers
 from router.engine.query import Inquiry, QueryFailed
 from router.engine.slots import NodeSlots, Urgency
+from router.engine.step import end_step
 from router.errors import Cancelled, DeadlineExceeded, WireError
 
 _RENEW_SECONDS = 1.0
@@ -86,23 +87,8 @@ class Mover:
         return self._end(transfer, attempt.run(), started_at)
 
     def _end(self, transfer: Transfer, finish: Finish, started_at: datetime) -> Transfer | None:
-        now = self._kit.clock.now()
-        ended = self._kit.ledger.finish(transfer, finish, started_at, now)
-        if ended is not None:
-            self._kit.observer(
-                AttemptEnded(
-                    transfer=transfer.id,
-                    rule=transfer.rule,
-                    source=transfer.intent.source,
-                    destination=transfer.intent.destination,
-                    cause=finish.cause,
-                    state=ended.state,
-                    status=finish.status,
-                    message=finish.reason,
-                    duration_seconds=(now - started_at).total_seconds(),
-                )
-            )
-        return ended
+        kit = self._kit
+        return end_step(transfer, finish, started_at, ledger=kit.ledger, clock=kit.clock, observer=kit.observer)
 
 
 class _Attempt:

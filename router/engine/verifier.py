@@ -7,7 +7,6 @@ import threading
 from collections.abc import Callable
 from datetime import timedelta
 
-from router.domain.events import AttemptEnded
 from router.domain.outcome import (
     CAUSES,
     CLEAN,
@@ -21,6 +20,7 @@ from router.domain.rule import Move, RuleSet
 from router.domain.transfer import Finish, Happening, Transfer, backoff
 from router.engine.evidence import EvidenceGatherer, Unavailable
 from router.engine.ports import Clock, Ledger, Observer
+from router.engine.step import end_step
 from router.errors import Cancelled
 
 LOOK_DELAYS = {"receipts": (0.1, 0.3, 1.0, 3.0, 10.0), "find": (0.5, 2.0, 5.0, 15.0, 30.0, 60.0)}
@@ -83,23 +83,8 @@ class Verifier:
                 failed=transfer.failed,
                 warning=transfer.warning,
             )
-        now = self._clock.now()
-        ended = self._ledger.finish(transfer, finish, started_at, now)
-        if ended is not None and finish.happening is not Happening.LATER:
-            self._observer(
-                AttemptEnded(
-                    transfer=transfer.id,
-                    rule=transfer.rule,
-                    source=transfer.intent.source,
-                    destination=transfer.intent.destination,
-                    cause=finish.cause,
-                    state=ended.state,
-                    status=finish.status,
-                    message=finish.reason,
-                    duration_seconds=(now - started_at).total_seconds(),
-                )
-            )
-        return ended
+        observer = None if finish.happening is Happening.LATER else self._observer
+        return end_step(transfer, finish, started_at, ledger=self._ledger, clock=self._clock, observer=observer)
 
     def _look(
         self, transfer: Transfer, expectation: Expectation, move: Move, rules: RuleSet, cancelled: threading.Event
