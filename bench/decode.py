@@ -71,7 +71,7 @@ def _read(dataset: Dataset) -> Dataset:
 
 
 def _queries(bench: Bench) -> Iterator[Row]:
-    count, fewer = bench.scale(20_000, 5_000), bench.scale(4_000, 100)
+    count, fewer = bench.scale(20_000, 5_000), bench.scale(3_000, 100)
     many, few, none = (bench.module("responder", number) for number in (count, fewer, 0))
     peers = Peers("BENCH", lambda event: None)
     bench.stack.callback(peers.close)

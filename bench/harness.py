@@ -36,14 +36,14 @@ class Contender:
 
 @dataclass
 class Bench:
-    """What a benchmark is given. `directory` is its own, on the file system that is measured, gone afterwards."""
+    """What a benchmark is given. `directory` is its own, on the file system that is measured, gone in the end."""
 
     directory: Path
     quick: bool = False
     say: Callable[[str], None] = lambda text: None
     stack: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
-    pids: dict[str, int] = field(default_factory=dict)
-    """Of the module started last under each name."""
+    modules: dict[str, Process] = field(default_factory=dict)
+    """The one started last under each name."""
 
     def scale(self, full: int, quick: int) -> int:
         """A number of runs or pieces of work, smaller in a quick run."""
@@ -65,7 +65,7 @@ class Bench:
         port = free_port()
         words = [sys.executable, "-m", f"bench.{name}", str(port), *map(str, arguments)]
         process = Process(words, self.folder(name), name=name, working_directory=ROOT)
-        self.pids[name] = self.start(process).wait_until_listening(port).pid
+        self.modules[name] = self.start(process).wait_until_listening(port)
         return port
 
     def compete(self, contenders: Sequence[Contender], runs: int) -> list[Series]:
@@ -117,11 +117,8 @@ def environment(*, nodelay: bool) -> Mapping[str, str]:
 
 @contextlib.contextmanager
 def bench_in(parent: Path, *, quick: bool, say: Callable[[str], None]) -> Iterator[Bench]:
-    """A directory and a stack of processes for one benchmark; both are gone afterwards, whatever happens."""
-    directory = parent / f"{os.getpid()}-{time.monotonic_ns()}"
+    """A directory below the given one and a stack of processes, which are ended whatever happens."""
+    directory = parent / f"{time.monotonic_ns()}"
     directory.mkdir(parents=True)
-    try:
-        with contextlib.ExitStack() as stack:
-            yield Bench(directory, quick, say, stack)
-    finally:
-        shutil.rmtree(directory, ignore_errors=True)
+    with contextlib.ExitStack() as stack:
+        yield Bench(directory, quick, say, stack)

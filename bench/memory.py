@@ -18,6 +18,7 @@ from router.dimse import pdu
 from router.dimse.pdu import AssociateRequest, PduType, ProposedContext
 from tests.support.dcmtk import Address
 from tests.support.part10 import read_part10
+from tests.support.process import Process
 from tests.support.samples import make_study
 
 _MIB = 1 << 20
@@ -33,16 +34,23 @@ def run(bench: Bench) -> Iterator[Row]:
     if shutil.disk_usage(bench.directory).free < size + _SPARE:
         raise BenchmarkError(f"{bench.directory} has less than {(size + _SPARE) // _MIB} MiB free.")
     receiver = receivers.router("fsync")(bench)
-    process = Watched(bench.pids["receiver"])
+    process = Watched(int(_said(bench.modules["receiver"])))
     idle_rss, idle_pss = process.rss(), process.pss()
     bench.say(f"sending {size // _MIB} MiB")
     peak_pss = _send(receiver.address, bench.folder("template"), size, process)
     peak_rss = process.peak_rss()
-    receiver.clear()
+    if receiver.arrived() != 1:
+        raise BenchmarkError("The object is not in the store.")
     work = f"Memory while receiving one object of {size // _MIB:,} MiB"
     for name, peak, idle in (("resident", peak_rss, idle_rss), ("proportional", peak_pss, idle_pss)):
         ours = Series(f"{name}, peak", (peak / _MIB,), 1, "fsync")
         yield Row(work, "MiB", ours, Series(f"{name}, idle", (idle / _MIB,)), more_by_under(32))
+
+
+def _said(receiver: Process) -> str:
+    """Its process id: it says so once it listens."""
+    receiver.wait_until(lambda: receiver.log.endswith("\n"), "the receiver names its process")
+    return receiver.log
 
 
 class Watched:

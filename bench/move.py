@@ -61,9 +61,7 @@ class _Moves:
         """Instances a second. Raises BenchmarkError where not all arrived."""
         study = self._studies.pop()
         result = rate(self._size, lambda: _movescu(self._archive.address, self._title, study))
-        if self._receiver.received() != self._size:
-            raise BenchmarkError(f"{self._receiver.received()} of {self._size} instances arrived at {self._title}.")
-        self._receiver.clear()
+        _expect(self._receiver.arrived(), self._size)
         return result
 
 
@@ -115,8 +113,7 @@ def _loop(archive: Orthanc, receiver: Receiver, studies: Sequence[str]) -> float
             _movescu(archive.address, "STORESCP", study)
 
     result = rate(len(studies), work)
-    _expect(receiver.received(), len(studies) * _PER_STUDY)
-    receiver.clear()
+    _expect(receiver.arrived(), len(studies) * _PER_STUDY)
     return result
 
 
@@ -142,6 +139,6 @@ def _apply(bench: Bench, archive: Orthanc, studies: int, associations: int) -> f
     return result
 
 
-def _expect(found: int, wanted: int) -> None:
+def _expect(found: int | None, wanted: int) -> None:
     if found != wanted:
         raise BenchmarkError(f"{found} of {wanted} arrived.")

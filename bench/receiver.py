@@ -1,7 +1,7 @@
-"""The router's Store SCP in a process of its own: `StoreServer` and `ObjectStore` as the product wires them.
+"""The router's Store SCP, in processes of its own as the service starts them, without the service.
 
-`python -m bench.receiver PORT STORE DURABILITY`. Receipts are counted, not indexed: the whole service, with its
-ledger, is a contender of its own.
+`python -m bench.receiver PORT STORE DURABILITY [PROCESSES]`; prints the process ids. What it reports is dropped: the
+whole service, with its ledger, is a contender of its own.
 """
 
 from __future__ import annotations
@@ -9,30 +9,36 @@ from __future__ import annotations
 import signal
 import sys
 import threading
-from pathlib import Path
 
-from router.dimse.services import Accepted
-from router.dimse.store_scp import ServerSettings, StoreServer
-from router.objects import ObjectStore
+from bench.receivers import CALLERS
+from router.dimse.store_scp import ServerSettings
+from router.receiving import Receivers, ReceiverSettings
 
 
-def main(port: int, store: Path, durability: str) -> None:
+def main(port: int, store: str, durability: str, processes: int = 1) -> None:
     """Receive until SIGTERM."""
     ended = threading.Event()
     signal.signal(signal.SIGTERM, lambda number, frame: ended.set())
-    objects = ObjectStore(store, durability=durability)
-    server = StoreServer(
-        ServerSettings(host="127.0.0.1", port=port),
-        objects,
-        policy=lambda calling, called, address: Accepted("other"),
-        on_receipt=lambda receipt: None,
+    receivers = Receivers(
+        ReceiverSettings(
+            ae_title="ROUTER",
+            server=ServerSettings(host="127.0.0.1", port=port),
+            store=store,
+            durability=durability,
+            minimum_free=0,
+            callers=dict.fromkeys(CALLERS, "sender"),
+        ),
+        processes,
+        on_receipts=lambda receipts: None,
         observer=lambda event: None,
+        on_loss=ended.set,
+        trouble=lambda where, error: ended.set(),
     )
-    server.start()
+    receivers.start()
+    print(*receivers.pids, flush=True)
     ended.wait()
-    server.stop(5.0)
-    objects.close()
+    receivers.stop(5.0)
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), Path(sys.argv[2]), sys.argv[3])
+    main(int(sys.argv[1]), sys.argv[2], sys.argv[3], *map(int, sys.argv[4:]))

@@ -102,10 +102,9 @@ class Sending:
         """Instances a second. Raises BenchmarkError where not all of them arrived."""
         files = self._files.renewed(count)
         result = rate(count, lambda: self._send(self._receiver.address, files))
-        held = self._receiver.received()
-        if held != count:
-            raise BenchmarkError(f"{self._work}: {held} of {count} instances arrived.")
-        self._receiver.clear()
+        arrived = self._receiver.arrived()
+        if arrived != count:
+            raise BenchmarkError(f"{self._work}: {arrived} of {count} instances arrived.")
         return result
 
 

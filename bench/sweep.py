@@ -68,7 +68,7 @@ def run(bench: Bench) -> Iterator[Row]:
         Contender("sweep, decision included", lambda: seconds(asking.sweep), count),
         Contender("its C-FIND alone", lambda: seconds(asking.find), count),
     ]
-    whole, alone = bench.compete(contenders, bench.scale(5, 1))
+    whole, alone = bench.compete(contenders, bench.scale(3, 1))
     yield Row(f"Sweep of {count:,} known studies", "s", whole, alone, under(1.5))
 
 
