@@ -7,6 +7,7 @@ import http.client
 import math
 import re
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from datetime import date
@@ -149,8 +150,8 @@ def test_every_panel_shows_what_the_router_does(
         assert len(site.stored()) == 2 * INSTANCES - 1
         for prometheus in both:
             all_answer(prometheus)
-            panels_say_what_happened(prometheus)
-            totals_are_exact(prometheus)
+            eventually(functools.partial(panels_say_what_happened, prometheus))
+            eventually(functools.partial(totals_are_exact, prometheus))
             variables_offer_what_is_configured(prometheus, hospital)
         wait_for(lambda: series(both[0]) == series(both[1]), "both formats to say the same")
         assert len(series(both[0])) > 300
@@ -168,6 +169,23 @@ def all_answer(prometheus: Prometheus) -> None:
         wait_for(every_one, "an answer to every panel", interval=0.5)
     except AssertionError:
         pytest.fail("\n".join(poor))
+
+
+def eventually(check: Callable[[], None], seconds: float = 30.0) -> None:
+    """Let a check fail for a while: the scrape that sees what has just happened may be yet to come."""
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            return check()
+        except (AssertionError, KeyError):
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.5)
+
+
+def shows(prometheus: Prometheus, title: str, labels: tuple[str, ...], expected: set[str]) -> bool:
+    """Whether a panel shows exactly these, by the labels, above 0."""
+    return {label for label, value in panel(prometheus, title, *labels).items() if value > 0} == expected
 
 
 def panels_say_what_happened(prometheus: Prometheus) -> None:
@@ -203,8 +221,7 @@ def panels_say_what_happened(prometheus: Prometheus) -> None:
         ("Refusals", ("reason",), {"unparseable"}),
         ("In force since", (), {""}),
     ):
-        values = show(title, *labels)
-        assert {label for label, value in values.items() if value > 0} == shown, title
+        assert shows(prometheus, title, labels, shown), title
     assert show("C-MOVE responses by status", "source", "status")["healthy 0x0000"] > 0
     associations = show("Associations by result", "node", "role", "result")
     assert associations["rejects requestor rejected_permanent"] > 0
