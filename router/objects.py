@@ -12,7 +12,7 @@ import fcntl
 import itertools
 import os
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -53,6 +53,7 @@ class ObjectStore:
         self.root = Path(root)
         self._durable = durability == "fsync"
         self._minimum_free = minimum_free
+        self._token = f"{os.getpid()}-{secrets.token_hex(8)}"
         self._counter = itertools.count()
         try:
             self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -77,7 +78,7 @@ class ObjectStore:
             raise StoreRefused(INVALID_UID, "invalid-uid", "The SOP Class or Instance UID is not valid.")
         self.check_space()
         meta = FileMeta(sop_class_uid, sop_instance_uid, transfer_syntax_uid, calling_ae_title)
-        name = f"{os.getpid()}-{next(self._counter)}-{secrets.token_hex(8)}.part"
+        name = f"{self._token}-{next(self._counter)}.part"
         try:
             descriptor = os.open(
                 name, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=self._incoming
@@ -127,21 +128,18 @@ class ObjectStore:
 
     # recovery ---------------------------------------------------------------------------------------------------
 
-    def recover(self, known: Callable[[Receipt], bool]) -> Iterator[Receipt]:
+    def recover(self, known: Callable[[str], Collection[str]]) -> Iterator[Receipt]:
         """After a start: remove what was left half-written, and give receipts for instances that have none.
 
-        `known` is asked with what the path says (UIDs and path; the rest is empty), so that files already indexed
-        need not be opened.
+        `known` is asked once for each study: the paths of its receipts. Files that have one are not opened.
         """
         self._remove_leftovers()
-        for study in _names(self._root):
+        for study in filter(is_uid, _names(self._root)):
+            indexed = known(study)
             for series, directory in self._children(study):
                 for entry in _names(directory):
-                    if not entry.endswith(".dcm") or not is_uid(entry[:-4]):
-                        continue
-                    probe = _receipt(FileMeta("", entry[:-4], "", ""), study, series, 0, datetime.fromtimestamp(0, UTC))
-                    if not known(probe):
-                        found = self._reread(probe, directory, entry)
+                    if entry.endswith(".dcm") and f"{study}/{series}/{entry}" not in indexed:
+                        found = _reread(study, series, directory, entry)
                         if found is not None:
                             yield found
 
@@ -156,27 +154,6 @@ class ObjectStore:
                     with _opened(series, directory) as inner:
                         if inner is not None:
                             yield series, inner
-
-    def _reread(self, probe: Receipt, directory: int, name: str) -> Receipt | None:
-        try:
-            descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
-        except OSError:
-            return None
-        try:
-            head = _head(descriptor)
-            if head is None or head[0].sop_instance_uid != probe.sop_instance_uid:
-                return None
-            meta, offset = head
-            status = os.fstat(descriptor)
-            return _receipt(
-                meta,
-                probe.study_instance_uid,
-                probe.series_instance_uid,
-                status.st_size - offset,
-                datetime.fromtimestamp(status.st_mtime, UTC),
-            )
-        finally:
-            os.close(descriptor)
 
     def _remove_leftovers(self) -> None:
         for name in _names(self._incoming):
@@ -267,7 +244,7 @@ class ObjectStore:
 
 
 class Writer:
-    """One instance on its way to the disk. Ends with `commit` or `discard`; one thread."""
+    """One instance on its way to the disk. `discard` ends it, committed or not; one thread."""
 
     def __init__(self, store: ObjectStore, meta: FileMeta, name: str, descriptor: int) -> None:
         self._store = store
@@ -299,13 +276,19 @@ class Writer:
 
     def _look(self, data: memoryview) -> None:
         """Look for the UIDs in what came so far, again each time it has doubled, until the limit."""
-        first = not self._head
-        self._head += data[: HEADER_LIMIT - len(self._head)]
-        if first or len(self._head) >= self._look_at:
-            self._look_at = min(max(2 * len(self._head), _FIRST_LOOK), HEADER_LIMIT)
+        if not self._head:  # nearly always they are in the first part, of which no copy is needed then
+            self._header = self._scan(data[:HEADER_LIMIT], complete=False)
+            if self._header is not None:
+                return
+            self._head += data[:HEADER_LIMIT]
+        else:
+            self._head += data[: HEADER_LIMIT - len(self._head)]
+            if len(self._head) < self._look_at:
+                return
             self._header = self._scan(self._head, complete=False)
-            if self._header is None and len(self._head) == HEADER_LIMIT:
-                raise StoreRefused(UNPARSEABLE, "unparseable", "No UIDs in the beginning of the data set")
+        self._look_at = min(max(2 * len(self._head), _FIRST_LOOK), HEADER_LIMIT)
+        if self._header is None and len(self._head) == HEADER_LIMIT:
+            raise StoreRefused(UNPARSEABLE, "unparseable", "No UIDs in the beginning of the data set")
 
     def _scan(self, data: bytearray | memoryview, *, complete: bool) -> Header | None:
         try:
@@ -314,19 +297,17 @@ class Writer:
             raise StoreRefused(UNPARSEABLE, "unparseable", "The data set cannot be parsed") from error
 
     def commit(self) -> Receipt:
-        """Check, make durable, give the final name. Raises StoreRefused; the temporary file is then gone."""
+        """Check, make durable, give the final name. Raises StoreRefused. `discard` is still to be called."""
         try:
             header = self._header or self._scan(self._head, complete=True)
             receipt = self._checked(header)
             self._store.publish(self._name, self._descriptor, receipt, len(self._prefix))
         except OSError as error:
             raise _refusal(error) from error
-        finally:
-            self.discard()
         return receipt
 
     def discard(self) -> None:
-        """Leave nothing behind. May be called twice."""
+        """Remove the temporary file, which a commit has given its final name before. May be called twice."""
         if self._descriptor >= 0:
             self._store.remove(self._name)
             os.close(self._descriptor)
@@ -359,6 +340,24 @@ def _write_all(descriptor: int, prefix: bytes, data: memoryview) -> None:
 
 def _names(directory: int) -> list[str]:
     return sorted(os.listdir(directory))
+
+
+def _reread(study: str, series: str, directory: int, name: str) -> Receipt | None:
+    """The receipt of a file; None for what is none of ours."""
+    try:
+        descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
+    except OSError:
+        return None
+    try:
+        head = _head(descriptor)
+        if head is None or head[0].sop_instance_uid != name.removesuffix(".dcm"):
+            return None
+        meta, offset = head
+        status = os.fstat(descriptor)
+        received_at = datetime.fromtimestamp(status.st_mtime, UTC)
+        return _receipt(meta, study, series, status.st_size - offset, received_at)
+    finally:
+        os.close(descriptor)
 
 
 def _head(descriptor: int) -> tuple[FileMeta, int] | None:

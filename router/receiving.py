@@ -40,6 +40,8 @@ _START_SECONDS = 30.0
 _PORT_SECONDS = 1.5
 _QUEUE = 20_000
 _BATCH = 500
+_REPORT_SECONDS = 0.01
+"""Between two reports. One for each instance of a burst would cost more than receiving it."""
 _QUEUE_PATIENCE = 30.0
 _STOP_SLACK = 15.0
 _RESTART_SECONDS = (0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
@@ -161,10 +163,12 @@ class _Receiver:
             self._queue.put(event, block=patience > 0, timeout=patience or None)
 
     def _report(self) -> None:
-        """Send what is in the queue, all that is there at a time."""
+        """Send what is in the queue, all that is there at a time: the first at once, what follows closely together."""
         ending = False
+        following = 0.0
         while not ending:
             batch = [self._queue.get()]
+            time.sleep(max(0.0, following - time.monotonic()))
             with contextlib.suppress(queue.Empty):
                 while len(batch) < _BATCH:
                     batch.append(self._queue.get_nowait())
@@ -177,6 +181,7 @@ class _Receiver:
                 self._pipe.send(report)
             except OSError:  # the engine is gone; the files are there, and indexed when it is back
                 return
+            following = time.monotonic() + _REPORT_SECONDS
 
 
 def _listen(server: StoreServer) -> None:

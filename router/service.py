@@ -283,7 +283,7 @@ class Service:
     def _recover(self) -> None:
         """Index files of the store that nobody has reported."""
         found = 0
-        for batch in _batches(self.store.recover(self.ledger.has_receipt)):
+        for batch in _batches(self.store.recover(self.ledger.receipt_paths)):
             self.ledger.add_receipts(batch)
             found += len(batch)
         if found:

@@ -19,7 +19,7 @@ from router.dimse.pdu import ContextReply, ContextResult, ProposedContext
 from router.domain.dicom import VERIFICATION_SOP_CLASS, is_uid
 from router.domain.events import Event, InstanceStored, StoreRefusal
 from router.domain.receipt import Receipt
-from router.errors import RouterError, StoreRefused, WireError
+from router.errors import RouterError, StoreRefused
 
 SUCCESS = 0x0000
 PROCESSING_FAILURE = 0x0110
@@ -33,16 +33,16 @@ _MAXIMUM_IGNORED = 1 << 20
 
 
 class ObjectWriter(Protocol):
-    """One instance on its way into a store. Exactly one of `commit` and `discard` ends it."""
+    """One instance on its way into a store. `discard` ends it, committed or not."""
 
     def write(self, data: memoryview) -> None:
         """Append a part of the data set; the buffer is reused afterwards. Raises StoreRefused."""
 
     def commit(self) -> Receipt:
-        """Make it durable under its final name. Raises StoreRefused, and is then discarded."""
+        """Make it durable under its final name. Raises StoreRefused."""
 
     def discard(self) -> None:
-        """Leave nothing behind."""
+        """Clean up, what was not committed too. After a commit it can wait until the sender has its answer."""
 
 
 class ObjectSink(Protocol):
@@ -175,19 +175,24 @@ class Session:
 
     def _store(self, message: Message) -> None:
         size = 0
+        receiving = _Receiving(self._begin(message) if message.command.has_data else None)
         try:
-            receiving = _Receiving(self._begin(message) if message.command.has_data else None)
             if message.command.has_data:
-                size = self._receive(message, receiving)
-            receipt = receiving.finish()
-            self._record(receipt)
+                size = self._association.stream_data(message.context_id, receiving.write)
+            status, comment = self._finish(receiving)
+            self._respond(message, status, comment)
+        finally:
+            receiving.discard()
+        self._observer(InstanceStored(calling=self._caller.label, status=status, size=size))
+
+    def _finish(self, receiving: _Receiving) -> tuple[int, str]:
+        """Status and error comment of the answer."""
+        try:
+            self._record(receiving.finish())
         except StoreRefused as refusal:
             self._observer(StoreRefusal(calling=self._caller.label, reason=refusal.reason))
-            status, comment = refusal.status, str(refusal)
-        else:
-            status, comment = SUCCESS, ""
-        self._respond(message, status, comment)
-        self._observer(InstanceStored(calling=self._caller.label, status=status, size=size))
+            return refusal.status, str(refusal)
+        return SUCCESS, ""
 
     def _begin(self, message: Message) -> ObjectWriter | StoreRefused:
         command = message.command
@@ -207,13 +212,6 @@ class Session:
             )
         except StoreRefused as refusal:
             return refusal
-
-    def _receive(self, message: Message, receiving: _Receiving) -> int:
-        try:
-            return self._association.stream_data(message.context_id, receiving.write)
-        except WireError:
-            receiving.discard()
-            raise
 
     def _record(self, receipt: Receipt) -> None:
         try:
@@ -258,9 +256,6 @@ class _Receiving:
         except StoreRefused as refusal:
             self._refusal = refusal
             self.discard()
-        except BaseException:
-            self.discard()
-            raise
 
     def discard(self) -> None:
         if self._writer is not None:

@@ -17,6 +17,7 @@ _LAST_WANTED = SERIES_INSTANCE_UID
 _UNDEFINED = 0xFFFFFFFF
 _ITEM, _ITEM_END, _SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
 _MAXIMUM_DEPTH = 64
+_PLAIN = struct.Struct("<HH2sH")
 _MAXIMUM_UID = 128
 """Bytes; the longest UID has 64, some senders pad generously. What is longer is malformed."""
 
@@ -24,6 +25,7 @@ _VRS = frozenset(
     b"AE AS AT CS DA DS DT FD FL IS LO LT OB OD OF OL OV OW PN SH SL SQ SS ST SV TM UC UI UL UN UR US UT UV".split()
 )
 _LONG_VRS = frozenset(b"OB OD OF OL OV OW SQ SV UC UN UR UT UV".split())
+_SHORT_VRS = _VRS - _LONG_VRS
 _STRUCTS = {
     big: tuple(struct.Struct(order + code) for code in ("HH", "H", "L")) for big, order in ((False, "<"), (True, ">"))
 }
@@ -81,7 +83,10 @@ def _walk(data: memoryview, big: bool, complete: bool, found: dict[int, str]) ->
     size, position = len(data), 0
     explicit = big or bytes(data[4:6]) in _VRS
     levels = [_Level(False, explicit)]
+    plain = explicit and not big
     while True:
+        if plain and len(levels) == 1:
+            position = _skip_plain(data, position, size)
         if complete and position == size and len(levels) == 1:
             return
         if position + 8 > size:
@@ -126,6 +131,19 @@ def _walk(data: memoryview, big: bool, complete: bool, found: dict[int, str]) ->
             if tag == _LAST_WANTED:
                 return
         position = end
+
+
+def _skip_plain(data: memoryview, position: int, size: int) -> int:
+    """Past elements of the root with a short length that nobody wants: most of an explicit little endian head."""
+    unpack, short, wanted = _PLAIN.unpack_from, _SHORT_VRS, _WANTED
+    last = size - 8
+    while position <= last:
+        group, element, vr, length = unpack(data, position)
+        tag = group << 16 | element
+        if tag >= _LAST_WANTED or vr not in short or tag in wanted:
+            break
+        position += 8 + length
+    return position
 
 
 def _structure(tag: int, length: int, levels: list[_Level]) -> int:

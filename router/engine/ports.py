@@ -175,8 +175,8 @@ class Ledger(Protocol):
     def received(self, study_instance_uid: str, series_instance_uid: str = "") -> set[str]:
         """The SOP Instance UIDs our store holds of a study or series."""
 
-    def has_receipt(self, receipt: Receipt) -> bool:
-        """Whether this instance is indexed under this path."""
+    def receipt_paths(self, study_instance_uid: str) -> set[str]:
+        """The paths in our store under which instances of a study are indexed."""
 
     # services ---------------------------------------------------------------------------------------------------
 

@@ -231,10 +231,10 @@ class SqlLedger:
         with self._database.read() as connection:
             return receipt_queries.received(connection, study_instance_uid, series_instance_uid)
 
-    def has_receipt(self, receipt: Receipt) -> bool:
-        """Whether this instance is indexed under this path."""
+    def receipt_paths(self, study_instance_uid: str) -> set[str]:
+        """The paths in our store under which instances of a study are indexed."""
         with self._database.read() as connection:
-            return receipt_queries.has(connection, receipt)
+            return receipt_queries.paths(connection, study_instance_uid)
 
     # services ---------------------------------------------------------------------------------------------------
 

@@ -35,11 +35,6 @@ def received(connection: Connection, study_instance_uid: str, series_instance_ui
     return set(connection.scalars(query))
 
 
-def has(connection: Connection, receipt: Receipt) -> bool:
-    """Whether this instance is indexed under this path."""
-    query = select(_r.path).where(
-        _r.study_instance_uid == receipt.study_instance_uid,
-        _r.series_instance_uid == receipt.series_instance_uid,
-        _r.sop_instance_uid == receipt.sop_instance_uid,
-    )
-    return connection.scalar(query) == receipt.path
+def paths(connection: Connection, study_instance_uid: str) -> set[str]:
+    """The paths under which instances of a study are indexed."""
+    return set(connection.scalars(select(_r.path).where(_r.study_instance_uid == study_instance_uid)))

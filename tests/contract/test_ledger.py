@@ -513,13 +513,12 @@ class TestReceipts:
 
     def test_are_replaced_and_known_under_their_path(self, ledger: SqlLedger) -> None:
         old, newer = receipt("1.1", "1.2", "1.3", "a.dcm"), receipt("1.1", "1.2", "1.3", "b.dcm")
-        assert not ledger.has_receipt(old)
-        ledger.add_receipts([old])
-        assert ledger.has_receipt(old)
+        assert ledger.receipt_paths("1.1") == set()
+        ledger.add_receipts([old, receipt("1.1", "1.2", "1.4", "c.dcm"), receipt("1.9", "1.2", "1.5", "d.dcm")])
+        assert ledger.receipt_paths("1.1") == {"a.dcm", "c.dcm"}
         ledger.add_receipts([newer, newer])
-        assert ledger.has_receipt(newer)
-        assert not ledger.has_receipt(old)
-        assert ledger.received("1.1") == {"1.3"}
+        assert ledger.receipt_paths("1.1") == {"b.dcm", "c.dcm"}
+        assert ledger.received("1.1") == {"1.3", "1.4"}
 
 
 class TestServices:

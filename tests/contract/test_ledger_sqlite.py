@@ -373,7 +373,7 @@ class TestIndexes:
                 ledger.attempts(1)
                 ledger.open_sweeps()
                 ledger.add_receipts([receipt])
-                ledger.has_receipt(receipt)
+                ledger.receipt_paths("1.1")
                 ledger.received("1.1")
                 ledger.received("1.1", "1.2")
             lines = plans.lines()
