@@ -125,6 +125,8 @@ transfers = Table(
     _text("reason"),
     _number("fence"),
     _number("steps"),  # attempts ever remembered: the number of the last one
+    _text("wish"),  # what a person asked for while a worker held it
+    _text("availability"),  # InstanceAvailability (0008,0056) as the sweep saw it
     Column("queued_at", Instant, nullable=False),
     Column("started_at", Instant),
     Column("next_at", Instant, nullable=False),
@@ -192,6 +194,33 @@ receipts = Table(
     sqlite_with_rowid=False,
 )
 
+routes = Table(
+    "routes",
+    metadata,
+    # A row is a route that is stopped: nothing is claimed for it but a probe now and then.
+    Column("source", Text, nullable=False),
+    Column("destination", Text, nullable=False),
+    _text("cause"),
+    _text("reason"),
+    Column("stopped_at", Instant, nullable=False),
+    Column("probe_at", Instant, nullable=False),
+    _number("probes"),
+    PrimaryKeyConstraint("source", "destination"),
+    sqlite_with_rowid=False,
+)
+
+commitments = Table(
+    "commitments",
+    metadata,
+    Column("transaction_uid", Text, primary_key=True),
+    Column("transfer_id", _Id, ForeignKey("transfers.id", ondelete="CASCADE"), nullable=False),
+    Column("node", Text, nullable=False),
+    Column("requested_at", Instant, nullable=False),
+    Column("answered_at", Instant),
+    Column("answer", LargeBinary),
+    sqlite_with_rowid=False,
+)
+
 services = Table(
     "services",
     metadata,
@@ -224,11 +253,20 @@ _partial("ix_sweeps_due", _s.due_at, _s.id, where=DUE)
 _partial("ix_sweeps_running", _s.lease_until, where=RUNNING)
 Index("ix_sweeps_last", _s.manual, _s.rule, _s.tier, _s.finished_at, _s.due_at)
 Index("ix_sweep_transfers_transfer", sweep_transfers.c.transfer_id)
+Index("ix_commitments_transfer", commitments.c.transfer_id, commitments.c.requested_at)
 
-VERSION = 1
+VERSION = 2
 """The version of the tables above; a new ledger starts with it."""
 
-MIGRATIONS: Mapping[int, Callable[[Connection], None]] = {}
+
+
+def _to_2(connection: Connection) -> None:
+    for column in ("wish", "availability"):
+        connection.exec_driver_sql(f"ALTER TABLE transfers ADD COLUMN {column} TEXT NOT NULL DEFAULT ''")
+    metadata.create_all(connection, tables=[routes, commitments])
+
+
+MIGRATIONS: Mapping[int, Callable[[Connection], None]] = {2: _to_2}
 """How a ledger of the version before becomes one of this version; one entry for each version after the first."""
 
 _SCHEMA_VERSION = "schema_version"

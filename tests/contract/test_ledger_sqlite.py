@@ -27,6 +27,7 @@ from router.ledger.ledger import SqlLedger
 from tests.contract.ledgers import LEASE, NOW, after, claim, intent, look, new, queue, running_sweep
 
 ROOT = Path(__file__).parents[2]
+DATA = ROOT / "tests" / "data" / "ledger"
 
 
 @pytest.fixture
@@ -116,11 +117,21 @@ class TestOpening:
             assert other.transfers() == []
 
 
+def _columns(connection: sqlite3.Connection) -> set[tuple[str, str]]:
+    """Every table and index with its columns, whatever their order."""
+    names = connection.execute("SELECT name, type FROM sqlite_master WHERE name NOT LIKE 'sqlite_%'").fetchall()
+    return {
+        (name, column[1] if kind == "table" else str(column[2]))
+        for name, kind in names
+        for column in connection.execute(f"PRAGMA {'table' if kind == 'table' else 'index'}_info({name})")
+    }
+
+
 class TestVersions:
     def test_a_newer_one_is_refused(self, path: Path) -> None:
         open_at(path).close()
         with raw(path) as connection:
-            connection.execute("UPDATE meta SET value = '2'")
+            connection.execute(f"UPDATE meta SET value = '{tables.VERSION + 1}'")
         for read_only in (False, True):
             with pytest.raises(LedgerError, match="newer dicom-router"):
                 open_at(path, read_only=read_only)
@@ -129,21 +140,35 @@ class TestVersions:
         with open_at(path) as ledger:
             queue(ledger, [new(intent(1))])
         engine = sa.create_engine(f"sqlite:///{path}")
+        newer = tables.VERSION + 2
         steps = {
-            2: lambda connection: connection.exec_driver_sql("ALTER TABLE transfers ADD COLUMN colour TEXT"),
-            3: lambda connection: connection.exec_driver_sql("UPDATE transfers SET colour = 'red'"),
+            newer - 1: lambda connection: connection.exec_driver_sql("ALTER TABLE transfers ADD COLUMN colour TEXT"),
+            newer: lambda connection: connection.exec_driver_sql("UPDATE transfers SET colour = 'red'"),
         }
         with engine.begin() as connection:
-            tables.migrate(connection, 3, steps)
-            tables.migrate(connection, 3, steps)
+            tables.migrate(connection, newer, steps)
+            tables.migrate(connection, newer, steps)
         engine.dispose()
         with raw(path) as connection:
             assert connection.execute("SELECT colour FROM transfers").fetchall() == [("red",)]
-            assert connection.execute("SELECT value FROM meta").fetchall() == [("3",)]
+            assert connection.execute("SELECT value FROM meta").fetchall() == [(str(newer),)]
+
+    @pytest.mark.parametrize("version", range(1, tables.VERSION))
+    def test_a_ledger_of_each_older_version_goes_on(self, path: Path, version: int) -> None:
+        path.parent.mkdir(exist_ok=True)
+        with raw(path) as connection:
+            connection.executescript((DATA / f"version-{version}.sql").read_text(encoding="utf-8"))
+        with open_at(path) as ledger:
+            assert {transfer.state for transfer in ledger.transfers()} == {State.QUEUED, State.VERIFYING}
+            assert ledger.claim_verification(["local"], NOW, 60.0) is not None
+        fresh = path.with_name("fresh.db")
+        open_at(fresh).close()
+        with raw(path) as old, raw(fresh) as new_one:
+            assert _columns(old) == _columns(new_one)
 
     def test_only_to_read_an_older_one_asks_for_the_router(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         open_at(path).close()
-        monkeypatch.setattr(database, "VERSION", 2)
+        monkeypatch.setattr(database, "VERSION", tables.VERSION + 1)
         monkeypatch.setattr(database, "refuse_newer", lambda version: None)
         with pytest.raises(LedgerError, match="older version"):
             open_at(path, read_only=True)
