@@ -14,9 +14,9 @@ from pynetdicom import AE, build_context
 from pynetdicom.dsutils import decode as pynetdicom_decode
 
 from bench.harness import Bench, BenchmarkError, Contender, environment, program, rate, seconds
-from bench.matches import SYNTAXES, attributes, identifiers
+from bench.matches import SYNTAXES, attributes, garbage_collected_as_in_the_service, identifiers
 from bench.result import Row, at_least
-from router.dimse.identifier import decode
+from router.dimse.identifier import Decoder
 from router.dimse.peers import Peers
 from router.domain.dicom import Identifier, InformationModel, QueryRetrieveLevel
 from router.domain.levels import RETURN_KEYS
@@ -31,6 +31,7 @@ _SECONDS = 120.0
 
 def run(bench: Bench) -> Iterator[Row]:
     """The rows of the table."""
+    bench.stack.enter_context(garbage_collected_as_in_the_service())
     for implicit in (False, True):
         yield _decoders(bench, implicit=implicit)
     yield from _queries(bench)
@@ -53,7 +54,8 @@ def _decoders(bench: Bench, *, implicit: bool) -> Row:
 
 
 def _decode(data: list[bytes], implicit: bool) -> list[Identifier]:
-    return [decode(one, SYNTAXES[implicit]) for one in data]
+    decoder = Decoder(SYNTAXES[implicit])  # one for all matches of a C-FIND, as there
+    return [decoder.decode(one) for one in data]
 
 
 def _decode_theirs(data: list[bytes], implicit: bool) -> list[Dataset]:

@@ -1,7 +1,13 @@
-"""C-FIND matches at STUDY level as an archive gives them, each different: what the decoders and sweeps are fed with."""
+"""C-FIND matches at STUDY level as an archive gives them, each different: what the decoders and sweeps are fed with.
+
+What differs from study to study or patient to patient in an archive does so here: nobody may gain by values that repeat
+only in a benchmark.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import struct
 from collections.abc import Iterator
 
@@ -11,7 +17,20 @@ SYNTAXES = {True: "1.2.840.10008.1.2", False: "1.2.840.10008.1.2.1"}
 """Transfer syntax by `implicit`."""
 MODALITIES = ("CT", "MR", "CT\\SR", "US", "CR")
 DESCRIPTIONS = ("CT Thorax", "MR Head routine", "Chest CT low dose", "US Abdomen", "CR Chest PA")
-_NAMES = ("Doe^Jane", "Miller^Anna Maria^^Dr", "Müller^Jörg", "Okafor^Chidi", "Tan^Wei Ling", "O'Neill^Sean")
+_FAMILIES = ("Doe", "Miller", "Müller", "Okafor", "Tan", "O'Neill")
+_GIVEN = ("Jane", "Anna Maria", "Jörg", "Chidi", "Wei Ling", "Sean")
+_SYLLABLES = ("ba", "den", "kor", "li", "mar", "no", "sa", "tin", "ul", "wen")
+
+
+@contextlib.contextmanager
+def garbage_collected_as_in_the_service() -> Iterator[None]:
+    """What `router.cli.run` sets, for the router and for what it is compared to in this process."""
+    usual = gc.get_threshold()
+    gc.set_threshold(100_000, 20, 100)
+    try:
+        yield
+    finally:
+        gc.set_threshold(*usual)
 
 
 def study_instance_uid(number: int) -> str:
@@ -21,25 +40,32 @@ def study_instance_uid(number: int) -> str:
 
 def attributes(number: int) -> dict[str, str]:
     """The attributes of one match: what the router's study query asks back, and what archives add."""
+    patient = number // 3
     return {
         "SpecificCharacterSet": "ISO_IR 100",
         "StudyDate": f"202401{number % 31 + 1:02}",
-        "StudyTime": f"{number % 24:02}{number % 60:02}00.000000",
+        "StudyTime": f"{number // 3600 % 24:02}{number // 60 % 60:02}{number % 60:02}.000000",
         "AccessionNumber": f"A{number:09}",
         "QueryRetrieveLevel": "STUDY",
         "RetrieveAETitle": "ARCHIVE",
         "ModalitiesInStudy": MODALITIES[number % len(MODALITIES)],
         "ReferringPhysicianName": "Referrer^Rita",
         "StudyDescription": DESCRIPTIONS[number % len(DESCRIPTIONS)],
-        "PatientName": _NAMES[number % len(_NAMES)],
-        "PatientID": f"PID{number // 3:08}",
-        "PatientBirthDate": f"19{number % 90 + 10}0504",
-        "PatientSex": "FM"[number % 2],
+        "PatientName": _name(patient),
+        "PatientID": f"PID{patient:08}",
+        "PatientBirthDate": f"19{patient % 90 + 10}{patient % 12 + 1:02}{patient % 28 + 1:02}",
+        "PatientSex": "FM"[patient % 2],
         "StudyInstanceUID": study_instance_uid(number),
         "StudyID": f"S{number:07}",
         "NumberOfStudyRelatedSeries": str(number % 7 + 1),
         "NumberOfStudyRelatedInstances": str(instance_count(number)),
     }
+
+
+def _name(patient: int) -> str:
+    """Of this patient alone: `Doebaden^Jane`."""
+    family, given = _FAMILIES[patient % len(_FAMILIES)], _GIVEN[patient // 6 % len(_GIVEN)]
+    return family + "".join(_SYLLABLES[int(digit)] for digit in str(patient)) + "^" + given
 
 
 def instance_count(number: int) -> int:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 
 from bench.harness import Bench, BenchmarkError, Contender, seconds
-from bench.matches import instance_count, study_instance_uid
+from bench.matches import garbage_collected_as_in_the_service, instance_count, study_instance_uid
 from bench.result import Row, under
 from router.config.compiler import load
 from router.dimse.peers import Peers
@@ -35,6 +35,7 @@ class _Clock:
 
 def run(bench: Bench) -> Iterator[Row]:
     """The rows of the table."""
+    bench.stack.enter_context(garbage_collected_as_in_the_service())
     count = bench.scale(100_000, 2_000)
     bench.say(f"making {count} matches, and a ledger that knows them")
     port = bench.module("responder", count)

@@ -21,6 +21,18 @@ class ConfigurationError(RouterError):
     """The configuration has errors; `dicom-router validate` lists them."""
 
 
+class TlsFileError(ConfigurationError):
+    """A file that TLS needs cannot be used.
+
+    `setting` is the key that names it: `ca`, `certificate` or `key`.
+    """
+
+    def __init__(self, setting: str, message: str) -> None:
+        """A file that cannot be used, by the key of the configuration that names it."""
+        super().__init__(message)
+        self.setting = setting
+
+
 class LedgerError(RouterError):
     """The ledger could not be read or written."""
 
@@ -42,6 +54,23 @@ class ConnectionFailed(WireError):
     """The peer could not be reached."""
 
     cause = "unreachable"
+
+    def __init__(self, message: str | None = None, cause: str = "unreachable") -> None:
+        """No connection, with the code of what stood in its way."""
+        super().__init__(message)
+        self.cause = cause
+
+
+class TlsError(ConnectionFailed):
+    """The encrypted connection to the peer could not be made.
+
+    `reason` is a label of a finite set.
+    """
+
+    def __init__(self, message: str | None = None, reason: str = "tls") -> None:
+        """What went wrong in the TLS handshake, as a sentence and as a label, which is the cause as well."""
+        super().__init__(message, reason)
+        self.reason = reason
 
 
 class ConnectionLost(WireError):
@@ -74,6 +103,8 @@ class AssociationAborted(WireError):
         super().__init__(message)
         self.source = source
         self.reason = reason
+        if source:
+            self.cause = f"aborted-{source}-{reason}"
 
 
 class DeadlineExceeded(WireError):
@@ -81,11 +112,28 @@ class DeadlineExceeded(WireError):
 
     cause = "timeout"
 
+    def __init__(self, message: str | None = None, cause: str = "timeout") -> None:
+        """A deadline, with the code of which one."""
+        super().__init__(message)
+        self.cause = cause
+
 
 class ContextRefused(WireError):
     """The peer accepts no presentation context for this service."""
 
     cause = "no-context"
+
+
+class CommitmentRefused(WireError):
+    """The peer refused a request for storage commitment."""
+
+    cause = "commitment-refused"
+
+    def __init__(self, status: int, message: str | None = None, comment: str = "") -> None:
+        """An N-ACTION answered with a failure status (PS3.7 section 10.1.4.1.10); `comment` is never for a log."""
+        super().__init__(message)
+        self.status = status
+        self.comment = comment
 
 
 class ProtocolError(WireError):

@@ -17,6 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from router.domain.dicom import is_uid
+from router.domain.extent import Extent
 from router.domain.header import Header, MalformedHeader, scan
 from router.domain.part10 import MAXIMUM_HEAD, FileMeta, decode_file_meta, encode_file_meta
 from router.domain.receipt import Receipt
@@ -255,6 +256,7 @@ class Writer:
         self._head = bytearray()
         self._header: Header | None = None
         self._look_at = _FIRST_LOOK
+        self._extent = Extent(meta.transfer_syntax_uid)
         self._check_at = _SPACE_CHECK
         self._size = 0
 
@@ -262,6 +264,7 @@ class Writer:
         """Append a part of the data set. Raises StoreRefused; `discard` is then still to be called."""
         if self._header is None:
             self._look(data)
+        self._extent.feed(data)
         try:
             if self._size == 0:
                 _write_all(self._descriptor, self._prefix, data)
@@ -325,6 +328,8 @@ class Writer:
             header.sop_class_uid and header.sop_class_uid != meta.sop_class_uid
         ):
             raise StoreRefused(MISMATCH, "mismatch", "The data set's SOP UIDs differ from the command's")
+        if self._extent.cut_off:
+            raise StoreRefused(UNPARSEABLE, "unparseable", "The data set is cut off")
         return _receipt(meta, header.study_instance_uid, header.series_instance_uid, self._size, datetime.now(UTC))
 
 

@@ -23,6 +23,7 @@ import msgspec
 
 from router.dimse.services import Accepted, Rejected
 from router.dimse.store_scp import ServerSettings, StoreServer
+from router.domain.commitment import CommitmentAnswer
 from router.domain.events import AssociationsActive, Event
 from router.domain.receipt import Receipt
 from router.errors import ConfigurationError, RouterError, StoreError, StoreRefused
@@ -43,6 +44,9 @@ _BATCH = 500
 _REPORT_SECONDS = 0.01
 """Between two reports. One for each instance of a burst would cost more than receiving it."""
 _QUEUE_PATIENCE = 30.0
+_ANSWERS = 64
+"""Storage commitment reports that wait to be handed on; each may hold thousands of UIDs."""
+_ANSWER_PATIENCE = 10.0
 _STOP_SLACK = 15.0
 _RESTART_SECONDS = (0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
 
@@ -76,6 +80,8 @@ class Report(msgspec.Struct, frozen=True):
 
     receipts: list[Receipt]
     events: list[Event]
+    answers: list[CommitmentAnswer] = []
+    """Storage commitment reports, as they came: whether they were asked for the engine knows."""
 
 
 class Callers(msgspec.Struct, frozen=True):
@@ -114,14 +120,20 @@ class _Receiver:
         self._settings = settings
         self._callers = dict(settings.callers)
         self._pipe = pipe
-        self._queue: queue.Queue[Receipt | Event | None] = queue.Queue(_QUEUE)
+        self._queue: queue.Queue[Receipt | Event | CommitmentAnswer | None] = queue.Queue(_QUEUE)
+        self._answers = threading.BoundedSemaphore(_ANSWERS)
         self._server: StoreServer | None = None
 
     def start(self) -> None:
         settings = self._settings
         store = ObjectStore(Path(settings.store), durability=settings.durability, minimum_free=settings.minimum_free)
         self._server = StoreServer(
-            settings.server, store, policy=self._policy, on_receipt=self._tell, observer=self._mention
+            settings.server,
+            store,
+            policy=self._policy,
+            on_receipt=self._tell,
+            observer=self._mention,
+            on_answer=self._hand_on,
         )
         _listen(self._server)
         self._pipe.send(Listening(self._server.port))
@@ -156,6 +168,16 @@ class _Receiver:
         except queue.Full:
             raise StoreRefused(0xA700, "out-of-resources", "The engine takes no receipts") from None
 
+    def _hand_on(self, answer: CommitmentAnswer) -> None:
+        """Queue a storage commitment report. Raises StoreRefused where too many wait: their lists can be long."""
+        if not self._answers.acquire(timeout=_ANSWER_PATIENCE):
+            raise StoreRefused(0xA700, "out-of-resources", "The engine takes no reports")
+        try:
+            self._queue.put(answer, timeout=_ANSWER_PATIENCE)
+        except queue.Full:
+            self._answers.release()
+            raise StoreRefused(0xA700, "out-of-resources", "The engine takes no reports") from None
+
     def _mention(self, event: Event) -> None:
         # A metric less, where the engine stands still; but a gauge that misses a change is wrong for good.
         patience = _QUEUE_PATIENCE if isinstance(event, AssociationsActive) else 0.0
@@ -176,11 +198,14 @@ class _Receiver:
             report = Report(
                 receipts=[one for one in batch if isinstance(one, Receipt)],
                 events=[one for one in batch if isinstance(one, Event)],
+                answers=[one for one in batch if isinstance(one, CommitmentAnswer)],
             )
             try:
                 self._pipe.send(report)
             except OSError:  # the engine is gone; the files are there, and indexed when it is back
                 return
+            for _ in report.answers:
+                self._answers.release()
             following = time.monotonic() + _REPORT_SECONDS
 
 
@@ -203,8 +228,8 @@ def _listen(server: StoreServer) -> None:
 class Receivers:
     """Starts receivers, hands on what they report, starts them again where one dies, stops them.
 
-    `on_receipts` and `observer` are called on a thread per receiver; `on_loss` after one has died, when files may lie
-    in the store that nobody has reported.
+    `on_receipts`, `on_answers` and `observer` are called on a thread per receiver; `on_loss` after one has died, when
+    files may lie in the store that nobody has reported.
     """
 
     def __init__(
@@ -213,6 +238,7 @@ class Receivers:
         count: int,
         *,
         on_receipts: Callable[[list[Receipt]], None],
+        on_answers: Callable[[list[CommitmentAnswer]], None] = lambda answers: None,
         observer: Callable[[Event], None],
         on_loss: Callable[[], None],
         trouble: Callable[[str, BaseException], None],
@@ -220,6 +246,7 @@ class Receivers:
         self._settings = settings
         self._count = count
         self._on_receipts = on_receipts
+        self._on_answers = on_answers
         self._observer = observer
         self._on_loss = on_loss
         self._trouble = trouble
@@ -347,6 +374,8 @@ class Receivers:
             self._observer(event)
         if report.receipts:
             self._on_receipts(report.receipts)
+        if report.answers:
+            self._on_answers(report.answers)
 
 
 def _kill_all(running: dict[int, tuple[Any, Connection]]) -> None:

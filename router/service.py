@@ -8,36 +8,45 @@ import shutil
 import threading
 import time
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import msgspec
 
+from router.dimse.get import Intake
 from router.dimse.peers import Peers
 from router.dimse.store_scp import ServerSettings
-from router.domain.events import Event
+from router.domain.commitment import CommitmentAnswer
+from router.domain.events import Event, StoreRefusal
 from router.domain.overview import ServiceInfo
 from router.domain.receipt import Receipt
 from router.domain.rule import LOCAL, RuleSet
 from router.engine.arrivals import Arrivals
+from router.engine.commitment import Committer
 from router.engine.dispatcher import Dispatcher
 from router.engine.evidence import EvidenceGatherer
 from router.engine.mover import Kit, Mover
 from router.engine.query import Inquiry
+from router.engine.routes import Refusals, RouteWatch
 from router.engine.scheduler import Scheduler
-from router.engine.slots import NodeSlots
+from router.engine.slots import Detours, NodeSlots
 from router.engine.sweep import Sweeper
+from router.engine.tally import Tallies
 from router.engine.verifier import Verifier
 from router.errors import LedgerError
 from router.ledger.ledger import SqlLedger
 from router.objects import ObjectStore
 from router.observe import logs
 from router.observe.metrics import Metrics
+from router.receipts import ReceiptBatches
 from router.receiving import Receivers, ReceiverSettings
 
 _ANNOUNCE_SECONDS = 2.0
+_INDEX_SECONDS, _INDEX_LONGEST = 1.0, 60.0
+"""Between two looks for files without a receipt: usually, and at most, where the ledger takes none."""
 _RECEIPT_BATCH = 500
 _RECEIVE_SECONDS = 10.0
 """How long stores under way may take to end when the service stops."""
@@ -97,7 +106,9 @@ class Service:
             Path(rules.router.store), durability=rules.router.durability, minimum_free=rules.router.minimum_free
         )
         self._arrivals = Arrivals()
-        self.peers = Peers(rules.router.ae_title, self.observe)
+        self._refusals = Refusals()
+        self._receipts = ReceiptBatches(self._received, logs.trouble)
+        self.peers = Peers(rules.router.ae_title, self.observe, intake=Intake(self.store, self._receipts.put))
         self.dispatcher = self._wire()
         self.scheduler = Scheduler(
             ledger=self.ledger,
@@ -108,15 +119,26 @@ class Service:
         )
         self._receivers: Receivers | None = None
         self._stopping = threading.Event()
+        self._unindexed = threading.Event()
         self._announcer: threading.Thread | None = None
+        self._indexer: threading.Thread | None = None
         self._scheduled = False
         self._problem = ""
         self._ending = False
 
     def _wire(self) -> Dispatcher:
-        slots = NodeSlots()
+        slots, detours = NodeSlots(), Detours()
         inquiry = Inquiry(self.peers, slots)
         evidence = EvidenceGatherer(self.ledger, inquiry, self.store.held)
+        tallies = Tallies(self.observe)
+        self.committer = Committer(
+            ledger=self.ledger,
+            inquiry=inquiry,
+            peers=self.peers,
+            slots=slots,
+            clock=self.clock,
+            observer=self.observe,
+        )
 
         def rules() -> RuleSet:
             return self.rules
@@ -131,6 +153,9 @@ class Service:
             evidence=evidence,
             slots=slots,
             arrivals=self._arrivals,
+            tallies=tallies,
+            routes=RouteWatch(self.ledger, self.clock, self._refusals),
+            detours=detours,
             clock=self.clock,
             observer=self.observe,
         )
@@ -140,8 +165,15 @@ class Service:
             sweeper=self.sweeper,
             mover=Mover(rules, kit),
             verifier=Verifier(
-                rules=rules, ledger=self.ledger, evidence=evidence, clock=self.clock, observer=self.observe
+                rules=rules,
+                ledger=self.ledger,
+                evidence=evidence,
+                committer=self.committer,
+                tallies=tallies,
+                clock=self.clock,
+                observer=self.observe,
             ),
+            detours=detours,
             clock=self.clock,
             observer=self.observe,
             trouble=logs.trouble,
@@ -155,12 +187,17 @@ class Service:
         Raises RouterError where the Store SCP cannot listen.
         """
         self._scheduled = scheduled
+        orphaned = self.ledger.attend(self.clock.now())
+        if orphaned:
+            logs.logger().warning("work that a former service left is looked up first", count=orphaned)
         self._recover()
-        if scheduled or any(LOCAL in rule.move.to for rule in self.rules.rules.values()):
+        if scheduled or _reaches_us(self.rules):
             self._listen()
         self._announce()
         self._announcer = threading.Thread(target=self._announcing, name="announce", daemon=True)
         self._announcer.start()
+        self._indexer = threading.Thread(target=self._indexing, name="index", daemon=True)
+        self._indexer.start()
         self.dispatcher.start()
         if scheduled:
             self.metrics.recall(self.ledger.last_sweeps())
@@ -174,7 +211,10 @@ class Service:
         settings = ReceiverSettings(
             ae_title=router.ae_title,
             server=ServerSettings(
-                host=router.listen_host, port=router.listen_port, maximum_associations=router.maximum_associations
+                host=router.listen_host,
+                port=router.listen_port,
+                maximum_associations=router.maximum_associations,
+                tls=router.tls,
             ),
             store=router.store,
             durability=router.durability,
@@ -185,8 +225,9 @@ class Service:
             settings,
             router.receivers,
             on_receipts=self._received,
+            on_answers=self._committed,
             observer=self.observe,
-            on_loss=self._recover,
+            on_loss=self._unindexed.set,
             trouble=logs.trouble,
         )
         self._receivers.start()
@@ -199,9 +240,11 @@ class Service:
         self.dispatcher.stop(self.rules.router.drain if drain is None else drain)
         if self._receivers is not None:
             self._receivers.stop(_RECEIVE_SECONDS)
+        self._receipts.stop(_RECEIVE_SECONDS)
         self._stopping.set()
-        if self._announcer is not None:
-            self._announcer.join(10.0)
+        for thread in (self._announcer, self._indexer):
+            if thread is not None:
+                thread.join(10.0)
         self.peers.close()
         try:
             self.ledger.withdraw(self.owner)
@@ -272,12 +315,26 @@ class Service:
         """Tell metrics and logs of an event."""
         self.metrics(event)
         self._log(event)
+        if isinstance(event, StoreRefusal):
+            self._refusals.note(event.reason)
 
     def _received(self, batch: list[Receipt]) -> None:
-        """Index what a receiver reports; what cannot be written is found again from the files at the next start."""
-        self._write(batch)
+        """Index what a receiver reports; what cannot be written is found again from the files once it can be."""
+        try:
+            self.ledger.add_receipts(batch)
+        except LedgerError as error:
+            logs.trouble("receipts", error)
+            self._unindexed.set()
         for receipt in batch:
             self._arrivals.note(receipt.study_instance_uid)
+        self.dispatcher.wake()
+
+    def _committed(self, answers: list[CommitmentAnswer]) -> None:
+        """Note storage commitment reports; one that cannot be written is missed, as if it had not come."""
+        for answer in answers:
+            title = answer.calling_ae_title
+            nodes = [node.name for node in self.rules.nodes.values() if title in node.calling_ae_titles]
+            self._insist("commitment", partial(self.committer.take, answer, nodes))
         self.dispatcher.wake()
 
     def _recover(self) -> None:
@@ -289,14 +346,29 @@ class Service:
         if found:
             logs.logger().warning("instances without a receipt were found in the store and indexed", count=found)
 
-    def _write(self, batch: list[Receipt]) -> None:
+    def _indexing(self) -> None:
+        """Look for files without a receipt when some may have none and the ledger can be written to."""
+        pause = _INDEX_SECONDS
+        while not self._stopping.wait(pause):
+            if self._unindexed.is_set() and not self._problem:
+                self._unindexed.clear()
+                try:
+                    self._recover()
+                    pause = _INDEX_SECONDS
+                except LedgerError as error:
+                    logs.trouble("receipts", error)
+                    self._unindexed.set()
+                    pause = min(2 * pause, _INDEX_LONGEST)
+
+    def _insist(self, what: str, write: Callable[[], object]) -> None:
+        """Write to the ledger, for up to a minute while it cannot be written to."""
         deadline = time.monotonic() + 60.0
         while True:
             try:
-                self.ledger.add_receipts(batch)
+                write()
                 return
             except LedgerError as error:
-                logs.trouble("receipts", error)
+                logs.trouble(what, error)
                 if time.monotonic() > deadline or self._stopping.wait(1.0):
                     return
 
@@ -324,6 +396,15 @@ class Service:
 def _callers(rules: RuleSet) -> dict[str, str]:
     """AE titles that may store to us -> the node's name."""
     return {title: node.name for node in rules.nodes.values() for title in node.calling_ae_titles}
+
+
+def _reaches_us(rules: RuleSet) -> bool:
+    """Whether somebody has to reach our Store SCP for the rules: who stores here, or reports storage commitment."""
+    for rule in rules.rules.values():
+        nodes = [rules.node(name) for name in rule.move.to]
+        if LOCAL in rule.move.to or any(node is not None and node.commitment is not None for node in nodes):
+            return True
+    return False
 
 
 def _batches(receipts: Iterable[Receipt]) -> Iterator[list[Receipt]]:

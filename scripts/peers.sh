@@ -6,7 +6,8 @@ PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
 
 # program:package
 wanted="Orthanc:orthanc dcmqrscp:dcmtk storescp:dcmtk storescu:dcmtk findscu:dcmtk movescu:dcmtk echoscu:dcmtk
-        dcmsend:dcmtk dcmconv:dcmtk dcmftest:dcmtk dcmqridx:dcmtk prometheus:prometheus promtool:prometheus"
+        dcmsend:dcmtk dcmconv:dcmtk dcmftest:dcmtk dcmqridx:dcmtk prometheus:prometheus promtool:prometheus
+        openssl:openssl mkfs.ext4:e2fsprogs losetup:mount"
 
 missing_packages() {
     local pair

@@ -8,17 +8,44 @@ from pathlib import Path
 
 from router import config
 from router.config.diagnostics import CODES
+from router.domain.causes import ABORTS, CAUSES, COUNTER_PATTERNS, MOVE_STATUSES, REJECTIONS, STATUS_RANGES
 from router.domain.events import ConfigurationLoaded
-from router.domain.outcome import CAUSES
 from router.observe.metrics import Metrics
 
 README = Path(__file__).parent.parent / "README.md"
 
 
 def causes() -> list[str]:
-    """The outcome table."""
-    rows = [f"| `{code}` | {cause.sentence} | {cause.remedy} |" for code, cause in CAUSES.items()]
-    return ["| cause | sentence | what helps |", "|---|---|---|", *rows]
+    """The outcome table, with what leads to each row."""
+    rows = []
+    for code, cause in CAUSES.items():
+        rows.append(f"| `{code}` | {'; '.join(origins(code))} | {cause.sentence} | {cause.remedy} |")
+    return ["| cause | comes from | sentence | what helps |", "|---|---|---|---|", *rows]
+
+
+def origins(code: str) -> list[str]:
+    """The statuses, counters, rejections and aborts that lead to a cause."""
+    refined = {pattern.family for pattern in COUNTER_PATTERNS}
+    ranges = [(low, high) for low, high, cause in STATUS_RANGES if cause == code and code not in refined]
+    single = [status for status, cause in MOVE_STATUSES.items() if cause == code and code not in refined]
+    found = [f"{status:04X}" for status in single if not any(low <= status <= high for low, high in ranges)]
+    found += [f"{low:04X} to {high:04X}" for low, high in ranges]
+    if code == "unknown-status":
+        found.append("any other status")
+    words = {"success": "0000", "some-failed": "0001, 0107, 0116, Bxxx"}
+    for family in dict.fromkeys(pattern.family for pattern in COUNTER_PATTERNS):
+        holds = [pattern.predicate for pattern in COUNTER_PATTERNS if (pattern.family, pattern.cause) == (family, code)]
+        if code == family:
+            holds.append("else")
+        if holds:
+            found.append(f"{words[family]}: {', '.join(holds)}")
+    for (result, source, reason), cause in REJECTIONS.items():
+        if cause == code:
+            found.append(f"A-ASSOCIATE-RJ {result},{source},{'other' if reason is None else reason}")
+    for (source, reason), cause in ABORTS.items():
+        if cause == code:
+            found.append(f"A-ABORT {source}{',other' if reason is None else f',{reason}'}")
+    return found
 
 
 def diagnostics() -> list[str]:

@@ -7,11 +7,12 @@ from collections.abc import Callable, Sequence
 from datetime import timedelta
 
 import click
+import msgspec
 from rich.console import Console
 from rich.text import Text
 
 from router.cli.progress import Ending, Seen, wait
-from router.cli.render import summary, sweep_row, sweeps_table, transfer_row, transfers_table
+from router.cli.render import explained, summary, sweep_row, sweeps_table, transfer_row, transfers_table
 from router.cli.settings import (
     interruptible,
     load_rules,
@@ -23,9 +24,10 @@ from router.cli.settings import (
     terminal,
 )
 from router.domain.overview import ServiceInfo
+from router.domain.route import waits_for
 from router.domain.rule import Rule, RuleSet
 from router.domain.sweep import SweepDue, SweepState
-from router.domain.transfer import State
+from router.domain.transfer import Route, State, Transfer
 from router.engine.ports import Ledger
 from router.errors import UsageError
 from router.observe import logs
@@ -76,13 +78,12 @@ def apply(ctx: click.Context, names: tuple[str, ...], timeout: float | None) -> 
     with interruptible():
         seen, ending = _apply(rules, chosen, progress_terminal(), timeout)
     if settings.json:
-        print_json(
-            {"sweeps": [sweep_row(s) for s in seen.sweeps], "transfers": [transfer_row(t) for t in seen.transfers]}
-        )
+        rows = [transfer_row(t) | ({"verdict": "failed"} if t.id in seen.waiting else {}) for t in seen.transfers]
+        print_json({"sweeps": [sweep_row(s) for s in seen.sweeps], "transfers": rows})
     else:
         _tell(seen, terminal())
     if ending is Ending.DEADLINE:
-        open_ones = sum(not t.ended for t in seen.transfers)
+        open_ones = sum(not t.ended and t.id not in seen.waiting for t in seen.transfers)
         say(f"Stopped waiting after {timeout:g} s; {open_ones} of {len(seen.transfers)} transfers have not ended.")
     return 0 if good(seen) else 1
 
@@ -132,8 +133,10 @@ def sweep_now(
 
 
 def make_due(ledger: Ledger, chosen: Sequence[Rule]) -> list[int]:
-    """Ask for these rules' sweeps now."""
+    """Ask for these rules' sweeps now; a route of theirs that is stopped is tried at once."""
     now = SystemClock().now()
+    for route in {Route(r.sweep.source, to): None for r in chosen for to in r.move.to}:
+        ledger.probe_route(route, now)
     return ledger.add_sweeps(
         [
             SweepDue(rule=r.name, source=r.sweep.source, due_at=now, tier=r.sweep.widest_tier, manual=True)
@@ -146,18 +149,32 @@ def _look(ledger: Ledger, ids: Sequence[int]) -> Callable[[], Seen]:
     def look() -> Seen:
         # Sweeps first: one that has ended has its transfers in the ledger.
         sweeps = ledger.sweeps(ids)
-        return Seen(sweeps, sorted(ledger.transfers(sweeps=ids, limit=_MANY), key=lambda t: t.id))
+        before = ledger.stopped_routes()
+        transfers = sorted(ledger.transfers(sweeps=ids, limit=_MANY), key=lambda t: t.id)
+        # What changed while we looked is looked at again before anybody says that nothing comes of it.
+        now = SystemClock().now()
+        stopped = {one.route: one for one in ledger.stopped_routes() if one in before}
+        lasting = {route: one for route, one in stopped.items() if one.probe_at > now}
+        waiting = {t.id for t in transfers if waits_for(t, lasting)}
+        return Seen(sweeps, explained(transfers, stopped, now), waiting)
 
     return look
+
+
+def _judged(seen: Seen) -> list[Transfer]:
+    """The transfers as people are told of them: what waits for a stopped route has failed for now."""
+    failed = State.FAILED
+    return [msgspec.structs.replace(t, state=failed) if t.id in seen.waiting else t for t in seen.transfers]
 
 
 def _tell(seen: Seen, out: Console) -> None:
     out.print(sweeps_table(seen.sweeps))
     out.print()
     if seen.transfers:
-        out.print(transfers_table(seen.transfers, width=out.width))
+        judged = _judged(seen)
+        out.print(transfers_table(judged, width=out.width))
         out.print()
-        out.print(summary(seen.transfers))
+        out.print(summary(judged))
     elif all(sweep.state is SweepState.COMPLETE for sweep in seen.sweeps):
         out.print("Nothing to move: what the rules select has been moved before.")
     else:

@@ -100,6 +100,7 @@ def _decision_row(rule: Rule, decision: Decision) -> dict[str, Any]:
         "series_instance_uid": decision.series_instance_uid or None,
         "decision": str(decision.action),
         "expected": decision.instance_count,
+        "availability": decision.availability or None,
         "completed": 0,
         "failed": 0,
         "warning": 0,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from enum import StrEnum
 from types import TracebackType
 from typing import NamedTuple, Protocol, Self
@@ -44,6 +44,8 @@ class Seen(NamedTuple):
 
     sweeps: list[SweepRecord]
     transfers: list[Transfer]
+    waiting: Collection[int] = ()
+    """Transfers that wait for a stopped route: nothing becomes of them until somebody changes a configuration."""
 
 
 class View(Protocol):
@@ -86,7 +88,7 @@ def wait(
 
 def _under_way(seen: Seen) -> bool:
     return any(s.state not in SWEEP_ENDED for s in seen.sweeps) or any(
-        not t.ended and t.state is not State.HELD for t in seen.transfers
+        not t.ended and t.state is not State.HELD and t.id not in seen.waiting for t in seen.transfers
     )
 
 

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
+import msgspec
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from router.cli.settings import plain
+from router.domain.route import StoppedRoute, said_of, waits_for
 from router.domain.sweep import SweepRecord, SweepState
-from router.domain.transfer import State, Transfer
+from router.domain.transfer import Route, State, Transfer
 
 STYLES = {
     State.COMPLETE: "green",
@@ -29,6 +32,20 @@ _NUMBERS = 6
 """Transfers named one by one before one sentence that holds for all of them."""
 _WIDE = 100
 """Columns from which a table has room for times."""
+
+
+def explained(transfers: Iterable[Transfer], stopped: Mapping[Route, StoppedRoute], now: datetime) -> list[Transfer]:
+    """The transfers with the reason that holds now: that their route is stopped, or what somebody wants of them."""
+    found = []
+    for transfer in transfers:
+        stop = waits_for(transfer, stopped)
+        if stop is not None:
+            at = f"at {stop.probe_at.astimezone():%H:%M}" if stop.probe_at > now else "at once"
+            transfer = msgspec.structs.replace(transfer, reason=said_of(stop, at))
+        elif transfer.wish:
+            transfer = msgspec.structs.replace(transfer, reason=f"Somebody wants to {transfer.wish} it.")
+        found.append(transfer)
+    return found
 
 
 # JSON -----------------------------------------------------------------------------------------------------------------

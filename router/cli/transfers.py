@@ -2,32 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import click
 from rich.table import Table
 from rich.text import Text
 
-from router.cli.render import STYLES, UNDER_WAY_STYLE, size, transfer_row, transfers_table
+from router.cli.apply import running_services
+from router.cli.render import STYLES, UNDER_WAY_STYLE, counted, explained, size, transfer_row, transfers_table
 from router.cli.settings import load_rules, plain, print_json, say, settings_of, terminal
+from router.domain.levels import NEARLINE
 from router.domain.outcome import Evidence, Expectation, missing_instances
 from router.domain.rule import LOCAL
-from router.domain.transfer import Attempt, Happening, State, Transfer
+from router.domain.selection import AGAIN_WHEN_ASKED
+from router.domain.transfer import TRANSITIONS, Attempt, Happening, State, Transfer
 from router.engine.ports import Ledger
-from router.errors import LedgerError, RouterError
+from router.errors import LedgerError, RouterError, UsageError
 from router.service import SystemClock, open_ledger
 
 _MISSING = 50
 """Missing instances that are listed for people; JSON has all."""
 
 
-@click.group(short_help="What the ledger knows: list, show, retry.")
+_MANY = 100_000
+_STATE = click.Choice([str(state) for state in State])
+
+
+def _taking(happening: Happening) -> tuple[State, ...]:
+    return tuple(state for state, ways in TRANSITIONS.items() if happening in ways)
+
+
+@click.group(short_help="What the ledger knows: list, show, retry, cancel, hold, release.")
 def transfers() -> None:
-    """List and show transfers, and ask again for those that failed."""
+    """List and show transfers; cancel, hold and release them; ask again for those that failed."""
 
 
 @transfers.command("list", short_help="Transfers, newest first.")
-@click.option("--state", "states", multiple=True, type=click.Choice([str(s) for s in State]), help="Only this state.")
+@click.option("--state", "states", multiple=True, type=_STATE, help="Only this state.")
 @click.option("--rule", default="", metavar="NAME", help="Only transfers of this rule.")
 @click.option("--source", default="", metavar="NODE", help="Only transfers from this node.")
 @click.option("--destination", default="", metavar="NODE", help="Only transfers to this node.")
@@ -55,6 +67,7 @@ def list_(
             study_instance_uid=study,
             limit=limit,
         )
+        found = explained(found, {one.route: one for one in ledger.stopped_routes()}, SystemClock().now())
     if settings.json:
         print_json({"transfers": [transfer_row(t) for t in found]})
         return 0
@@ -78,6 +91,8 @@ def show(ctx: click.Context, number: int) -> int:
         transfer = ledger.transfer(number)
         if transfer is None:
             raise RouterError(f"The ledger has no transfer {number}; `dicom-router transfers list` shows what it has.")
+        stopped = {one.route: one for one in ledger.stopped_routes()}
+        (transfer,) = explained([transfer], stopped, SystemClock().now())
         attempts = ledger.attempts(number)
         missing = _missing(ledger, transfer)
     if settings.json:
@@ -88,9 +103,17 @@ def show(ctx: click.Context, number: int) -> int:
 
 
 def _missing(ledger: Ledger, transfer: Transfer) -> list[str] | None:
-    """SOP Instance UIDs that our store lacks; None where nobody can say without asking a node."""
+    """SOP Instance UIDs that our store lacks now, or that the last look at another destination did not find.
+
+    None where nobody can say without asking a node.
+    """
+    if transfer.intent.destination != LOCAL:
+        found = ledger.missing_instances(transfer.id)
+        if found or transfer.state is State.COMPLETE:
+            return sorted(instance.sop_instance_uid for instance in found)
+        return None
     expected = ledger.expected_instances(transfer.id)
-    if expected is None or transfer.intent.destination != LOCAL:
+    if not expected:
         return None
     present = ledger.received(transfer.intent.study_instance_uid, transfer.intent.series_instance_uid)
     gap = missing_instances(
@@ -115,6 +138,7 @@ def _show(transfer: Transfer, attempts: Sequence[Attempt], missing: list[str] | 
         "study": intent.study_instance_uid,
         "series": intent.series_instance_uid,
         "instances": ", ".join([f"{transfer.completed} of {'?' if total is None else total}", *troubles]),
+        "near line": "yes, so it takes longer" if transfer.availability == NEARLINE else "",
         "attempts": str(transfer.attempts),
         "status": f"{transfer.status:04X}" if transfer.status is not None else "",
         "queued": f"{transfer.queued_at.astimezone():%Y-%m-%d %H:%M:%S}",
@@ -157,32 +181,139 @@ def _steps(attempts: Sequence[Attempt]) -> Table:
     return grid
 
 
+class Word(NamedTuple):
+    """Something a person may say to transfers."""
+
+    happening: Happening
+    states: tuple[State, ...]
+    """Those that `--all` means where no state is named."""
+    done: str
+    """What becomes of a transfer that a worker holds, at the end of a sentence."""
+
+
+WORDS = {
+    "retry": Word(Happening.AGAIN, tuple(sorted(AGAIN_WHEN_ASKED)), "queued again"),
+    "cancel": Word(Happening.CANCEL, _taking(Happening.CANCEL), "cancelled"),
+    "hold": Word(Happening.HOLD, _taking(Happening.HOLD), "held"),
+    "release": Word(Happening.RELEASE, _taking(Happening.RELEASE), "let go on"),
+}
+
+
+def _selection(command: Callable[..., int]) -> Callable[..., int]:
+    """The numbers of transfers, or `--all` of those with certain properties."""
+    options = (
+        click.argument("numbers", type=int, nargs=-1),
+        click.option("--all", "everything", is_flag=True, help="All it can be said to, with the properties given."),
+        click.option(
+            "--state", "states", multiple=True, type=click.Choice([str(s) for s in State]), help="With --all."
+        ),
+        click.option("--rule", default="", metavar="NAME", help="With --all: only transfers of this rule."),
+        click.option("--source", default="", metavar="NODE", help="With --all: only transfers from this node."),
+        click.option("--destination", default="", metavar="NODE", help="With --all: only transfers to this node."),
+        click.pass_context,
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
 @transfers.command("retry", short_help="Queue transfers that have ended again.")
-@click.argument("numbers", type=int, nargs=-1, required=True)
-@click.pass_context
-def retry(ctx: click.Context, numbers: tuple[int, ...]) -> int:
+@_selection
+def retry(ctx: click.Context, **selection: Any) -> int:
     """Queue transfers that have ended again; only what is missing is moved.
 
-    A running service takes them up, else the next `apply`. Exit code 1 if one of them cannot be queued.
+    A running service takes them up, else the next `apply`. `--all` means those that failed, are partial or
+    contradicted. Exit code 1 if one of them cannot be queued.
     """
+    return _say_to(ctx, WORDS["retry"], **selection)
+
+
+@transfers.command("cancel", short_help="Cancel transfers; what has arrived stays.")
+@_selection
+def cancel(ctx: click.Context, **selection: Any) -> int:
+    """Cancel transfers. One that is moving is stopped (C-CANCEL); what has arrived stays.
+
+    Exit code 1 if one of them cannot be cancelled.
+    """
+    return _say_to(ctx, WORDS["cancel"], **selection)
+
+
+@transfers.command("hold", short_help="Keep transfers from moving until they are released.")
+@_selection
+def hold(ctx: click.Context, **selection: Any) -> int:
+    """Keep transfers from moving until they are released. One that is moving is stopped; what has arrived stays.
+
+    Exit code 1 if one of them cannot be held.
+    """
+    return _say_to(ctx, WORDS["hold"], **selection)
+
+
+@transfers.command("release", short_help="Let held transfers go on.")
+@_selection
+def release(ctx: click.Context, **selection: Any) -> int:
+    """Let held transfers go on; of a stopped route, let one try it at once.
+
+    Exit code 1 if one of them is not held.
+    """
+    return _say_to(ctx, WORDS["release"], **selection)
+
+
+def _say_to(
+    ctx: click.Context,
+    word: Word,
+    *,
+    numbers: tuple[int, ...],
+    everything: bool,
+    states: tuple[str, ...],
+    rule: str,
+    source: str,
+    destination: str,
+) -> int:
+    if bool(numbers) is everything:
+        raise UsageError("Name transfers by their numbers, or say --all.")
+    if (states or rule or source or destination) and not everything:
+        raise UsageError("--state, --rule, --source and --destination narrow --all; numbers need no narrowing.")
     settings = settings_of(ctx)
     changed: list[Transfer] = []
     problems: list[str] = []
+    now = SystemClock().now()
     with open_ledger(load_rules(settings)) as ledger:
+        if everything:
+            chosen = [State(s) for s in states] or word.states
+            found = ledger.transfers(states=chosen, rule=rule, source=source, destination=destination, limit=_MANY)
+            numbers = tuple(sorted(transfer.id for transfer in found))
         for number in dict.fromkeys(numbers):
             try:
-                changed.append(ledger.apply(number, Happening.AGAIN, SystemClock().now()))
+                changed.append(ledger.apply(number, word.happening, now))
             except LedgerError as error:
-                known = ledger.transfer(number)
-                if known is not None and not known.ended:
-                    problems.append(f"Transfer {number} has not ended: it is {known.state}.")
-                else:
-                    problems.append(str(error))
+                problems.append(_refusal(ledger.transfer(number), word) or str(error))
+        shown = explained(changed, {one.route: one for one in ledger.stopped_routes()}, now)
+        served = bool(running_services(ledger))
     if settings.json:
-        print_json({"transfers": [transfer_row(t) for t in changed]})
-    elif changed:
+        print_json({"transfers": [transfer_row(t) for t in shown]})
+    elif shown:
         out = terminal()
-        out.print(transfers_table(changed, width=out.width))
+        out.print(transfers_table(shown, width=out.width))
+    elif not problems:
+        terminal().print("No such transfers.")
+    under_way = sum(bool(transfer.wish) for transfer in changed)
+    if under_way:
+        how = "the service stops the work" if served else "its service has stopped: within a minute, or when it starts"
+        say(f"{counted(under_way, 'transfer')} under way will be {word.done} in a moment; {how}.")
     for problem in problems:
         say(f"dicom-router: {problem}")
     return 1 if problems else 0
+
+
+def _refusal(transfer: Transfer | None, word: Word) -> str:
+    """Why the word cannot be said to the transfer, in one sentence; empty where only the ledger knows."""
+    if transfer is None:
+        return ""
+    head = f"Transfer {transfer.id}"
+    if word.happening is Happening.AGAIN:
+        return f"{head} has not ended: it is {transfer.state}."
+    if transfer.ended:
+        return f"{head} has ended: it is {transfer.state}."
+    if word.happening is Happening.RELEASE:
+        return f"{head} is not held: it is {transfer.state}."
+    return f"{head} is {transfer.state} already." if transfer.state is State.HELD else ""

@@ -10,7 +10,7 @@ from router.config.model import Builder
 from router.config.schema import diagnostic_at, did_you_mean
 from router.domain.attributes import below, level_of
 from router.domain.dicom import QueryRetrieveLevel, name_of, tag_of
-from router.domain.rule import LOCAL, Rule, RuleSet
+from router.domain.rule import GET, LOCAL, Rule, RuleSet
 
 _STUDY_DATE = tag_of("StudyDate")
 _HASTE = 5.0
@@ -64,6 +64,12 @@ def _check_destinations(rule: Rule, rules: RuleSet, builder: Builder) -> Iterato
     if not rule.move.to and not builder.is_damaged(rule.name):
         place = builder.rule_place(rule.name, "move", at_key=True)
         yield diagnostic_at(place, Code.MISSING_KEY, f"rules.{rule.name} has no move.to", "for example to: [local]")
+    elsewhere = [name for name in rule.move.to if name != LOCAL]
+    if rule.move.via == GET and elsewhere:
+        place = builder.rule_place(rule.name, "move", "via")
+        message = f"rules.{rule.name}.move.via: get cannot bring studies to {elsewhere[0]}, only to local"
+        hint = "a rule of its own for local, or via: get at the node, which then holds for local only"
+        yield diagnostic_at(place, Code.GET_ELSEWHERE, message, hint)
     source = rules.nodes.get(rule.sweep.source)
     titles: dict[str, str] = {}
     for index, name in enumerate(rule.move.to):
@@ -82,6 +88,10 @@ def _check_destinations(rule: Rule, rules: RuleSet, builder: Builder) -> Iterato
             message = f"{subject}: {name} {same} (AE title {title})"
             yield diagnostic_at(place, Code.SAME_NODE, message, "leave one out")
         titles[title] = name
+        if rule.move.verify == "commitment" and name != LOCAL and rules.nodes[name].commitment is None:
+            message = f"rules.{rule.name}.move.verify: {name} is not known to answer storage commitment requests"
+            hint = f"if it does, set nodes.{name}.commitment: true"
+            yield diagnostic_at(builder.rule_place(rule.name, "move", "verify"), Code.BAD_VALUE, message, hint)
 
 
 def _check_keys(rule: Rule, builder: Builder) -> Iterator[Diagnostic]:

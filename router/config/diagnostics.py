@@ -36,6 +36,7 @@ class Code(StrEnum):
     SAME_NODE = "DR025"
     TIME_ZONE = "DR026"
     SAME_PORT = "DR027"
+    TLS_FILE = "DR028"
     UNKNOWN_ATTRIBUTE = "DR030"
     MATCHER = "DR031"
     ATTRIBUTE_VALUE = "DR032"
@@ -53,6 +54,7 @@ class Code(StrEnum):
     CONDITION_LEVEL = "DR044"
     NOTHING_TO_DO = "DR045"
     UNUSED_KEY = "DR046"
+    GET_ELSEWHERE = "DR047"
 
 
 CODES: dict[Code, str] = {
@@ -73,6 +75,7 @@ CODES: dict[Code, str] = {
     Code.SAME_NODE: "Two nodes are the same application entity, or one is this router.",
     Code.TIME_ZONE: "There is no such time zone in the IANA database.",
     Code.SAME_PORT: "Two services of the router would listen on the same port.",
+    Code.TLS_FILE: "A certificate or key for TLS that cannot be read, is none, or does not fit the other.",
     Code.UNKNOWN_ATTRIBUTE: "There is no such DICOM attribute; keywords are written in exact case.",
     Code.MATCHER: "There is no such matcher, or it does not fit the attribute or its operand.",
     Code.ATTRIBUTE_VALUE: "A value the attribute can never have.",
@@ -90,6 +93,7 @@ CODES: dict[Code, str] = {
     Code.CONDITION_LEVEL: "A condition looks at an attribute that the answers at this level do not hold.",
     Code.NOTHING_TO_DO: "There is no rule, or none is enabled.",
     Code.UNUSED_KEY: "Something that is configured never takes effect.",
+    Code.GET_ELSEWHERE: "C-GET brings studies to this router only; for another destination it takes C-MOVE.",
 }
 
 

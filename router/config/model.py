@@ -17,6 +17,7 @@ from router.config.diagnostics import Code, Diagnostic, Severity
 from router.config.document import MappingNode, Node
 from router.config.merge import Sections
 from router.config.schema import diagnostic_at, did_you_mean, node_at, raw_value, schema_at, value_of
+from router.config.tls import tls_settings
 from router.config.values import (
     ae_title_problem,
     is_zone,
@@ -28,6 +29,7 @@ from router.config.values import (
 )
 from router.domain import rule as model
 from router.domain.attributes import SET_BY_ROUTER
+from router.domain.commitment import MAXIMUM_PATIENCE
 from router.domain.condition import KeyMatch, compile_condition
 from router.domain.dicom import InformationModel, QueryRetrieveLevel
 from router.domain.problem import ExpressionError, Kind, Step
@@ -103,10 +105,10 @@ class Builder:
     def build(self, content_hash: str) -> model.RuleSet:
         """The model, as far as it can be built."""
         router = self._router()
-        nodes = {}
+        nodes: dict[str, model.Node] = {}
         for name, tree in self.sections.nodes.values.items():
             if isinstance(tree, MappingNode):
-                nodes[name] = self._node(name, self.sections.with_defaults("nodes", tree))
+                nodes[name] = self._node(name, self.sections.with_defaults("nodes", tree), router.tls)
         rules = {}
         for name, tree in self.sections.rules.values.items():
             if isinstance(tree, MappingNode):
@@ -142,9 +144,12 @@ class Builder:
             self.report(tree.values["ledger"], Code.BAD_VALUE, "router.ledger names no SQLite file", hint)
         if not str(values.get("store", "x")).strip():
             self.report(tree.values["store"], Code.BAD_VALUE, "router.store is empty", "name a directory")
+        changes["tls"] = tls_settings(
+            tree, values, "router", own=None, whole=not self.is_damaged("router"), report=self.report
+        )
         return model.RouterSettings(**changes)
 
-    def _node(self, name: str, tree: MappingNode) -> model.Node:
+    def _node(self, name: str, tree: MappingNode, own_tls: model.TlsSettings | None) -> model.Node:
         key = self.sections.nodes.keys[name]
         if name in _RESERVED:
             self.report(key, Code.BAD_NAME, f"a node cannot be called {name}: {_RESERVED[name]}")
@@ -170,7 +175,29 @@ class Builder:
             find=self._settings(model.FindSettings, tree, values, "find"),
             move=self._settings(model.MoveSettings, tree, values, "move"),
             timeouts=self._settings(model.Timeouts, tree, values, "timeouts"),
+            commitment=self._commitment(name, tree, values),
+            tls=tls_settings(
+                tree,
+                values,
+                f"nodes.{name}",
+                own=own_tls,
+                whole=not self.is_damaged(name, "router"),
+                report=self.report,
+            ),
         )
+
+    def _commitment(self, name: str, tree: MappingNode, values: Mapping[str, Any]) -> model.CommitmentSettings | None:
+        given = values.get("commitment", False)
+        if given is False:
+            return None
+        if given is True:
+            return model.CommitmentSettings()
+        settings = self._settings(model.CommitmentSettings, tree, values, "commitment")
+        if settings.timeout > MAXIMUM_PATIENCE.total_seconds():
+            place = node_at(tree, ("commitment", "timeout"))
+            message = f"nodes.{name}.commitment.timeout is longer than {MAXIMUM_PATIENCE.days} days"
+            self.report(place, Code.BAD_VALUE, message, "6h is usual")
+        return settings
 
     def _settings(self, kind: type[Settings], tree: MappingNode, values: Mapping[str, Any], key: str) -> Settings:
         """A group of numbers and durations, which are the fields of type float."""
@@ -234,6 +261,7 @@ class Builder:
             level=QueryRetrieveLevel(values.get("level", "STUDY")),
             verify=values.get("verify", "auto"),
             skip_present=values.get("skip_present", True),
+            via=values.get("via"),
             retry=retry,
         )
 

@@ -23,7 +23,7 @@ Schema = Mapping[str, Any]
 FILE_NAME = "dicom-router.schema.json"
 
 OTHER_VERSIONS = frozenset(
-    {"windows", "anatomy", "tests", "push", "tls", "moves_per_hour", "duty", "settle", "worklist", "order", "arrival"}
+    {"windows", "anatomy", "tests", "push", "moves_per_hour", "duty", "settle", "worklist", "order", "arrival"}
     | {"priors", "forward", "lead", "receivers", "limits", "studies_per_sweep", "instances_per_day", "notify", "hl7"}
     | {"groups", "exclude", "keep_oldest_relevant", "stable", "assume_charset"}
 )

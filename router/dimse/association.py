@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import ssl
 import time
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -10,17 +11,18 @@ from typing import NamedTuple
 from router.dimse import command as commands
 from router.dimse import pdu
 from router.dimse.command import Command
-from router.dimse.pdu import COMMAND, HEADER, LAST, AssociateRequest, Buffer, ContextReply
-from router.dimse.reasons import rejection_sentence
+from router.dimse.pdu import COMMAND, HEADER, LAST, AssociateRequest, Buffer, ContextReply, RoleSelection
+from router.dimse.reasons import connection_failure, rejection_sentence
 from router.dimse.state import Action, Event, Role
+from router.dimse.tls import TlsTransport
 from router.dimse.transport import connect
 from router.dimse.upper_layer import FOREVER, Fragment, Limits, Released, UpperLayer
 from router.errors import (
     AssociationRejected,
-    ConnectionFailed,
     ConnectionLost,
     DeadlineExceeded,
     RemoteProtocolError,
+    TlsError,
 )
 
 __all__ = ["Association", "Context", "Limits", "Message", "Refusal", "Released"]
@@ -62,8 +64,16 @@ class Message(NamedTuple):
 class Association(UpperLayer):
     """One association. Not thread-safe, except `interrupt`. After any exception of a method it is closed."""
 
-    def __init__(self, connection: socket.socket, role: Role, peer: str, limits: Limits) -> None:
-        super().__init__(connection, role, peer, limits)
+    def __init__(
+        self,
+        connection: socket.socket,
+        role: Role,
+        peer: str,
+        limits: Limits,
+        tls: ssl.SSLContext | None = None,
+        host: str = "",
+    ) -> None:
+        super().__init__(connection, role, peer, limits, tls, host)
         self._last_command: bytes | None = None
         self._last_decoded = Command()
         self._last_pdu = b""
@@ -77,29 +87,35 @@ class Association(UpperLayer):
         """As requestor: context ID -> ContextResult of those that were not accepted."""
         self.operations = 1
         """As requestor: operations that may be outstanding at once (PS3.7 section D.3.3.3)."""
+        self.proposed_roles: tuple[RoleSelection, ...] = ()
+        self.roles: dict[str, RoleSelection] = {}
+        """SOP class -> the requestor's roles, where both sides agreed to others than the default ones."""
 
     # making one -------------------------------------------------------------------------------------------------
 
     @classmethod
-    def request(cls, host: str, port: int, request: AssociateRequest, *, peer: str, limits: Limits) -> Association:
-        """Connect and negotiate (PS3.8 section 7.1). `peer` names the node in sentences.
+    def request(
+        cls,
+        host: str,
+        port: int,
+        request: AssociateRequest,
+        *,
+        peer: str,
+        limits: Limits,
+        tls: ssl.SSLContext | None = None,
+    ) -> Association:
+        """Connect and negotiate (PS3.8 section 7.1), encrypted with `tls`. `peer` names the node in sentences.
 
-        Raises ConnectionFailed, DeadlineExceeded, AssociationRejected, AssociationAborted, ConnectionLost,
+        Raises ConnectionFailed, TlsError, DeadlineExceeded, AssociationRejected, AssociationAborted, ConnectionLost,
         RemoteProtocolError.
         """
+        deadline = time.monotonic() + limits.connect
         try:
             connection = connect(host, port, limits.connect)
-        except TimeoutError as error:
-            raise ConnectionFailed(
-                f"{peer} did not answer the connection within {limits.connect:g} s; is the address right?"
-            ) from error
-        except ConnectionRefusedError as error:
-            raise ConnectionFailed(f"{peer} refused the connection; is it running and is the address right?") from error
-        except socket.gaierror as error:
-            raise ConnectionFailed(f"{peer} cannot be found: its host name does not resolve.") from error
         except OSError as error:
-            raise ConnectionFailed(f"{peer} cannot be reached: {error.strerror or 'network error'}.") from error
-        association = cls(connection, Role.REQUESTOR, peer, limits)
+            raise connection_failure(peer, limits.connect, error) from error
+        association = cls(connection, Role.REQUESTOR, peer, limits, tls, host)
+        association._secure(deadline)
         association._negotiate(request)
         return association
 
@@ -111,6 +127,12 @@ class Association(UpperLayer):
         try:
             action = self._pump(deadline)
         except ConnectionLost as error:
+            if isinstance(self._transport, TlsTransport):
+                raise TlsError(
+                    f"{self.peer} closed the encrypted connection without an answer to the association request; "
+                    "does it accept this router's certificate?",
+                    "tls-refused",
+                ) from error
             raise ConnectionLost(
                 f"{self.peer} closed the connection without an answer to the association request; is it a DICOM port?"
             ) from error
@@ -119,7 +141,8 @@ class Association(UpperLayer):
             self.abort()
             raise DeadlineExceeded(
                 f"{self.peer} accepted the connection but did not answer the association request within "
-                f"{self._limits.negotiation:g} s; is it a DICOM port?"
+                f"{self._limits.negotiation:g} s; is it a DICOM port?",
+                "negotiation-timeout",
             )
         if action is Action.AE_4:
             result, source, reason = body[1], body[2], body[3]
@@ -133,6 +156,8 @@ class Association(UpperLayer):
         self._skip()
         proposed = {context.context_id: context for context in request.contexts}
         self.offered = {context[1:]: context.context_id for context in request.contexts}
+        self.proposed_roles = request.roles
+        self.roles = {role.sop_class_uid: role for role in pdu.agreed_roles(accept.roles, request.roles)}
         self.refused = dict.fromkeys(proposed, int(pdu.ContextResult.NO_REASON))  # for those it does not mention
         for reply in accept.contexts:
             context = proposed.get(reply.context_id)
@@ -157,19 +182,25 @@ class Association(UpperLayer):
         *,
         peer: str,
         limits: Limits,
+        tls: ssl.SSLContext | None = None,
+        roles: Sequence[RoleSelection] = (),
     ) -> Association:
-        """Negotiate as acceptor on a connection that came in (PS3.8 section 7.1).
+        """Negotiate as acceptor on a connection that came in (PS3.8 section 7.1), encrypted with `tls`.
 
-        Raises what `request` does; AssociationRejected where this side rejected.
+        `roles` a requestor may have. Raises what `request` does; AssociationRejected where this side rejected.
         """
-        association = cls(connection, Role.ACCEPTOR, peer, limits)
-        association._answer(decide)
+        association = cls(connection, Role.ACCEPTOR, peer, limits, tls)
+        association._answer(decide, roles)
         return association
 
-    def _answer(self, decide: Callable[[AssociateRequest], Refusal | Sequence[ContextReply]]) -> None:
+    def _answer(
+        self, decide: Callable[[AssociateRequest], Refusal | Sequence[ContextReply]], allowed: Sequence[RoleSelection]
+    ) -> None:
         machine = self._machine
+        deadline = time.monotonic() + self._limits.negotiation
+        self._secure(deadline)
         machine.step(Event.TRANSPORT_INDICATION)
-        self._hard = deadline = time.monotonic() + self._limits.negotiation
+        self._hard = deadline
         if self._pump(deadline) is None:
             machine.step(Event.ARTIM_EXPIRED)
             self.close()
@@ -199,7 +230,9 @@ class Association(UpperLayer):
                 )
         self._set_peer_maximum(request.maximum_length)
         machine.step(Event.ASSOCIATE_ACCEPT)
-        self._send([pdu.encode_associate_accept(request, decision, self._limits.maximum_length)])
+        roles = pdu.agreed_roles(request.roles, allowed)
+        self.roles = {role.sop_class_uid: role for role in roles}
+        self._send([pdu.encode_associate_accept(request, decision, self._limits.maximum_length, roles=roles)])
 
     def _set_peer_maximum(self, length: int) -> None:
         if 0 < length < pdu.MINIMUM_LENGTH:

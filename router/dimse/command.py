@@ -40,12 +40,17 @@ MOVE_ORIGINATOR_MESSAGE_ID: Final = 0x1031
 C_STORE_RQ: Final = 0x0001
 C_STORE_RSP: Final = 0x8001
 C_GET_RQ: Final = 0x0010
+C_GET_RSP: Final = 0x8010
 C_FIND_RQ: Final = 0x0020
 C_FIND_RSP: Final = 0x8020
 C_MOVE_RQ: Final = 0x0021
 C_MOVE_RSP: Final = 0x8021
 C_ECHO_RQ: Final = 0x0030
 C_ECHO_RSP: Final = 0x8030
+N_EVENT_REPORT_RQ: Final = 0x0100
+N_EVENT_REPORT_RSP: Final = 0x8100
+N_ACTION_RQ: Final = 0x0130
+N_ACTION_RSP: Final = 0x8130
 C_CANCEL_RQ: Final = 0x0FFF
 RESPONSE: Final = 0x8000
 """The bit of the command field that makes a response."""

@@ -6,7 +6,7 @@ import threading
 
 from router.dimse import command as commands
 from router.dimse.association import Association, Context
-from router.dimse.identifier import IdentifierError, decode
+from router.dimse.identifier import Decoder, IdentifierError
 from router.dimse.operation import (
     CANCEL_GRACE,
     CANCELLED,
@@ -24,6 +24,8 @@ from router.errors import Cancelled, DeadlineExceeded, WireError
 
 MAXIMUM_IDENTIFIER = 4 << 20
 """Bytes of one match."""
+MAXIMUM_ANSWER = 256 << 20
+"""Bytes of all matches of one query; more are cancelled, as more than were asked for are."""
 _OPTIONAL_KEYS_UNSUPPORTED = 0xFF01
 
 
@@ -70,8 +72,9 @@ class _Collector:
         self._context = context
         self._message_id = message_id
         self._maximum = maximum
-        self._character_set = character_set
+        self._decode = Decoder(context.transfer_syntax, character_set).decode
         self._matches: list[Identifier] = []
+        self._size = 0
         self._undecodable = 0
         self._optional = False
 
@@ -100,14 +103,15 @@ class _Collector:
                 continue
             data: bytes | None = association.read_data(message.context_id, MAXIMUM_IDENTIFIER)
             while data is not None:
-                if len(self._matches) >= self._maximum:
+                self._size += len(data)
+                if len(self._matches) >= self._maximum or self._size > MAXIMUM_ANSWER:
                     return self._result(CANCELLED, self._cancel())
                 self._add(data)
                 data = association.repeated()
 
     def _add(self, data: bytes) -> None:
         try:
-            self._matches.append(decode(data, self._context.transfer_syntax, self._character_set))
+            self._matches.append(self._decode(data))
         except IdentifierError:
             self._undecodable += 1
 

@@ -62,40 +62,17 @@ _LONG_VRS = frozenset({"OB", "OD", "OF", "OL", "OV", "OW", "SQ", "SV", "UC", "UN
 _UNDEFINED = 0xFFFFFFFF
 _CHARACTER_SET = 0x00080005
 _DEFAULT = "iso8859"
-_IMPLICIT = struct.Struct("<LL")
+_IMPLICIT = struct.Struct("<HHL")
 _EXPLICIT = struct.Struct("<HH2sH")
 _LONG = struct.Struct("<L")
 
 
 def decode(data: bytes, transfer_syntax: str, assume_character_set: str = "") -> Identifier:
-    """An identifier from its bytes in implicit or explicit VR little endian.
-
-    Values are text without padding; numbers, tags and unknown VRs take their text form, sequences an Identifier an
-    item; group lengths are left out; values of bytes (OB, OW and their like) are present without values.
-    `assume_character_set` holds where Specific Character Set (0008,0005) is absent. Raises IdentifierError.
-    """
-    implicit = transfer_syntax == ImplicitVRLittleEndian
-    try:
-        elements = (_decode_implicit if implicit else _decode_explicit)(data, assume_character_set)
-    except _NotPlain:
-        return decode_with_pydicom(data, transfer_syntax, assume_character_set)
-    identifier = Identifier()
-    identifier.elements = elements  # fresh: no need to copy
-    return identifier
+    """One identifier from its bytes; for many of a kind see `Decoder`. Raises IdentifierError."""
+    return Decoder(transfer_syntax, assume_character_set).decode(data)
 
 
 # the fast path ------------------------------------------------------------------------------------------------------
-
-
-class _Kinds(dict[int, tuple[int, int]]):
-    """The first four bytes of an implicit element as a number -> tag and kind of value."""
-
-    def __missing__(self, swapped: int) -> tuple[int, int]:
-        tag = (swapped & 0xFFFF) << 16 | swapped >> 16
-        found = (tag, _kind(tag, vr_of(tag)))
-        if len(self) < 1 << 14:  # a peer cannot make it grow without end
-            self[swapped] = found
-        return found
 
 
 def _kind(tag: int, vr: str) -> int:
@@ -108,91 +85,147 @@ def _kind(tag: int, vr: str) -> int:
     return kind if kind != _UNKNOWN or vr_of(tag) == "UN" else _KIND_OF_VR[vr_of(tag)]
 
 
-_KINDS = _Kinds()
+_Element = tuple[int, int, int, dict[str, Values]]
+"""Tag, kind and length, as the first eight bytes of an element say, and the values such an attribute had before."""
+
+_MAXIMUM_HEADS = 4096
+_MAXIMUM_ATTRIBUTES = 64
+_MAXIMUM_VALUES = 1024
+_MAXIMUM_LENGTH = 64
+"""What a decoder remembers at most: heads, attributes, values of each, characters of a value. No peer makes it grow."""
+
+_NOTHING: dict[str, Values] = {}
+"""The known values of attributes whose values are not remembered; always empty."""
 
 
-def _decode_implicit(data: bytes, assumed: str) -> dict[int, Values]:
-    text = str(data, "latin-1")
-    plain = text.isascii() and "\x1b" not in text
-    codec = ""
-    elements: dict[int, Values] = {}
-    kinds, unpack = _KINDS, _IMPLICIT.unpack_from
-    position, size = 0, len(text)
-    limit = size - 8
-    while position <= limit:
-        swapped, length = unpack(data, position)
-        start = position + 8
-        position = start + length
-        tag, kind = kinds[swapped]
-        if position > size:
+class Decoder:
+    """Decodes identifiers in implicit or explicit VR little endian, many alike: the answer to one C-FIND.
+
+    Values are text without padding; numbers, tags and unknown VRs take their text form, sequences an Identifier an
+    item; group lengths are left out; values of bytes (OB, OW and their like) are present without values.
+    `assume_character_set` holds where Specific Character Set (0008,0005) is absent.
+
+    It remembers the heads of elements (tag, VR and length) and the values of attributes that have few different ones,
+    so that those are made once and shared by all identifiers. Not thread-safe.
+    """
+
+    def __init__(self, transfer_syntax: str, assume_character_set: str = "") -> None:
+        self._transfer_syntax = transfer_syntax
+        self._read_head = _implicit_head if transfer_syntax == ImplicitVRLittleEndian else _explicit_head
+        self._assumed = assume_character_set
+        self._heads: dict[str, _Element] = {}
+        self._known: dict[tuple[int, int], dict[str, Values]] = {}
+        """By tag and kind of value."""
+
+    def decode(self, data: bytes) -> Identifier:
+        """An identifier from its bytes. Raises IdentifierError."""
+        try:
+            elements = self._elements(data)
+        except _NotPlain:
+            return decode_with_pydicom(data, self._transfer_syntax, self._assumed)
+        identifier = Identifier()
+        identifier.elements = elements  # fresh: no need to copy
+        return identifier
+
+    def _elements(self, data: bytes) -> dict[int, Values]:
+        text = str(data, "latin-1")  # slices and looks up faster than bytes, and most values need no other decoding
+        escapes = "\x1b" in text
+        codec = ""
+        elements: dict[int, Values] = {}
+        heads = self._heads
+        position, length, size = 0, 0, len(text)
+        limit = size - 8
+        while position <= limit:
+            start = position + 8
+            try:
+                tag, kind, length, known = heads[text[position:start]]
+            except KeyError:
+                tag, kind, length, known = self._head(text[position:start])
+            position = start + length
+            value = text[start:position]
+            values = known.get(value)
+            if values is None:
+                if kind == _LONG_FORM:
+                    if start + 4 > size:
+                        break
+                    kind, length = _long_form(tag, data, start)
+                    start += 4
+                    position = start + length
+                    value = text[start:position]
+                if position > size:
+                    _overrun(length)
+                if kind <= _TRIMMED and (kind != _CHARSET_TEXT or (value.isascii() and not escapes)):
+                    stripped = value.rstrip(" \0")
+                    if "\\" in stripped or kind == _TRIMMED:
+                        values = _split(kind, stripped)
+                    elif stripped:
+                        values = (stripped,)
+                    else:
+                        values = ()
+                    if known is not _NOTHING:
+                        self._remember(tag, kind, known, value, values)
+                elif kind == _SKIP:
+                    continue
+                else:
+                    if length and kind == _SEQUENCE:
+                        raise _NotPlain
+                    if not codec:
+                        codec = _codec(elements.get(_CHARACTER_SET), self._assumed)
+                    values = _values(kind, data[start:position], codec, None)
+            elements[tag] = values
+        if position > size:  # the last value is a known one, but cut off
             _overrun(length)
-        if kind <= _TRIMMED and (plain or kind != _CHARSET_TEXT):
-            value = text[start:position].rstrip(" \0")
-            if "\\" in value or kind == _TRIMMED:
-                elements[tag] = _split(kind, value)
-            elif value:
-                elements[tag] = (value,)
-            else:
-                elements[tag] = ()
-        elif kind != _SKIP:
-            if length and kind == _SEQUENCE:
-                raise _NotPlain
-            if not codec:
-                codec = _codec(elements.get(_CHARACTER_SET), assumed)
-            elements[tag] = _values(kind, data[start:position], codec, None)
-    return elements
+        return elements
 
+    def _head(self, head: str) -> _Element:
+        """Read the head of an element that is not among those remembered."""
+        tag, kind, length = self._read_head(head.encode("latin-1"))
+        known = _NOTHING
+        if _TEXT <= kind <= _TRIMMED:
+            known = self._known.get((tag, kind), _NOTHING)
+            if known is _NOTHING and len(self._known) < _MAXIMUM_ATTRIBUTES:
+                known = self._known.setdefault((tag, kind), {})
+        element = (tag, kind, length, known)
+        if len(self._heads) < _MAXIMUM_HEADS:
+            self._heads[head] = element
+        return element
 
-def _decode_explicit(data: bytes, assumed: str) -> dict[int, Values]:
-    text = str(data, "latin-1")
-    plain = text.isascii() and "\x1b" not in text
-    codec = ""
-    elements: dict[int, Values] = {}
-    unpack, kinds = _EXPLICIT.unpack_from, _EXPLICIT_KINDS
-    position, size = 0, len(text)
-    limit = size - 8
-    while position <= limit:
-        group, element, vr, length = unpack(data, position)
-        start = position + 8
-        kind = kinds.get(vr, _LONG_FORM)
-        if kind == _LONG_FORM:
-            if start + 4 > size:
-                break
-            kind, length = _long_form(vr, data, start)
-            start += 4
-        position = start + length
-        if position > size:
-            _overrun(length)
-        tag = group << 16 | element
-        if not element or kind == _UNKNOWN:
-            kind = _kind(tag, "UN")
-        if kind <= _TRIMMED and (plain or kind != _CHARSET_TEXT):
-            value = text[start:position].rstrip(" \0")
-            if "\\" in value or kind == _TRIMMED:
-                elements[tag] = _split(kind, value)
-            elif value:
-                elements[tag] = (value,)
-            else:
-                elements[tag] = ()
-        elif kind != _SKIP:
-            if length and kind == _SEQUENCE:
-                raise _NotPlain
-            if not codec:
-                codec = _codec(elements.get(_CHARACTER_SET), assumed)
-            elements[tag] = _values(kind, data[start:position], codec, None)
-    return elements
+    def _remember(self, tag: int, kind: int, known: dict[str, Values], value: str, values: Values) -> None:
+        if len(known) >= _MAXIMUM_VALUES:  # hardly any comes again, as with UIDs: look for them no longer
+            self._known[tag, kind] = _NOTHING
+            self._heads.clear()
+        elif len(value) <= _MAXIMUM_LENGTH:
+            known[value] = values
 
 
 _LONG_FORM = -1
-_EXPLICIT_KINDS = {vr.encode("ascii"): kind for vr, kind in _KIND_OF_VR.items() if vr not in _LONG_VRS}
+_EXPLICIT_KINDS = {vr.encode("ascii"): _LONG_FORM if vr in _LONG_VRS else kind for vr, kind in _KIND_OF_VR.items()}
 _EXPLICIT_LONG_KINDS = {vr.encode("ascii"): kind for vr, kind in _KIND_OF_VR.items() if vr in _LONG_VRS}
 
 
-def _long_form(vr: bytes, data: bytes, start: int) -> tuple[int, int]:
+def _implicit_head(head: bytes) -> tuple[int, int, int]:
+    group, element, length = _IMPLICIT.unpack(head)
+    tag = group << 16 | element
+    return tag, _kind(tag, vr_of(tag)), length
+
+
+def _explicit_head(head: bytes) -> tuple[int, int, int]:
+    """What has a 32-bit length, and what is no VR at all, is of the kind _LONG_FORM and of no length yet."""
+    group, element, vr, length = _EXPLICIT.unpack(head)
+    tag = group << 16 | element
+    kind = _EXPLICIT_KINDS.get(vr, _LONG_FORM)
+    if kind == _LONG_FORM:
+        return tag, kind, 0
+    return tag, kind if element else _SKIP, length
+
+
+def _long_form(tag: int, data: bytes, start: int) -> tuple[int, int]:
     """Kind and length of an element with a 32-bit length; what is no VR at all is left to pydicom."""
-    kind = _EXPLICIT_LONG_KINDS.get(vr)
+    kind = _EXPLICIT_LONG_KINDS.get(data[start - 4 : start - 2])
     if kind is None:
         raise _NotPlain
+    if not tag & 0xFFFF or kind == _UNKNOWN:
+        kind = _kind(tag, "UN")
     return kind, _LONG.unpack_from(data, start)[0]
 
 
@@ -295,6 +328,10 @@ def _from_dataset(dataset: Dataset, inherited: tuple[str, ...]) -> Identifier:
         if raw.length not in {_UNDEFINED, len(value)}:
             raise IdentifierError
         kind = _KIND_OF_VR.get(vr)
+        if (
+            kind is None and vr.isascii() and vr.isupper()
+        ):  # a VR that nobody knows: the attribute is known all the same
+            kind = _KIND_OF_VR.get(vr_of(number))
         if kind is None:
             raise IdentifierError
         elements[number] = _values(kind, value, encodings[0], encodings)

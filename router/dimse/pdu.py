@@ -27,7 +27,7 @@ PDV_HEADER = struct.Struct(">LBB")
 """Length of a presentation data value, context ID, message control header (PS3.8 section 9.3.5.1, annex E.2)."""
 PDATA_HEADER = struct.Struct(">BxLLBB")
 _ITEM = struct.Struct(">BxH")
-_MAXIMUM_LENGTH, _OPERATIONS_WINDOW = 0x51, 0x53
+_MAXIMUM_LENGTH, _OPERATIONS_WINDOW, _ROLE_SELECTION = 0x51, 0x53, 0x54
 _ASSOCIATE = struct.Struct(">HH16s16s32s")
 
 MINIMUM_LENGTH = 16
@@ -78,6 +78,17 @@ class ContextReply(NamedTuple):
     transfer_syntax: str
 
 
+class RoleSelection(NamedTuple):
+    """SCP/SCU Role Selection, PS3.7 section D.3.3.4: the roles of the association's requestor for a SOP class.
+
+    Without one the requestor is the SCU and the acceptor the SCP.
+    """
+
+    sop_class_uid: str
+    scu: bool
+    scp: bool
+
+
 class AssociateRequest(NamedTuple):
     """A-ASSOCIATE-RQ. AE titles are without padding; blank ones are tolerated. `maximum_length` 0 is no limit."""
 
@@ -92,6 +103,8 @@ class AssociateRequest(NamedTuple):
     operations: int = 1
     """Operations the requestor would like to have outstanding at once (asynchronous operations window, PS3.7 section
     D.3.3.3); 0 is no limit, 1 is the synchronous default and proposes nothing."""
+    roles: tuple[RoleSelection, ...] = ()
+    """Roles other than the default that the requestor proposes."""
 
 
 class AssociateAccept(NamedTuple):
@@ -101,11 +114,13 @@ class AssociateAccept(NamedTuple):
     maximum_length: int
     operations: int = 1
     """Operations the requestor may have outstanding at once; 0 is no limit."""
+    roles: tuple[RoleSelection, ...] = ()
+    """The roles the acceptor agrees to; a class it does not name keeps the default ones."""
 
 
 def ae_title(raw: Buffer) -> str:
-    """An AE title without the spaces and NULs around it (some senders pad with NUL)."""
-    return str(raw, "latin-1").strip(" \0")
+    """An AE title without the spaces around it, or the NULs and tabs of some senders."""
+    return str(raw, "latin-1").strip(" \0\t")
 
 
 def _uid(raw: Buffer) -> str:
@@ -116,7 +131,12 @@ def _item(kind: int, value: bytes) -> bytes:
     return _ITEM.pack(kind, len(value)) + value
 
 
-def _user_information(maximum_length: int, operations: int) -> bytes:
+def _role(role: RoleSelection) -> bytes:
+    uid = role.sop_class_uid.encode("ascii")
+    return _item(_ROLE_SELECTION, struct.pack(">H", len(uid)) + uid + bytes((role.scu, role.scp)))
+
+
+def _user_information(maximum_length: int, operations: int, roles: Sequence[RoleSelection]) -> bytes:
     # Some old acceptors reject items they do not know: the default is proposed by silence.
     window = b"" if operations == 1 else _item(_OPERATIONS_WINDOW, struct.pack(">HH", operations, 1))
     return _item(
@@ -124,17 +144,18 @@ def _user_information(maximum_length: int, operations: int) -> bytes:
         _item(_MAXIMUM_LENGTH, struct.pack(">L", maximum_length))
         + _item(0x52, IMPLEMENTATION_CLASS_UID.encode("ascii"))
         + window
+        + b"".join(map(_role, roles))
         + _item(0x55, IMPLEMENTATION_VERSION_NAME.encode("ascii")),
     )
 
 
-def _associate(kind: PduType, titles: bytes, contexts: bytes, maximum_length: int, operations: int) -> bytes:
+def _associate(kind: PduType, titles: bytes, contexts: bytes, user_information: bytes) -> bytes:
     body = (
         struct.pack(">HH", 1, 0)
         + titles
         + _item(0x10, APPLICATION_CONTEXT.encode("ascii"))
         + contexts
-        + _user_information(maximum_length, operations)
+        + user_information
     )
     return HEADER.pack(kind, len(body)) + body
 
@@ -153,13 +174,21 @@ def encode_associate_request(request: AssociateRequest) -> bytes:
         )
         for context in request.contexts
     )
-    return _associate(PduType.ASSOCIATE_RQ, titles + bytes(32), contexts, request.maximum_length, request.operations)
+    user = _user_information(request.maximum_length, request.operations, request.roles)
+    return _associate(PduType.ASSOCIATE_RQ, titles + bytes(32), contexts, user)
 
 
 def encode_associate_accept(
-    request: AssociateRequest, replies: Sequence[ContextReply], maximum_length: int, operations: int = 1
+    request: AssociateRequest,
+    replies: Sequence[ContextReply],
+    maximum_length: int,
+    operations: int = 1,
+    roles: Sequence[RoleSelection] = (),
 ) -> bytes:
-    """The A-ASSOCIATE-AC PDU for a request (PS3.8 section 9.3.3)."""
+    """The A-ASSOCIATE-AC PDU for a request (PS3.8 section 9.3.3).
+
+    `roles` are those agreed to, see `agreed_roles`.
+    """
     contexts = b"".join(
         _item(
             0x21,
@@ -167,7 +196,19 @@ def encode_associate_accept(
         )
         for reply in replies
     )
-    return _associate(PduType.ASSOCIATE_AC, request.titles or bytes(64), contexts, maximum_length, operations)
+    user = _user_information(maximum_length, operations, roles)
+    return _associate(PduType.ASSOCIATE_AC, request.titles or bytes(64), contexts, user)
+
+
+def agreed_roles(proposed: Sequence[RoleSelection], allowed: Sequence[RoleSelection]) -> tuple[RoleSelection, ...]:
+    """The acceptor's answer to proposed roles: at most what is allowed, only for the classes of both.
+
+    A role that was not proposed cannot be given (PS3.7 section D.3.3.4).
+    """
+    may = {role.sop_class_uid: role for role in allowed}
+    return tuple(
+        RoleSelection(uid, scu and may[uid].scu, scp and may[uid].scp) for uid, scu, scp in proposed if uid in may
+    )
 
 
 def encode_associate_reject(result: int, source: int, reason: int) -> bytes:
@@ -206,14 +247,29 @@ def _items(raw: memoryview, where: str) -> Iterator[tuple[int, memoryview]]:
 class _UserInformation(NamedTuple):
     maximum_length: int = 0
     operations: int = 1
+    roles: tuple[RoleSelection, ...] = ()
 
 
 def _decode_user_information(raw: memoryview, where: str) -> _UserInformation:
     found: dict[int, int] = {}
+    roles: dict[str, RoleSelection] = {}
     for kind, value in _items(raw, where):
         if kind in {_MAXIMUM_LENGTH, _OPERATIONS_WINDOW} and len(value) == 4:
             found.setdefault(kind, int.from_bytes(value, "big"))
-    return _UserInformation(found.get(_MAXIMUM_LENGTH, 0), found.get(_OPERATIONS_WINDOW, 1 << 16) >> 16)
+        elif kind == _ROLE_SELECTION and len(roles) < MAXIMUM_CONTEXTS:
+            # One per SOP class, so no more than there are contexts; what is beyond can name no class that counts.
+            role = _decode_role(value)
+            roles.setdefault(role.sop_class_uid, role)
+    return _UserInformation(
+        found.get(_MAXIMUM_LENGTH, 0), found.get(_OPERATIONS_WINDOW, 1 << 16) >> 16, tuple(roles.values())
+    )
+
+
+def _decode_role(value: memoryview) -> RoleSelection:
+    length = int.from_bytes(value[:2], "big")
+    if len(value) < 4 or length != len(value) - 4:
+        raise RemoteProtocolError("A role selection is longer or shorter than it says.")
+    return RoleSelection(_uid(value[2:-2]), value[-2] == 1, value[-1] == 1)
 
 
 def decode_associate_request(body: Buffer) -> AssociateRequest:
@@ -248,6 +304,7 @@ def decode_associate_request(body: Buffer) -> AssociateRequest:
         application_context=application_context,
         titles=bytes(raw[4:68]),
         operations=user.operations,
+        roles=user.roles,
     )
 
 
@@ -283,7 +340,7 @@ def decode_associate_accept(body: Buffer) -> AssociateAccept:
                 raise RemoteProtocolError(f"More than {MAXIMUM_CONTEXTS} presentation contexts were answered.")
         elif kind == 0x50:
             user = _decode_user_information(value, "user information")
-    return AssociateAccept(tuple(contexts), user.maximum_length, user.operations)
+    return AssociateAccept(tuple(contexts), user.maximum_length, user.operations, user.roles)
 
 
 def fragments(context_id: int, command: bool, data: Buffer, limit: int) -> Iterator[Buffer]:

@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import TypeVar
 
 from router.dimse.association import Association, Context
+from router.dimse.commitment import CONTEXTS as COMMITMENT_CONTEXTS
+from router.dimse.commitment import Refused, request_commitment
 from router.dimse.delivery import Delivery
 from router.dimse.echo import echo
 from router.dimse.find import find
+from router.dimse.get import Intake, Source, get
+from router.dimse.get_contexts import Proposal, propose, sendable
 from router.dimse.move import move
 from router.dimse.operation import now
 from router.dimse.pool import Pool, describe
 from router.dimse.request import find_identifier, move_identifier
+from router.dimse.retrieve import Deadlines
+from router.dimse.services import Caller
 from router.dimse.store_scu import OUT_OF_RESOURCES, OpenObject, Work
+from router.domain.commitment import STORAGE_COMMITMENT_SOP_CLASS, CommitmentAnswer, CommitmentRequest
 from router.domain.dicom import VERIFICATION_SOP_CLASS, Identifier, InformationModel, QueryRetrieveLevel
 from router.domain.events import Event, NodeReachability
 from router.domain.exchange import (
@@ -31,6 +38,7 @@ from router.domain.rule import Node
 from router.errors import (
     AssociationAborted,
     Cancelled,
+    CommitmentRefused,
     ConnectionLost,
     ContextRefused,
     LocalProtocolError,
@@ -40,6 +48,8 @@ from router.errors import (
 
 IDLE_SECONDS = 3.0
 """An association is kept for the next request to its node for so long; archives dislike idle ones."""
+LINGER_SECONDS = 5.0
+"""How long an association stays for storage commitment reports: some archives send them there, most on their own."""
 _IMPLICIT = "1.2.840.10008.1.2"
 _PATIENT_ID = 0x00100020
 
@@ -47,15 +57,21 @@ T = TypeVar("T")
 
 
 class Peers:
-    """C-ECHO, C-FIND, C-MOVE and C-STORE to nodes. Thread-safe; each call blocks its thread.
+    """C-ECHO, C-FIND, C-MOVE, C-GET, C-STORE and N-ACTION to nodes. Thread-safe; each call blocks its thread.
 
-    `observer` must neither raise nor block.
+    `observer` must neither raise nor block. `intake` takes what comes by C-GET; without it there is no C-GET.
     """
 
     def __init__(
-        self, calling_ae_title: str, observer: Callable[[Event], None], *, idle_seconds: float = IDLE_SECONDS
+        self,
+        calling_ae_title: str,
+        observer: Callable[[Event], None],
+        *,
+        idle_seconds: float = IDLE_SECONDS,
+        intake: Intake | None = None,
     ) -> None:
         self._observer = observer
+        self._intake = intake
         self._pool = Pool(calling_ae_title, observer, idle_seconds)
 
     def echo(self, node: Node) -> None:
@@ -109,6 +125,7 @@ class Peers:
 
         def work(association: Association) -> MoveResult:
             model, context = _context(node, association, request.level, "C-MOVE", with_patient=bool(request.patient_id))
+            inactivity, total = request.deadlines(node.move.inactivity, node.move.total)
             return move(
                 association,
                 context,
@@ -118,14 +135,60 @@ class Peers:
                     context.transfer_syntax == _IMPLICIT,
                     with_patient=model is InformationModel.PATIENT_ROOT,
                 ),
-                inactivity=node.move.inactivity,
-                total=node.move.total,
+                inactivity=inactivity,
+                total=total,
                 on_response=on_response,
                 last_arrival=last_arrival,
                 cancelled=cancelled,
             )
 
         return self._exchange(node, work, repeatable=False)
+
+    def get(
+        self,
+        node: Node,
+        request: MoveRequest,
+        *,
+        sop_classes: Collection[str],
+        on_response: Callable[[MoveProgress], None],
+        cancelled: threading.Event,
+    ) -> MoveResult:
+        """C-GET into the intake until its final response; the deadlines are those of a C-MOVE.
+
+        `sop_classes` are those of the instances, as far as they are known: they are proposed first. Setting `cancelled`
+        sends C-CANCEL, waits a grace time for the final response, then aborts. Raises WireError.
+        """
+        intake = self._intake
+        if intake is None:
+            raise LocalProtocolError("This command has no store that a C-GET could bring instances to.")
+        proposal = propose(sop_classes)
+
+        def work(association: Association) -> MoveResult:
+            model, context = _context(node, association, request.level, "C-GET", with_patient=bool(request.patient_id))
+            if not sendable(association):
+                raise ContextRefused(
+                    f"{describe(node)} accepts C-GET but agreed to send no storage SOP class by it; use via: move."
+                )
+            return get(
+                association,
+                context,
+                move_identifier(
+                    request,
+                    context.transfer_syntax == _IMPLICIT,
+                    with_patient=model is InformationModel.PATIENT_ROOT,
+                    service="C-GET",
+                ),
+                priority=request.priority,
+                deadlines=Deadlines(*request.deadlines(node.move.inactivity, node.move.total)),
+                source=Source(Caller(node.ae_title, node.name), frozenset(sop_classes), proposal.left_out),
+                intake=intake,
+                observer=self._observer,
+                on_response=on_response,
+                cancelled=cancelled,
+            )
+
+        # Again where the association was stale: an instance that comes twice is kept once.
+        return self._exchange(node, work, repeatable=True, proposal=proposal)
 
     def store(
         self,
@@ -152,12 +215,58 @@ class Peers:
         self._reached(node, None if failure is not None and failure.cause == OUT_OF_RESOURCES else failure)
         return result
 
+    def commit(
+        self,
+        node: Node,
+        requests: Sequence[CommitmentRequest],
+        *,
+        on_answer: Callable[[CommitmentAnswer], None],
+        answered: Callable[[], bool],
+        cancelled: threading.Event,
+    ) -> None:
+        """Ask for storage commitment (PS3.4 annex J), an N-ACTION each, over an association of its own.
+
+        Reports that come on it within a few seconds go to `on_answer`, which raises RouterError where it cannot take
+        one; `answered` says that none is awaited any more. Raises WireError: CommitmentRefused where the node refused.
+        """
+
+        def work(association: Association) -> Refused | None:
+            context = association.context_for(STORAGE_COMMITMENT_SOP_CLASS)
+            if context is None:
+                raise ContextRefused(f"{describe(node)} accepts no storage commitment requests from this router.")
+            return request_commitment(
+                association,
+                context,
+                requests,
+                inactivity=node.find.inactivity,
+                linger=LINGER_SECONDS,
+                on_answer=on_answer,
+                answered=answered,
+                cancelled=cancelled,
+            )
+
+        try:
+            association = self._pool.open(node, COMMITMENT_CONTEXTS)
+        except WireError as failure:
+            self._reached(node, failure)
+            raise
+        refused = self._attempt(node, association, work, keep=False)
+        if refused is not None:
+            raise CommitmentRefused(
+                refused.status,
+                f"{describe(node)} refused a storage commitment request, status {refused.status:04X}.",
+                refused.comment,
+            )
+
     def close(self) -> None:
         """Release all associations that are not in use; those in use end with their request."""
         self._pool.close()
 
-    def _exchange(self, node: Node, work: Callable[[Association], T], *, repeatable: bool) -> T:
-        association = self._pool.take(node)
+    def _exchange(
+        self, node: Node, work: Callable[[Association], T], *, repeatable: bool, proposal: Proposal | None = None
+    ) -> T:
+        pool = self._pool
+        association = pool.take(node, proposal.offers, proposal.roles) if proposal is not None else pool.take(node)
         if association is not None:
             before = association.received
             try:
@@ -167,17 +276,23 @@ class Peers:
                 if not repeatable or association.received != before:
                     raise
         try:
-            association = self._pool.open(node)
+            if proposal is not None:
+                association = pool.open(node, proposal.contexts, roles=proposal.roles)
+            else:
+                association = pool.open(node)
         except WireError as failure:
             self._reached(node, failure)
             raise
         return self._attempt(node, association, work)
 
-    def _attempt(self, node: Node, association: Association, work: Callable[[Association], T]) -> T:
+    def _attempt(
+        self, node: Node, association: Association, work: Callable[[Association], T], *, keep: bool = True
+    ) -> T:
+        end = self._pool.give_back if keep else self._pool.release
         try:
             result = work(association)
         except ContextRefused:
-            self._pool.give_back(node, association)
+            end(node, association)
             self._reached(node, None)  # it answered: a workstation that only stores is up
             raise
         except WireError as failure:
@@ -191,7 +306,7 @@ class Peers:
         except BaseException:
             self._pool.discard(node, association, Cancelled())
             raise
-        self._pool.give_back(node, association)
+        end(node, association)
         self._reached(node, None)
         return result
 
@@ -210,7 +325,7 @@ def _context(
     }
     accepted = False
     for model in (node.root, other[node.root]):
-        context = association.context_for(model.find if service == "C-FIND" else model.move)
+        context = association.context_for({"C-FIND": model.find, "C-MOVE": model.move, "C-GET": model.get}[service])
         if context is None:
             continue
         accepted = True

@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import contextlib
+import ssl
 import threading
 import time
-from collections.abc import Callable, Set
+from collections.abc import Callable, Sequence, Set
 from typing import NamedTuple
 
 from router.dimse.association import Association, Limits, Offer
 from router.dimse.identifier import TRANSFER_SYNTAXES
-from router.dimse.pdu import AssociateRequest, ProposedContext
+from router.dimse.pdu import AssociateRequest, ProposedContext, RoleSelection
+from router.dimse.tls_files import Renewed, requestor_context
 from router.domain.dicom import VERIFICATION_SOP_CLASS, InformationModel
 from router.domain.events import AssociationEnded, AssociationsActive, Event
-from router.domain.rule import Node
+from router.domain.rule import Node, TlsSettings
 from router.errors import (
     AssociationRejected,
     Cancelled,
     ConnectionFailed,
     DeadlineExceeded,
+    TlsError,
+    TlsFileError,
     WireError,
 )
 
@@ -74,11 +78,14 @@ class Pool:
         self._idle_seconds = idle_seconds
         self._condition = threading.Condition()
         self._idle: list[_Idle] = []
+        self._contexts: dict[TlsSettings, Renewed] = {}
         self._reaper: threading.Thread | None = None
         self._closed = False
 
-    def take(self, node: Node, offers: Set[Offer] = QUERY_OFFERS) -> Association | None:
-        """An idle association that stands and was offered these contexts; the most recently used one.
+    def take(
+        self, node: Node, offers: Set[Offer] = QUERY_OFFERS, roles: Sequence[RoleSelection] = ()
+    ) -> Association | None:
+        """An idle association that stands and was offered these contexts and just these roles; the last one used.
 
         For storage contexts: where none has them, an idle one to the node with other storage contexts is released, so
         that a node does not hold one for each set of contexts it was ever sent.
@@ -86,7 +93,8 @@ class Pool:
         while True:
             with self._condition:
                 idle = [entry for entry in reversed(self._idle) if _same(entry.node, node)]
-                found = next((entry for entry in idle if offers <= entry.association.offered.keys()), None)
+                fit = [entry for entry in idle if entry.association.proposed_roles == tuple(roles)]
+                found = next((entry for entry in fit if offers <= entry.association.offered.keys()), None)
                 unfit = None
                 if found is None and offers is not QUERY_OFFERS:
                     unfit = next((entry for entry in idle if entry.association.offered.keys() != QUERY_OFFERS), None)
@@ -95,7 +103,7 @@ class Pool:
                     return None
                 self._idle.remove(entry_to_end)
             if found is None:
-                self._release(node, entry_to_end.association)
+                self.release(node, entry_to_end.association)
                 continue
             if found.association.quiet:
                 return found.association
@@ -103,15 +111,23 @@ class Pool:
             self._ended(node, None)
 
     def open(
-        self, node: Node, contexts: tuple[ProposedContext, ...] = _CONTEXTS, *, operations: int = 1
+        self,
+        node: Node,
+        contexts: tuple[ProposedContext, ...] = _CONTEXTS,
+        *,
+        operations: int = 1,
+        roles: tuple[RoleSelection, ...] = (),
     ) -> Association:
         """A new association, for all services this router asks for or for these contexts. Raises WireError.
 
-        `operations`: how many the asynchronous operations window proposes; 1 proposes none.
+        `operations`: how many the asynchronous operations window proposes; 1 proposes none. `roles`: see PS3.7 section
+        D.3.3.4; none proposes none.
         """
         if self._closed:
             raise Cancelled("The router is stopping.")
-        request = AssociateRequest(node.ae_title, self._calling, contexts, _MAXIMUM_LENGTH, operations=operations)
+        request = AssociateRequest(
+            node.ae_title, self._calling, contexts, _MAXIMUM_LENGTH, operations=operations, roles=roles
+        )
         limits = Limits(
             connect=node.timeouts.connect,
             negotiation=node.timeouts.negotiation,
@@ -119,12 +135,24 @@ class Pool:
             maximum_length=_MAXIMUM_LENGTH,
         )
         try:
-            association = Association.request(node.host, node.port, request, peer=describe(node), limits=limits)
+            association = Association.request(
+                node.host, node.port, request, peer=describe(node), limits=limits, tls=self._tls(node)
+            )
         except WireError as failure:
             self._observer(AssociationEnded(node=node.name, role="requestor", result=association_result(failure)))
             raise
         self._observer(AssociationsActive(node=node.name, role="requestor", change=1))
         return association
+
+    def _tls(self, node: Node) -> ssl.SSLContext | None:
+        if node.tls is None:
+            return None
+        with self._condition:
+            renewed = self._contexts.setdefault(node.tls, Renewed(requestor_context, node.tls))
+        try:
+            return renewed.get()
+        except TlsFileError as fault:
+            raise TlsError(f"{describe(node)} cannot be asked over TLS: {fault}", "tls-files") from fault
 
     def give_back(self, node: Node, association: Association) -> None:
         """Keep it for the next request, for a moment."""
@@ -140,7 +168,7 @@ class Pool:
                     self._reaper.start()
                 self._condition.notify_all()
         if not keep:
-            self._release(node, association)
+            self.release(node, association)
 
     def discard(self, node: Node, association: Association, failure: WireError | None) -> None:
         """End it after a failure."""
@@ -156,7 +184,7 @@ class Pool:
             reaper = self._reaper
             self._condition.notify_all()
         for entry in idle:
-            self._release(entry.node, entry.association)
+            self.release(entry.node, entry.association)
         if reaper is not None and reaper is not threading.current_thread():
             reaper.join(_RELEASE_SECONDS)
 
@@ -171,9 +199,10 @@ class Pool:
                     self._condition.wait(wait)
                     continue
                 entry = self._idle.pop(0)
-            self._release(entry.node, entry.association)
+            self.release(entry.node, entry.association)
 
-    def _release(self, node: Node, association: Association) -> None:
+    def release(self, node: Node, association: Association) -> None:
+        """End it in order."""
         with contextlib.suppress(WireError):
             association.release(_RELEASE_SECONDS)
         association.close()
@@ -185,4 +214,10 @@ class Pool:
 
 
 def _same(one: Node, other: Node) -> bool:
-    return (one.name, one.ae_title, one.host, one.port) == (other.name, other.ae_title, other.host, other.port)
+    return (one.name, one.ae_title, one.host, one.port, one.tls) == (
+        other.name,
+        other.ae_title,
+        other.host,
+        other.port,
+        other.tls,
+    )

@@ -1,8 +1,11 @@
-"""What rejections and aborts of the upper layer mean, as sentences for people: the tables of PS3.8 section 9.3."""
+"""What failed connections, rejections and aborts mean, as sentences for people: the tables of PS3.8 section 9.3."""
 
 from __future__ import annotations
 
+import socket
+
 from router.dimse.pdu import AssociateRequest, Buffer
+from router.errors import ConnectionFailed
 
 _PERMANENT = 1
 
@@ -27,6 +30,22 @@ ABORTS = {
     6: "because of an invalid PDU parameter",
 }
 """By reason of a provider's A-ABORT, PS3.8 table 9-26."""
+
+
+def connection_failure(peer: str, seconds: float, error: OSError) -> ConnectionFailed:
+    """Why no connection came about within `seconds`."""
+    match error:
+        case TimeoutError():
+            return ConnectionFailed(
+                f"{peer} did not answer the connection within {seconds:g} s; is the address right?", "connect-timeout"
+            )
+        case ConnectionRefusedError():
+            return ConnectionFailed(
+                f"{peer} refused the connection; is it running and is the address right?", "connection-refused"
+            )
+        case socket.gaierror():
+            return ConnectionFailed(f"{peer} cannot be found: its host name does not resolve.", "name-unresolved")
+    return ConnectionFailed(f"{peer} cannot be reached: {error.strerror or 'network error'}.")
 
 
 def rejection_sentence(peer: str, request: AssociateRequest, body: Buffer) -> str:

@@ -1,9 +1,10 @@
-"""Request identifiers of C-FIND and C-MOVE, from the domain's `Identifier` into bytes. Pure."""
+"""Data sets of requests, C-FIND, C-MOVE and N-ACTION, from the domain's `Identifier` into bytes. Pure."""
 
 from __future__ import annotations
 
 import struct
 
+from router.domain.commitment import CommitmentRequest
 from router.domain.dicom import Identifier, QueryRetrieveLevel, name_of, tag_of, vr_of
 from router.domain.exchange import MoveRequest
 from router.errors import LocalProtocolError
@@ -16,6 +17,10 @@ _STUDY_INSTANCE_UID = 0x0020000D
 _SERIES_INSTANCE_UID = 0x0020000E
 _SOP_INSTANCE_UID = 0x00080018
 _FAILED_SOP_INSTANCE_UIDS = 0x00080058
+_REFERENCED_SOP_CLASS_UID = 0x00081150
+_REFERENCED_SOP_INSTANCE_UID = 0x00081155
+_TRANSACTION_UID = 0x00081195
+_REFERENCED_SOP_SEQUENCE = 0x00081199
 
 _NUMBERS = {"US": "H", "SS": "h", "UL": "L", "SL": "l", "UV": "Q", "SV": "q", "FL": "f", "FD": "d"}
 _BYTES = frozenset({"OB", "OD", "OF", "OL", "OV", "OW", "UN"})
@@ -31,8 +36,8 @@ def find_identifier(level: QueryRetrieveLevel, keys: Identifier, implicit: bool)
     return _data_set(elements, implicit)
 
 
-def move_identifier(request: MoveRequest, implicit: bool, *, with_patient: bool) -> bytes:
-    """A C-MOVE identifier: the unique keys of its level and above, nothing else (PS3.4 section C.4.2.1.4.1).
+def move_identifier(request: MoveRequest, implicit: bool, *, with_patient: bool, service: str = "C-MOVE") -> bytes:
+    """A C-MOVE or C-GET identifier: the unique keys of its level and above (PS3.4 sections C.4.2.1.4.1, C.4.3.1.3).
 
     Raises LocalProtocolError where a unique key of its level is missing.
     """
@@ -56,8 +61,17 @@ def move_identifier(request: MoveRequest, implicit: bool, *, with_patient: bool)
     for tag, values in elements.items():
         # An empty unique key would be universal matching: the whole archive.
         if not values or not all(values):
-            raise LocalProtocolError(f"A C-MOVE at {request.level.value} level needs {name_of(tag)}.")
+            raise LocalProtocolError(f"A {service} at {request.level.value} level needs {name_of(tag)}.")
     return _data_set(elements, implicit)
+
+
+def commitment_data_set(request: CommitmentRequest, implicit: bool) -> bytes:
+    """Action Information of a storage commitment request (PS3.4 table J.3-1)."""
+    items = tuple(
+        Identifier({_REFERENCED_SOP_CLASS_UID: (sop_class,), _REFERENCED_SOP_INSTANCE_UID: (instance,)})
+        for sop_class, instance in request.references
+    )
+    return _encode({_TRANSACTION_UID: (request.transaction_uid,), _REFERENCED_SOP_SEQUENCE: items}, implicit)
 
 
 def failed_uids(identifier: Identifier) -> tuple[str, ...]:

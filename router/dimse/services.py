@@ -1,6 +1,7 @@
 """What the Store and Verification SCP does on one association: contexts, C-STORE, C-ECHO. PS3.4 annexes A and B.
 
-The data set goes from the socket to the sink as it comes; statuses are those of PS3.4 table B.2-1.
+Storage commitment reports are taken too, from archives that this router asked for them (PS3.4 annex J). The data set
+of a C-STORE goes from the socket to the sink as it comes; statuses are those of PS3.4 table B.2-1.
 """
 
 from __future__ import annotations
@@ -15,9 +16,11 @@ from pynetdicom.sop_class import uid_to_service_class
 
 from router.dimse import command as commands
 from router.dimse.association import Association, Message
+from router.dimse.commitment import OnAnswer, take_report
 from router.dimse.pdu import ContextReply, ContextResult, ProposedContext
+from router.domain.commitment import STORAGE_COMMITMENT_SOP_CLASS
 from router.domain.dicom import VERIFICATION_SOP_CLASS, is_uid
-from router.domain.events import Event, InstanceStored, StoreRefusal
+from router.domain.events import CommitmentNoted, Event, InstanceStored, StoreRefusal
 from router.domain.receipt import Receipt
 from router.errors import RouterError, StoreRefused
 
@@ -104,17 +107,20 @@ def is_storage(abstract_syntax: str) -> bool:
     return service is ServiceClass or issubclass(service, StorageServiceClass) or "NonPatient" in service.__name__
 
 
-def negotiate(contexts: Sequence[ProposedContext]) -> list[ContextReply]:
+def negotiate(contexts: Sequence[ProposedContext], *, reports: bool = False) -> list[ContextReply]:
     """Answer each proposed context (PS3.8 section 9.3.3.2).
 
-    The sender's first transfer syntax is taken, so that it need not convert anything.
+    The sender's first transfer syntax is taken, so that it need not convert anything. With `reports` storage commitment
+    is accepted: of a requestor that is its SCP, for this router commits itself to nothing.
     """
-    return [_reply(context) for context in contexts]
+    return [_reply(context, reports) for context in contexts]
 
 
-def _reply(context: ProposedContext) -> ContextReply:
+def _reply(context: ProposedContext, reports: bool) -> ContextReply:
     offered = context.transfer_syntaxes
-    if context.abstract_syntax == VERIFICATION_SOP_CLASS:
+    if context.abstract_syntax == VERIFICATION_SOP_CLASS or (
+        reports and context.abstract_syntax == STORAGE_COMMITMENT_SOP_CLASS
+    ):
         usable = [syntax for syntax in offered if syntax in _NATIVE]
     elif is_storage(context.abstract_syntax):
         usable = [syntax for syntax in offered if syntax not in _DEFLATED and is_uid(syntax)]
@@ -146,12 +152,20 @@ class Session:
         sink: ObjectSink,
         on_receipt: Callable[[Receipt], None],
         observer: Callable[[Event], None],
+        on_answer: OnAnswer | None = None,
+        watch: Callable[[], None] | None = None,
     ) -> None:
+        """`on_answer` takes storage commitment reports; None where no context for them was accepted.
+
+        `watch` is called for each part of a data set; it may end the association and raise WireError.
+        """
         self._association = association
         self._caller = caller
         self._sink = sink
         self._on_receipt = on_receipt
         self._observer = observer
+        self._on_answer = on_answer
+        self._watch = watch
 
     def serve(self, message: Message) -> None:
         """Answer one request. Raises WireError where the association is over."""
@@ -161,11 +175,17 @@ class Session:
         elif field == commands.C_ECHO_RQ:
             self._ignore_data(message)
             self._respond(message, SUCCESS)
+        elif field == commands.N_EVENT_REPORT_RQ and self._on_answer is not None and self._reports(message):
+            if not take_report(self._association, message, self._caller.ae_title, self._on_answer):
+                self._observer(CommitmentNoted(node=self._caller.label, result="not_taken"))
         elif field == commands.C_CANCEL_RQ or field & commands.RESPONSE:
             self._ignore_data(message)
         else:
             self._ignore_data(message)
             self._respond(message, UNRECOGNIZED_OPERATION)
+
+    def _reports(self, message: Message) -> bool:
+        return self._association.contexts[message.context_id].abstract_syntax == STORAGE_COMMITMENT_SOP_CLASS
 
     def _ignore_data(self, message: Message) -> None:
         if message.command.has_data:
@@ -175,7 +195,7 @@ class Session:
 
     def _store(self, message: Message) -> None:
         size = 0
-        receiving = _Receiving(self._begin(message) if message.command.has_data else None)
+        receiving = _Receiving(self._begin(message) if message.command.has_data else None, self._watch)
         try:
             if message.command.has_data:
                 size = self._association.stream_data(message.context_id, receiving.write)
@@ -199,7 +219,7 @@ class Session:
         context = self._association.contexts[message.context_id]
         sop_class_uid = command.text(commands.AFFECTED_SOP_CLASS_UID)
         sop_instance_uid = command.text(commands.AFFECTED_SOP_INSTANCE_UID)
-        if sop_class_uid != context.abstract_syntax or sop_class_uid == VERIFICATION_SOP_CLASS:
+        if sop_class_uid != context.abstract_syntax or not is_storage(sop_class_uid):
             return StoreRefused(CLASS_NOT_SUPPORTED, "class", "The SOP class is not that of the context")
         if not is_uid(sop_instance_uid):
             return StoreRefused(INVALID_INSTANCE, "invalid-uid", "The SOP Instance UID is not valid")
@@ -242,13 +262,16 @@ class _Receiving:
     Reading to its end keeps the association in step, so that the refusal can be answered and the next instance come.
     """
 
-    def __init__(self, target: ObjectWriter | StoreRefused | None) -> None:
+    def __init__(self, target: ObjectWriter | StoreRefused | None, watch: Callable[[], None] | None) -> None:
         if target is None:
             target = StoreRefused(NO_DATA_SET, "empty", "The request has no data set")
         self._writer = None if isinstance(target, StoreRefused) else target
         self._refusal = target if isinstance(target, StoreRefused) else None
+        self._watch = watch
 
     def write(self, data: memoryview) -> None:
+        if self._watch is not None:
+            self._watch()
         if self._writer is None:
             return
         try:

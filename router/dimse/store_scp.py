@@ -14,7 +14,8 @@ from collections.abc import Callable, Sequence
 import msgspec
 
 from router.dimse.association import Association, Limits, Refusal, Released
-from router.dimse.pdu import AssociateRequest, ContextReply
+from router.dimse.commitment import REPORTER, OnAnswer
+from router.dimse.pdu import AssociateRequest, ContextReply, agreed_roles
 from router.dimse.pool import association_result
 from router.dimse.services import Accepted as Accepted
 from router.dimse.services import Caller, Session, negotiate
@@ -22,9 +23,11 @@ from router.dimse.services import ObjectSink as ObjectSink
 from router.dimse.services import ObjectWriter as ObjectWriter
 from router.dimse.services import Policy as Policy
 from router.dimse.services import Rejected as Rejected
+from router.dimse.tls_files import Renewed, acceptor_context
 from router.domain.events import AssociationEnded, AssociationsActive, Event, StoreRefusal
 from router.domain.receipt import Receipt
-from router.errors import ConfigurationError, DeadlineExceeded, WireError
+from router.domain.rule import TlsSettings
+from router.errors import ConfigurationError, DeadlineExceeded, TlsError, WireError
 
 _LOCAL_LIMIT = Refusal(2, 3, 2)
 _OTHER = "other"
@@ -49,6 +52,7 @@ class ServerSettings(msgspec.Struct, frozen=True, kw_only=True):
     claim: bool = False
     """Make sure first that nobody else has the port: who shares it could share it with a stranger."""
     negotiation: float = 30.0
+    """Seconds for the TLS handshake, where there is one, and the association request together."""
     pdu: float = 30.0
     """Seconds for the rest of a PDU once its first byte came."""
     inactivity: float = 300.0
@@ -56,6 +60,8 @@ class ServerSettings(msgspec.Struct, frozen=True, kw_only=True):
     stall: float = 60.0
     """Seconds without progress in the middle of a message."""
     maximum_length: int = 131072
+    tls: TlsSettings | None = None
+    """With it only TLS is spoken (PS3.15 annex B)."""
 
 
 class StoreServer:
@@ -72,18 +78,22 @@ class StoreServer:
         policy: Policy,
         on_receipt: Callable[[Receipt], None],
         observer: Callable[[Event], None],
+        on_answer: OnAnswer | None = None,
     ) -> None:
+        """`on_answer` takes the storage commitment reports of configured nodes; without it there are none."""
         self._settings = settings
         self._sink = sink
         self._policy = policy
         self._on_receipt = on_receipt
         self._observer = observer
+        self._on_answer = on_answer
         self._limits = Limits(
             negotiation=settings.negotiation,
             pdu=settings.pdu,
             inactivity=settings.stall,
             maximum_length=settings.maximum_length,
         )
+        self._tls = Renewed(acceptor_context, settings.tls) if settings.tls is not None else None
         self._lock = threading.Lock()
         self._changed = threading.Condition(self._lock)
         self._waiting: dict[int, socket.socket] = {}
@@ -97,7 +107,9 @@ class StoreServer:
         """Where it listens; known after `start` if the settings say 0."""
 
     def start(self) -> None:
-        """Listen. Raises ConfigurationError, with what to change, where the address cannot be had."""
+        """Listen. Raises ConfigurationError, with what to change, where the address or a file of TLS cannot be had."""
+        if self._tls is not None:
+            self._tls.get()
         self._listener = self._bind()
         self.port = self._listener.getsockname()[1]
         self._wake, sleeper = socket.socketpair()
@@ -183,7 +195,8 @@ class StoreServer:
             serial = self._serial
             oldest = None
             if len(self._waiting) >= self._settings.maximum_waiting:
-                oldest = next(iter(self._waiting.values()))
+                # It no longer counts, however long its thread takes to end: the next one drops the one after it.
+                oldest = self._waiting.pop(next(iter(self._waiting)))
             self._waiting[serial] = connection
         if oldest is not None:
             _shut(oldest)
@@ -205,6 +218,8 @@ class StoreServer:
             pass
         except WireError as error:
             failure = error
+            if isinstance(error, TlsError):
+                self._observer(StoreRefusal(calling=visit.label, reason=error.reason))
         except Exception as error:  # noqa: BLE001 - a fault of ours must not end the process; values stay out of the log
             failure = WireError()
             _log.error("An association ended by an internal fault: %s", type(error).__name__)
@@ -221,7 +236,10 @@ class StoreServer:
         with self._lock:
             if self._stopping or len(self._established) >= self._settings.maximum_associations:
                 return False
-            self._established[serial] = self._waiting.pop(serial)
+            connection = self._waiting.pop(serial, None)
+            if connection is None:  # dropped in this very moment
+                return False
+            self._established[serial] = connection
             return True
 
     def _forget(self, serial: int) -> None:
@@ -248,13 +266,23 @@ class _Visit:
         """Negotiate, then serve requests until the association ends. Raises WireError."""
         server = self._server
         association = Association.accept(
-            self._connection, self._decide, peer=f"A peer at {self._ip_address}", limits=server._limits
+            self._connection,
+            self._decide,
+            peer=f"A peer at {self._ip_address}",
+            limits=server._limits,
+            tls=server._tls.get() if server._tls is not None else None,
+            roles=REPORTER,
         )
         self._association = association
         self.active = True
         server._observer(AssociationsActive(node=self.label, role="acceptor", change=1))
         session = Session(
-            association, Caller(self._calling, self.label), server._sink, server._on_receipt, server._observer
+            association,
+            Caller(self._calling, self.label),
+            server._sink,
+            server._on_receipt,
+            server._observer,
+            server._on_answer,
         )
         inactivity = server._settings.inactivity
         heard = time.monotonic()
@@ -282,7 +310,9 @@ class _Visit:
         if not server._establish(self._serial):
             server._observer(StoreRefusal(calling=self.label, reason="too-many-associations"))
             return _LOCAL_LIMIT
-        return negotiate(request.contexts)
+        known = server._on_answer is not None and self.label != _OTHER
+        reporter = any(role.scp for role in agreed_roles(request.roles, REPORTER))
+        return negotiate(request.contexts, reports=known and reporter)
 
     def abandon(self) -> None:
         """End it after a fault of this side."""

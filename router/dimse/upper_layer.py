@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import ssl
 import time
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, NoReturn
@@ -16,12 +17,14 @@ from router.dimse import pdu
 from router.dimse.pdu import COMMAND, HEADER, LAST, PDV_HEADER, Buffer, PduType
 from router.dimse.reasons import abort_sentence
 from router.dimse.state import TABLE, Action, Event, Machine, Role, State
+from router.dimse.tls import TlsTransport
 from router.dimse.transport import Transport
 from router.errors import (
     AssociationAborted,
     ConnectionLost,
     DeadlineExceeded,
     RemoteProtocolError,
+    TlsError,
     WireError,
 )
 
@@ -36,6 +39,8 @@ _EVENTS = {
 }
 _SEND_ABORT = {Action.AA_1: 0, Action.AA_7: 2, Action.AA_8: 2}
 _SHORT_LENGTH = 4
+_TLS_HANDSHAKE = 0x16
+"""The first byte of a TLS connection (RFC 8446 section 5.1)."""
 _CAPACITY = pdu.MAXIMUM_ASSOCIATE_LENGTH + 6
 _LINGER = 1.0
 FOREVER = float("inf")
@@ -45,8 +50,9 @@ class Limits(NamedTuple):
     """Deadlines in seconds and bounds in bytes of one association."""
 
     connect: float = 10.0
+    """For the connection, the TLS handshake of the requestor included."""
     negotiation: float = 30.0
-    """For each answer to A-ASSOCIATE and A-RELEASE; for the whole A-ASSOCIATE-RQ of a peer."""
+    """For each answer to A-ASSOCIATE and A-RELEASE; for TLS handshake and A-ASSOCIATE-RQ of a peer together."""
     pdu: float = 30.0
     """For the rest of a PDU, and of a command set, once its first byte came; for each write."""
     inactivity: float = 60.0
@@ -74,8 +80,21 @@ class UpperLayer:
     After any exception of a method it is closed.
     """
 
-    def __init__(self, connection: socket.socket, role: Role, peer: str, limits: Limits) -> None:
-        self._transport = Transport(connection, peer, max(_CAPACITY, 2 * (limits.maximum_length + 6)))
+    def __init__(
+        self,
+        connection: socket.socket,
+        role: Role,
+        peer: str,
+        limits: Limits,
+        tls: ssl.SSLContext | None = None,
+        host: str = "",
+    ) -> None:
+        capacity = max(_CAPACITY, 2 * (limits.maximum_length + 6))
+        self._transport = (
+            Transport(connection, peer, capacity)
+            if tls is None
+            else TlsTransport(connection, peer, capacity, tls, host)
+        )
         self._machine = Machine(role)
         self._limits = limits
         self._hard = FOREVER
@@ -84,6 +103,19 @@ class UpperLayer:
         self._peer_maximum = 0
         self.peer = peer
         self.role = role
+
+    def _secure(self, deadline: float) -> None:
+        """The TLS handshake, if there is to be one. It belongs to the transport connection: PS3.8 sees it opened after.
+
+        Raises TlsError, ConnectionLost, DeadlineExceeded.
+        """
+        transport = self._transport
+        if isinstance(transport, TlsTransport):
+            try:
+                transport.handshake(deadline)
+            except WireError as error:
+                self.close(_LINGER if isinstance(error, TlsError) else 0.0)  # the peer must get to read our alert
+                raise
 
     # PDUs -------------------------------------------------------------------------------------------------------
 
@@ -128,7 +160,7 @@ class UpperLayer:
         except DeadlineExceeded:
             self.abort()
             raise
-        except ConnectionLost:
+        except (ConnectionLost, TlsError):
             self._machine.step(Event.TRANSPORT_CLOSED)
             self.close()
             raise
@@ -161,7 +193,12 @@ class UpperLayer:
         else:
             fits = length == _SHORT_LENGTH
         if kind not in _EVENTS:
-            self._violation("It sent something that is not a DICOM PDU.", 1)
+            what = (
+                "a TLS handshake to a port without TLS"
+                if kind == _TLS_HANDSHAKE
+                else "something that is not a DICOM PDU"
+            )
+            self._violation(f"It sent {what}.", 1)
         if not fits:
             self._violation("It announced a PDU of a length that is not allowed.", 6)
         transport.fill(6 + length, deadline)

@@ -13,6 +13,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
+from functools import lru_cache
+from typing import TypeVar
 
 import msgspec
 
@@ -22,8 +24,12 @@ from router.domain.matcher import COMPARISONS, Evaluation, Operand, Range, day_r
 from router.domain.pattern import MAXIMUM_SUBJECT
 from router.domain.timing import DAY
 
+T = TypeVar("T")
 Predicate = Callable[[Identifier], bool]
+Values = tuple[str | Identifier, ...]
 ValuePredicate = Callable[[str, Identifier], bool]
+
+Explainer = Callable[[Identifier], "Explanation"]
 
 PADDING = " \0\t\r\n"
 """What values are padded with, by the standard or by habit; it never counts."""
@@ -79,6 +85,27 @@ class Explanation(msgspec.Struct, frozen=True):
 
 # --- Clauses ----------------------------------------------------------------------------------------------------------
 
+_NOBODY = Identifier()
+"""The data set around values that are judged without it."""
+_VERDICTS = 1024
+
+
+def judged_alone(tag: int, judge: Callable[[Values, Identifier], T]) -> Callable[[Identifier], T]:
+    """A judgement of an attribute's values that does not look at the data set around them, as a function of that.
+
+    It is remembered for some values: the matches of a query have few different ones of most attributes.
+    """
+    remembered = lru_cache(maxsize=_VERDICTS)(lambda values: judge(values, _NOBODY))
+
+    def judge_in(identifier: Identifier) -> T:
+        values = identifier.elements.get(tag, ())
+        try:
+            return remembered(values)
+        except TypeError:  # a sequence where none belongs: items cannot be looked up
+            return judge(values, identifier)
+
+    return judge_in
+
 
 class Test(msgspec.Struct, frozen=True):
     """One matcher on one attribute."""
@@ -89,6 +116,12 @@ class Test(msgspec.Struct, frozen=True):
     text: str
     operands: tuple[Operand, ...] = ()
     pattern: re.Pattern[str] | None = None
+
+    def alone(self, tag: int) -> bool:
+        """Whether a value decides by itself; a date that is compared to a moment needs the time beside it."""
+        return vr_of(tag) != "DA" or not any(
+            operand.dates is not None and operand.dates.timed for operand in self.operands
+        )
 
     def bind(self, tag: int, evaluation: Evaluation) -> ValuePredicate:
         """The test as a function of a value, with its dates fixed."""
@@ -174,13 +207,15 @@ class Clause(msgspec.Struct, frozen=True):
         if len(path) == 1 and len(tests) == 1 and not denied and exists is None and not codes:
             only = tests[0]
 
-            def simple(identifier: Identifier) -> bool:
-                for value in identifier.elements.get(tag, ()):
+            def simple(values: Values, identifier: Identifier) -> bool:
+                for value in values:
                     if isinstance(value, str) and (stripped := value.strip(PADDING)) and only(stripped, identifier):
                         return True
                 return False
 
-            return simple
+            if self.tests[0].alone(tag):
+                return judged_alone(tag, simple)
+            return lambda identifier: simple(identifier.elements.get(tag, ()), identifier)
 
         def holds(identifier: Identifier) -> bool:
             values = list(values_of(identifier, path))
@@ -196,11 +231,16 @@ class Clause(msgspec.Struct, frozen=True):
 
         return holds
 
-    def explain(self, identifier: Identifier, evaluation: Evaluation) -> Explanation:
-        """Whether it holds, and what it saw."""
-        seen = tuple(_shown(value) for value, _ in values_of(identifier, self.path))
-        passed = self.bind(evaluation)(identifier)
-        return Explanation(f"{self.name} {self._words(0)}", passed, seen, (), "" if passed else self._reason(seen))
+    def explainer(self, evaluation: Evaluation) -> Explainer:
+        """Whether it holds, and what it saw, as a function of an identifier."""
+        holds, text = self.bind(evaluation), f"{self.name} {self._words(0)}"
+
+        def explain(identifier: Identifier) -> Explanation:
+            seen = tuple([_shown(value) for value, _ in values_of(identifier, self.path)])
+            passed = holds(identifier)
+            return Explanation(text, passed, seen, (), "" if passed else self._reason(seen))
+
+        return explain
 
     def _reason(self, seen: tuple[str, ...]) -> str:
         if not seen and self.exists is None and (self.tests or self.codes):
@@ -242,16 +282,21 @@ class Group(msgspec.Struct, frozen=True):
 
         return all_hold if self.combiner == "all" else lambda identifier: not all_hold(identifier)
 
-    def explain(self, identifier: Identifier, evaluation: Evaluation) -> Explanation:
-        """Whether it holds, with every part."""
-        parts = tuple(part.explain(identifier, evaluation) for part in self.parts)
-        passed = self.bind(evaluation)(identifier)
-        reason = ""
-        if not passed and self.combiner != "all":
+    def explainer(self, evaluation: Evaluation) -> Explainer:
+        """Whether it holds, with every part, as a function of an identifier."""
+        holds, explainers = self.bind(evaluation), [part.explainer(evaluation) for part in self.parts]
+        text, reason = _COMBINERS[self.combiner], ""
+        if self.combiner != "all":
             words = {"any": "none of the alternatives holds", "not": "what must not hold does"}[self.combiner]
             names = dict.fromkeys(clause.name for clause in clauses_of(self))
             reason = f"{words} ({', '.join(names)})"
-        return Explanation(_COMBINERS[self.combiner], passed, (), parts, reason)
+
+        def explain(identifier: Identifier) -> Explanation:
+            parts = tuple([explainer(identifier) for explainer in explainers])
+            passed = holds(identifier)
+            return Explanation(text, passed, (), parts, "" if passed else reason)
+
+        return explain
 
 
 def clauses_of(part: Clause | Group) -> Iterator[Clause]:

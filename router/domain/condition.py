@@ -11,6 +11,7 @@ from router.domain.clause import (
     OPERATORS,
     Clause,
     CodeTest,
+    Explainer,
     Explanation,
     Group,
     Predicate,
@@ -34,13 +35,14 @@ class Condition:
     the same Evaluation in each time.
     """
 
-    __slots__ = ("_bound", "attributes", "root")
+    __slots__ = ("_bound", "_explainer", "attributes", "root")
 
     def __init__(self, *parts: Clause | Group) -> None:
         self.root = Group("all", parts)
         self.attributes: frozenset[int] = frozenset(_attributes(self.root))
         """Tags a query must ask back for it: the outermost sequence of a path, and with a date the time beside it."""
         self._bound: tuple[Evaluation, Predicate] | None = None
+        self._explainer: tuple[Evaluation, Explainer] | None = None
 
     @classmethod
     def of(cls, where: Mapping[str, object] | None = None) -> Condition:
@@ -66,14 +68,21 @@ class Condition:
 
     def holds(self, identifier: Identifier, evaluation: Evaluation) -> bool:
         """Whether the identifier satisfies the condition."""
+        return self.bind(evaluation)(identifier)
+
+    def bind(self, evaluation: Evaluation) -> Predicate:
+        """`holds` at that moment, to be asked of many identifiers."""
         bound = self._bound
         if bound is None or (bound[0] is not evaluation and bound[0] != evaluation):
             self._bound = bound = (evaluation, self.root.bind(evaluation))
-        return bound[1](identifier)
+        return bound[1]
 
     def explain(self, identifier: Identifier, evaluation: Evaluation) -> Explanation:
         """Whether it does, and why: a tree with every clause. Slower than `holds`."""
-        return self.root.explain(identifier, evaluation)
+        explainer = self._explainer
+        if explainer is None or (explainer[0] is not evaluation and explainer[0] != evaluation):
+            self._explainer = explainer = (evaluation, self.root.explainer(evaluation))
+        return explainer[1](identifier)
 
 
 def _attributes(root: Group) -> Iterator[int]:

@@ -23,6 +23,8 @@ class SweepEnded(Event, frozen=True, kw_only=True):
     matches: int = 0
     selected: int = 0
     queries: int = 0
+    unavailable: int = 0
+    """Studies or series left out because the source has them off line."""
     duration_seconds: float
     cause: str = ""
     message: str = ""
@@ -82,6 +84,22 @@ class TransferEnded(Event, frozen=True, kw_only=True):
     seen_to_verified_seconds: float
 
 
+class RouteStopped(Event, frozen=True, kw_only=True):
+    """A route is stopped: no study can go this way until somebody changes a configuration; one tries now and then."""
+
+    source: str
+    destination: str
+    cause: str
+    message: str = ""
+
+
+class RouteResumed(Event, frozen=True, kw_only=True):
+    """A route that was stopped works again, or is no longer configured."""
+
+    source: str
+    destination: str
+
+
 class InstanceStored(Event, frozen=True, kw_only=True):
     """The Store SCP answered a C-STORE. `calling` is a configured node or `other`; `size` in bytes."""
 
@@ -95,6 +113,13 @@ class StoreRefusal(Event, frozen=True, kw_only=True):
 
     calling: str
     reason: str
+
+
+class CommitmentNoted(Event, frozen=True, kw_only=True):
+    """Something happened to a storage commitment; result is a word of `router.domain.commitment.RESULTS`."""
+
+    node: str
+    result: str
 
 
 class AssociationEnded(Event, frozen=True, kw_only=True):

@@ -35,6 +35,14 @@ class MoveRequest(msgspec.Struct, frozen=True, kw_only=True):
     patient_id: str = ""
     """Needed for Patient Root."""
     priority: int = 0
+    inactivity: float = 0.0
+    """Seconds without a response or an arriving instance that it may take, where that is more than the node's."""
+    total: float = 0.0
+    """Seconds that it may take in all, where that is more than the node's."""
+
+    def deadlines(self, inactivity: float, total: float) -> tuple[float, float]:
+        """Inactivity and total, given those of the node."""
+        return max(inactivity, self.inactivity), max(total, self.total)
 
 
 class MoveProgress(msgspec.Struct, frozen=True, kw_only=True):
@@ -51,6 +59,8 @@ class MoveResult(msgspec.Struct, frozen=True, kw_only=True):
     counts: SubOperationCounts
     failed_sop_instance_uids: tuple[str, ...] = ()
     error_comment: str = ""
+    note: str = ""
+    """What this side knows of sub-operations that failed, a sentence (C-GET: what was not negotiated or refused)."""
 
 
 # C-STORE as SCU -----------------------------------------------------------------------------------------------------

@@ -17,16 +17,17 @@ _LAST_WANTED = SERIES_INSTANCE_UID
 _UNDEFINED = 0xFFFFFFFF
 _ITEM, _ITEM_END, _SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
 _MAXIMUM_DEPTH = 64
-_PLAIN = struct.Struct("<HH2sH")
+PLAIN = struct.Struct("<HH2sH")
+"""The head of an element with a short length in explicit VR little endian."""
 _MAXIMUM_UID = 128
 """Bytes; the longest UID has 64, some senders pad generously. What is longer is malformed."""
 
-_VRS = frozenset(
+VRS = frozenset(
     b"AE AS AT CS DA DS DT FD FL IS LO LT OB OD OF OL OV OW PN SH SL SQ SS ST SV TM UC UI UL UN UR US UT UV".split()
 )
-_LONG_VRS = frozenset(b"OB OD OF OL OV OW SQ SV UC UN UR UT UV".split())
-_SHORT_VRS = _VRS - _LONG_VRS
-_STRUCTS = {
+LONG_VRS = frozenset(b"OB OD OF OL OV OW SQ SV UC UN UR UT UV".split())
+SHORT_VRS = VRS - LONG_VRS
+STRUCTS = {
     big: tuple(struct.Struct(order + code) for code in ("HH", "H", "L")) for big, order in ((False, "<"), (True, ">"))
 }
 
@@ -79,9 +80,9 @@ def scan(data: bytes | bytearray | memoryview, transfer_syntax_uid: str, *, comp
 
 def _walk(data: memoryview, big: bool, complete: bool, found: dict[int, str]) -> None:
     """Go through the elements until the last wanted one; sequences of undefined length are walked into."""
-    pair, short, long = _STRUCTS[big]
+    pair, short, long = STRUCTS[big]
     size, position = len(data), 0
-    explicit = big or bytes(data[4:6]) in _VRS
+    explicit = big or bytes(data[4:6]) in VRS
     levels = [_Level(False, explicit)]
     plain = explicit and not big
     while True:
@@ -103,12 +104,12 @@ def _walk(data: memoryview, big: bool, complete: bool, found: dict[int, str]) ->
         vr = b""
         if level.explicit:
             vr = bytes(data[position + 4 : position + 6])
-            if vr in _LONG_VRS:
+            if vr in LONG_VRS:
                 if position + 12 > size:
                     raise _Incomplete
                 (length,) = long.unpack_from(data, position + 8)
                 start = position + 12
-            elif vr in _VRS:
+            elif vr in VRS:
                 (length,) = short.unpack_from(data, position + 6)
             else:
                 raise MalformedHeader("The data set has an element of no known VR.")
@@ -135,7 +136,7 @@ def _walk(data: memoryview, big: bool, complete: bool, found: dict[int, str]) ->
 
 def _skip_plain(data: memoryview, position: int, size: int) -> int:
     """Past elements of the root with a short length that nobody wants: most of an explicit little endian head."""
-    unpack, short, wanted = _PLAIN.unpack_from, _SHORT_VRS, _WANTED
+    unpack, short, wanted = PLAIN.unpack_from, SHORT_VRS, _WANTED
     last = size - 8
     while position <= last:
         group, element, vr, length = unpack(data, position)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import msgspec
 
 from router.domain.attributes import SELECTIVE
-from router.domain.clause import PADDING, Test, ValuePredicate
+from router.domain.clause import PADDING, Test, Values, judged_alone
 from router.domain.dicom import Identifier, is_uid, tag_of, vr_of
 from router.domain.matcher import BINARY, WILDCARD, Evaluation, Operand, parse_operand, time_of_date
 from router.domain.pattern import wildcard
@@ -13,6 +15,8 @@ from router.domain.problem import ExpressionError, Kind
 from router.domain.timing import DateExpression
 
 MAXIMUM_VALUE_LENGTH = 1024
+
+Verdict = Callable[[Identifier], bool | None]
 
 
 class KeyValue(msgspec.Struct, frozen=True):
@@ -36,7 +40,7 @@ class KeyMatch:
         self.name = name
         self.tag = tag
         self.values = values
-        self._bound: tuple[Evaluation, list[ValuePredicate]] | None = None
+        self._bound: tuple[Evaluation, Verdict] | None = None
 
     @classmethod
     def of(cls, name: str, *texts: str) -> KeyMatch:
@@ -112,19 +116,34 @@ class KeyMatch:
 
     def matches(self, identifier: Identifier, evaluation: Evaluation) -> bool | None:
         """Whether what came back satisfies the key; None where it lacks the attribute, so that nobody can say."""
-        if not self.values:
-            return True
+        return self.bind(evaluation)(identifier)
+
+    def bind(self, evaluation: Evaluation) -> Verdict:
+        """`matches` at that moment, to be asked of many identifiers."""
         bound = self._bound
         if bound is None or (bound[0] is not evaluation and bound[0] != evaluation):
-            bound = self._bound = (evaluation, [value.test.bind(self.tag, evaluation) for value in self.values])
-        verdict: bool | None = None
-        for value in identifier.elements.get(self.tag, ()):
-            if isinstance(value, str) and (stripped := value.strip(PADDING)):
-                for predicate in bound[1]:
-                    if predicate(stripped, identifier):
-                        return True
-                verdict = False
-        return verdict
+            bound = self._bound = (evaluation, self._verdict(evaluation))
+        return bound[1]
+
+    def _verdict(self, evaluation: Evaluation) -> Verdict:
+        if not self.values:
+            return lambda identifier: True
+        tag = self.tag
+        predicates = [value.test.bind(tag, evaluation) for value in self.values]
+
+        def judge(values: Values, identifier: Identifier) -> bool | None:
+            verdict: bool | None = None
+            for value in values:
+                if isinstance(value, str) and (stripped := value.strip(PADDING)):
+                    for predicate in predicates:
+                        if predicate(stripped, identifier):
+                            return True
+                    verdict = False
+            return verdict
+
+        if all(value.test.alone(tag) for value in self.values):
+            return judged_alone(tag, judge)
+        return lambda identifier: judge(identifier.elements.get(tag, ()), identifier)
 
 
 def _key_value(tag: int, name: str, text: str) -> KeyValue:

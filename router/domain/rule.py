@@ -14,6 +14,9 @@ from router.domain.timing import Schedule
 LOCAL = "local"
 """The destination name that means this router's own Store SCP."""
 
+MOVE, GET = "move", "get"
+"""How studies come to this router: C-MOVE, or C-GET on the association that asks for them."""
+
 
 class Model(msgspec.Struct, frozen=True, kw_only=True):
     """Base of all configuration values."""
@@ -35,6 +38,12 @@ class FindSettings(Model, frozen=True, kw_only=True):
     """Seconds after which a C-FIND is given up whatever happens."""
     max_results: int | None = None
     """The node answers at most so many matches; a response of that size is incomplete."""
+    expected: str = "auto"
+    """How far the node is trusted to say what it holds; see `router.domain.expectation.TRUSTS`."""
+
+
+SECONDS_PER_INSTANCE = 5.0
+"""What a C-MOVE may take in all for each of its instances, where that is more than the node's total."""
 
 
 class MoveSettings(Model, frozen=True, kw_only=True):
@@ -43,9 +52,20 @@ class MoveSettings(Model, frozen=True, kw_only=True):
     inactivity: float = 600.0
     """Seconds without a response or an arriving instance after which a C-MOVE is cancelled."""
     total: float = 7200.0
-    """Seconds after which a C-MOVE is cancelled whatever happens."""
+    """Seconds after which a C-MOVE is cancelled whatever happens; a large study has `SECONDS_PER_INSTANCE` for each."""
+    nearline_inactivity: float = 3600.0
+    """The inactivity where the study is near line: a tape is fetched first."""
+    probe: float = 900.0
+    """Seconds after which one transfer tries a stopped route from the node; doubles each time, up to an hour."""
     max_uids: int = 50
     """UIDs in one request at SERIES or IMAGE level."""
+    via: str = MOVE
+    """How studies come from it to `local`: `move` or `get`; any other destination needs C-MOVE."""
+
+    def deadlines(self, instances: int | None, *, nearline: bool = False) -> tuple[float, float]:
+        """Inactivity and total, in seconds, of a request for so many instances (None: not known)."""
+        inactivity = max(self.inactivity, self.nearline_inactivity) if nearline else self.inactivity
+        return inactivity, max(self.total, inactivity, SECONDS_PER_INSTANCE * (instances or 0))
 
 
 class StoreSettings(Model, frozen=True, kw_only=True):
@@ -60,11 +80,31 @@ class StoreSettings(Model, frozen=True, kw_only=True):
     which is safest: some nodes reject associations that ask."""
 
 
+class CommitmentSettings(Model, frozen=True, kw_only=True):
+    """How a node is asked for storage commitment (PS3.4 annex J)."""
+
+    timeout: float = 21600.0
+    """Seconds after which an answer is no longer waited for."""
+
+
+class TlsSettings(Model, frozen=True, kw_only=True):
+    """Mutual TLS (PS3.15 annex B): the files of this side, and whom it trusts. Absolute paths of PEM files."""
+
+    ca: str
+    """Certificates that are trusted: authorities, or peers' own."""
+    certificate: str
+    """This side's certificate, with those between it and its authority."""
+    key: str
+    """The certificate's private key, not encrypted."""
+    verify_hostname: bool = True
+    """As requestor: the peer's certificate must be for the host that was connected to."""
+
+
 class Timeouts(Model, frozen=True, kw_only=True):
     """Deadlines of the upper layer."""
 
     connect: float = 10.0
-    """Seconds for the TCP connection."""
+    """Seconds for the TCP connection, the TLS handshake included."""
     negotiation: float = 30.0
     """Seconds for an answer to A-ASSOCIATE or A-RELEASE."""
 
@@ -86,11 +126,18 @@ class Node(Model, frozen=True, kw_only=True):
     move: MoveSettings = MoveSettings()
     store: StoreSettings = StoreSettings()
     timeouts: Timeouts = Timeouts()
+    tls: TlsSettings | None = None
+    """How requests to the node are encrypted; None: they are not."""
+    commitment: CommitmentSettings | None = None
+    """The node commits itself to what it was sent, when asked; None: it does not."""
 
     @property
     def calling_ae_titles(self) -> tuple[str, ...]:
         """The AE titles under which the node may open associations to this router."""
-        return self.sends_as or (self.ae_title,)
+        titles = self.sends_as or (self.ae_title,)
+        if self.commitment is not None and self.ae_title not in titles:
+            return (*titles, self.ae_title)  # it reports under its own, whatever it stores under
+        return titles
 
 
 class RouterSettings(Model, frozen=True, kw_only=True):
@@ -113,6 +160,8 @@ class RouterSettings(Model, frozen=True, kw_only=True):
     """Processes that receive, on the same port."""
     drain: float = 30.0
     """Seconds running moves may take to end after SIGTERM before they are cancelled."""
+    tls: TlsSettings | None = None
+    """The Store SCP speaks TLS only, with these; None: it speaks none."""
 
 
 class Retry(Model, frozen=True, kw_only=True):
@@ -154,9 +203,12 @@ class Move(Model, frozen=True, kw_only=True):
     to: tuple[str, ...]
     level: QueryRetrieveLevel = QueryRetrieveLevel.STUDY
     verify: str = "auto"
-    """`auto`: the strongest evidence to be had; `find`: destination C-FIND or nothing; `none`: do not ask."""
+    """`auto`: the strongest evidence to be had; `commitment`: storage commitment or nothing; `find`: destination C-FIND
+    or nothing; `none`: do not ask."""
     skip_present: bool = True
     """Do not move what the destination already holds."""
+    via: str | None = None
+    """How studies come to `local`, `move` or `get`; None: as the source's settings say."""
     retry: Retry = Retry()
 
 

@@ -10,7 +10,7 @@ from enum import StrEnum
 
 import msgspec
 
-from router.domain.dicom import Identifier
+from router.domain.levels import AVAILABILITIES, NEARLINE, NOT_TO_BE_HAD, OFFLINE, UNAVAILABLE
 from router.domain.transfer import TRANSITIONS, UNDER_WAY, Happening, Intent, NewTransfer, State, TransferFact
 
 
@@ -22,17 +22,18 @@ class Action(StrEnum):
     SKIP = "skip"
 
 
-class Candidate(msgspec.Struct, frozen=True, kw_only=True):
+class Candidate(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A study or series that a rule selected. `series_instance_uid` is empty for a study."""
 
     study_instance_uid: str
     series_instance_uid: str = ""
     instance_count: int | None = None
     patient_id: str = ""
-    identifier: Identifier
+    availability: str = ""
+    """Instance Availability (0008,0056); empty where the source does not say, which is taken as ONLINE."""
 
 
-class Decision(msgspec.Struct, frozen=True, kw_only=True):
+class Decision(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What is to be done for one study or series at one destination, and why.
 
     `destination` is empty where a study was left out before destinations mattered.
@@ -45,6 +46,8 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
     series_instance_uid: str = ""
     destination: str = ""
     instance_count: int | None = None
+    availability: str = ""
+    """Instance Availability as the source gives it."""
     transfer: int | None = None
     """The ledger's transfer, where there is one."""
     new: NewTransfer | None = None
@@ -66,6 +69,11 @@ class Selection(msgspec.Struct, frozen=True, kw_only=True):
         """Transfers that were found under way already."""
         return [d.transfer for d in self.decisions if d.code == "under-way" and d.transfer is not None]
 
+    @property
+    def unavailable(self) -> int:
+        """How many studies or series would be moved if the source could send them."""
+        return len({(d.study_instance_uid, d.series_instance_uid) for d in self.decisions if d.code == "unavailable"})
+
 
 AGAIN_WHEN_ASKED = frozenset({State.FAILED, State.PARTIAL, State.CONTRADICTED})
 """Verdicts that a sweep asked for by a person tries to better; a scheduled one leaves them."""
@@ -85,55 +93,102 @@ def decide(
 ) -> list[Decision]:
     """A decision for each candidate and destination. `manual`: a person asked, so failures are tried again."""
     decisions = []
+    judge = _Judge(manual)
     for candidate in candidates:
+        study, series, count = candidate.study_instance_uid, candidate.series_instance_uid, candidate.instance_count
         for destination in destinations:
-            intent = Intent(source, candidate.study_instance_uid, candidate.series_instance_uid, destination)
-            code, reason, happening = _judge(facts.get(intent), candidate.instance_count, manual)
+            intent = Intent(source, study, series, destination)
             fact = facts.get(intent)
+            verdict = _NEW if fact is None else judge(fact, count)
             new = None
-            if code in _MOVING:
+            availability = candidate.availability
+            urgency = PRIORITIES[priority]
+            if verdict.action is Action.MOVE and availability:
+                availability = availability.upper()
+                if availability in NOT_TO_BE_HAD:
+                    verdict = _UNAVAILABLE[availability]
+                elif availability == NEARLINE:
+                    # After what is online, for a tape may take an hour.
+                    urgency = min(urgency + 1, PRIORITIES["low"])
+                    reason = f"{verdict.reason}; near line, so it takes longer"
+                    verdict = msgspec.structs.replace(verdict, reason=reason)
+            if verdict.action is Action.MOVE:
                 new = NewTransfer(
                     intent=intent,
                     rule=rule,
-                    priority=PRIORITIES[priority],
-                    instance_count=candidate.instance_count,
+                    priority=urgency,
+                    instance_count=count,
                     patient_id=candidate.patient_id,
-                    happening=happening,
+                    availability=availability if availability in AVAILABILITIES else "",
+                    happening=verdict.happening,
                 )
             decisions.append(
                 Decision(
-                    action=Action.MOVE if new else Action.HOLD if code == "held" else Action.SKIP,
-                    code=code,
-                    reason=reason,
-                    study_instance_uid=candidate.study_instance_uid,
-                    series_instance_uid=candidate.series_instance_uid,
+                    action=verdict.action,
+                    code=verdict.code,
+                    reason=verdict.reason,
+                    study_instance_uid=study,
+                    series_instance_uid=series,
                     destination=destination,
-                    instance_count=candidate.instance_count,
-                    transfer=fact.id if fact else None,
+                    instance_count=count,
+                    availability=availability,
+                    transfer=fact.id if fact is not None else None,
                     new=new,
                 )
             )
     return decisions
 
 
-_MOVING = frozenset({"new", "grew", "again"})
+class _Verdict(msgspec.Struct, frozen=True):
+    """What a decision says, whichever study it is about."""
+
+    action: Action
+    code: str
+    reason: str
+    happening: Happening | None = None
 
 
-def _judge(fact: TransferFact | None, count: int | None, manual: bool) -> tuple[str, str, Happening | None]:
-    if fact is None:
-        return "new", "not moved before", None
-    if count is not None and count != fact.instance_count and Happening.GREW in TRANSITIONS[fact.state]:
-        # Fewer than before counts too: something was taken away, something else may have come.
-        before = "an unknown number of" if fact.instance_count is None else fact.instance_count
-        return "grew", f"changed from {before} to {count} instances", Happening.GREW
-    if fact.state is State.HELD:
-        return "held", "held by an administrator", None
-    if fact.state in UNDER_WAY:
-        return "under-way", f"already {fact.state}", None
-    if fact.state in AGAIN_WHEN_ASKED:
+_NEW = _Verdict(Action.MOVE, "new", "not moved before")
+_UNAVAILABLE = {
+    OFFLINE: _Verdict(Action.SKIP, "unavailable", "off line at the source (OFFLINE); the next sweep asks again"),
+    UNAVAILABLE: _Verdict(
+        Action.SKIP, "unavailable", "not to be had from the source (UNAVAILABLE); the next sweep asks again"
+    ),
+}
+
+
+class _Judge:
+    """Says what is to be done about what is known. Neighbours in a sweep mostly stand alike: that is said once."""
+
+    def __init__(self, manual: bool) -> None:
+        self._manual = manual
+        self._state: State | None = None
+        self._cause = ""
+        self._verdict = _NEW
+
+    def __call__(self, fact: TransferFact, count: int | None) -> _Verdict:
+        _, state, before, cause = fact
+        if count is not None and count != before and Happening.GREW in TRANSITIONS[state]:
+            # Fewer than before counts too: something was taken away, something else may have come.
+            known = "an unknown number of" if before is None else before
+            reason = f"changed from {known} to {count} instances"
+            return _Verdict(Action.MOVE, "grew", reason, Happening.GREW)
+        if state is not self._state or cause != self._cause:
+            self._state, self._cause = state, cause
+            self._verdict = _unchanged(state, cause, self._manual)
+        return self._verdict
+
+
+def _unchanged(state: State, cause: str, manual: bool) -> _Verdict:
+    if state is State.HELD:
+        return _Verdict(Action.HOLD, "held", "held by an administrator")
+    if state in UNDER_WAY:
+        return _Verdict(Action.SKIP, "under-way", f"already {state}")
+    if state in AGAIN_WHEN_ASKED:
         if manual:
-            return "again", f"{fact.state} before; asked for again", Happening.AGAIN
-        return "failed-before", f"{fact.state} before ({fact.cause}); `apply` or `transfers retry` asks again", None
-    if fact.state is State.NOTHING:
-        return "again", "was gone before, but the source lists it now", Happening.AGAIN
-    return "done", f"already {fact.state}", None
+            return _Verdict(Action.MOVE, "again", f"{state} before; asked for again", Happening.AGAIN)
+        reason = f"{state} before ({cause}); `apply` or `transfers retry` asks again"
+        return _Verdict(Action.SKIP, "failed-before", reason)
+    if state is State.NOTHING:
+        return _Verdict(Action.MOVE, "again", "was gone before, but the source lists it now", Happening.AGAIN)
+    return _Verdict(Action.SKIP, "done", f"already {state}")

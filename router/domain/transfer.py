@@ -41,6 +41,8 @@ class Happening(StrEnum):
     """The attempt failed in a way that may pass; again after a delay."""
     INTERRUPTED = "interrupted"
     """The router is stopping; again at once when it is back."""
+    STOPPED = "stopped"
+    """Nothing was moved, for the route is stopped: it waits until the route works again."""
     LEASE_LOST = "lease_lost"
     """The worker is gone and what it did is unknown: verify first."""
     LATER = "later"
@@ -91,7 +93,9 @@ TRANSITIONS: dict[State, dict[Happening, State]] = {
         Happening.MOVED: State.VERIFYING,
         Happening.RETRY: State.QUEUED,
         Happening.INTERRUPTED: State.QUEUED,
+        Happening.STOPPED: State.QUEUED,
         Happening.LEASE_LOST: State.VERIFYING,
+        Happening.HOLD: State.HELD,
         **_VERDICTS,
     },
     State.VERIFYING: {
@@ -101,6 +105,7 @@ TRANSITIONS: dict[State, dict[Happening, State]] = {
         Happening.LEASE_LOST: State.VERIFYING,
         Happening.GAP: State.QUEUED,
         Happening.RETRY: State.QUEUED,
+        Happening.HOLD: State.HELD,
         **_VERDICTS,
     },
     State.COMPLETE: _ENDED,
@@ -116,6 +121,16 @@ ENDED = frozenset(state for state, ways in TRANSITIONS.items() if ways is _ENDED
 """States in which nothing is under way any more; each is a verdict."""
 
 UNDER_WAY = frozenset(State) - ENDED
+
+
+WISHES: dict[Happening, str] = {
+    Happening.CANCEL: "Cancelled by a person.",
+    Happening.HOLD: "Held by a person; `transfers release` lets it go on.",
+}
+"""What a person may say of a transfer that a worker holds, with the reason that stands there once it has happened.
+
+The worker is told to stop; what has arrived stays. Where its work has ended otherwise meanwhile, that stands.
+"""
 
 
 class IllegalTransition(ValueError):
@@ -137,6 +152,21 @@ class Intent(NamedTuple):
     study_instance_uid: str
     series_instance_uid: str
     destination: str
+
+
+class Route(NamedTuple):
+    """From a source to a destination, by their names in the configuration."""
+
+    source: str
+    destination: str
+
+
+class Stop(msgspec.Struct, frozen=True, kw_only=True):
+    """Why a route is to be stopped, and when one transfer is to try it again."""
+
+    cause: str
+    reason: str
+    probe_at: datetime
 
 
 class TransferFact(NamedTuple):
@@ -164,6 +194,8 @@ class NewTransfer(msgspec.Struct, frozen=True, kw_only=True):
     instance_count: int | None
     patient_id: str = ""
     """Needed by Patient Root requests only; never printed."""
+    availability: str = ""
+    """Instance Availability (0008,0056), empty where the source does not say."""
     happening: Happening | None = None
     """None for a new intent, else GREW or AGAIN."""
 
@@ -201,11 +233,20 @@ class Transfer(msgspec.Struct, frozen=True, kw_only=True):
     finished_at: datetime | None = None
     updated_at: datetime
     lease_until: datetime | None = None
+    availability: str = ""
+    """Instance Availability (0008,0056) as the last sweep that queued it saw it; empty where the source did not say."""
+    wish: str = ""
+    """What a person asked for while a worker holds it: a happening of WISHES."""
 
     @property
     def ended(self) -> bool:
         """Whether it has its verdict."""
         return self.state in ENDED
+
+    @property
+    def route(self) -> Route:
+        """The way it takes."""
+        return Route(self.intent.source, self.intent.destination)
 
 
 class Finish(msgspec.Struct, frozen=True, kw_only=True):
@@ -224,6 +265,8 @@ class Finish(msgspec.Struct, frozen=True, kw_only=True):
     warning: int = 0
     moved: bool = False
     """A C-MOVE was sent: counts as an attempt and resets the looks."""
+    stop: Stop | None = None
+    """Stop the route, in the same transaction."""
 
 
 class Attempt(msgspec.Struct, frozen=True, kw_only=True):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections import Counter
@@ -15,10 +16,14 @@ from router.domain.sweep import SweepRecord
 from router.domain.transfer import State, Transfer
 from router.engine.mover import LEASE_SECONDS, Mover
 from router.engine.ports import Clock, Ledger, Observer, Trouble
+from router.engine.routes import StoppedRoutes
+from router.engine.slots import Detours
 from router.engine.sweep import Sweeper
 from router.engine.verifier import Verifier
+from router.errors import LedgerError
 
 _TICK_SECONDS = 1.0
+_GLANCE_SECONDS = 0.05
 _STRANGERS_SECONDS = 5.0
 _STALLED_SECONDS = 60.0
 _SWEEPS_PER_SOURCE = 1
@@ -35,7 +40,7 @@ class _Lane(Generic[Claim]):
     def __init__(
         self,
         *,
-        room: Callable[[Node | None], int],
+        room: Callable[[str, Node | None], int],
         node_of: Callable[[Claim], str],
         claim: Callable[[Sequence[str], datetime, float], Claim | None],
         run: Callable[[Claim, threading.Event], datetime | None],
@@ -58,6 +63,7 @@ class Dispatcher:
         sweeper: Sweeper,
         mover: Mover,
         verifier: Verifier,
+        detours: Detours,
         clock: Clock,
         observer: Observer,
         trouble: Trouble,
@@ -67,6 +73,8 @@ class Dispatcher:
         self._sweeper = sweeper
         self._mover = mover
         self._verifier = verifier
+        self._detours = detours
+        self._routes = StoppedRoutes(ledger, observer)
         self._clock = clock
         self._observer = observer
         self._trouble = trouble
@@ -79,25 +87,26 @@ class Dispatcher:
         self._unproven: set[int] = set()
         """Transfers moved here that wait for a look at the evidence: draining includes it."""
         self._next_look = 0.0
+        self._late: frozenset[int] = frozenset()
         self._renewed = 0.0
         self._strangers: list[str] = []
         self._strangers_at = float("-inf")
         self._turned = time.monotonic()
         self._loop: threading.Thread | None = None
         self._sweeps: _Lane[SweepRecord] = _Lane(
-            room=lambda node: _SWEEPS_PER_SOURCE,
+            room=lambda name, node: _SWEEPS_PER_SOURCE,
             node_of=lambda sweep: sweep.due.source,
             claim=ledger.claim_sweep,
             run=self._run_sweep,
         )
         self._moves: _Lane[Transfer] = _Lane(
-            room=lambda node: node.limits.associations if node else 1,
+            room=self._room_to_move,
             node_of=lambda transfer: transfer.intent.source,
-            claim=ledger.claim_transfer,
+            claim=self._claim_move,
             run=self._run_move,
         )
         self._verifications: _Lane[Transfer] = _Lane(
-            room=lambda node: _VERIFICATIONS_PER_DESTINATION,
+            room=lambda name, node: _VERIFICATIONS_PER_DESTINATION,
             node_of=lambda transfer: transfer.intent.destination,
             claim=ledger.claim_verification,
             run=self._run_verification,
@@ -126,6 +135,7 @@ class Dispatcher:
         """
         self._stopping.set()
         self._wake.set()
+        self._forget_what_is_decided()
         ended = self._join(drain_seconds, verified=True)
         self._ended.set()
         self._wake.set()
@@ -141,6 +151,19 @@ class Dispatcher:
         if left:
             self._ledger.release_claims(left, self._clock.now())
         return ended
+
+    def _forget_what_is_decided(self) -> None:
+        """A person may have cancelled or held what waited for a look."""
+        with self._lock:
+            waiting = set(self._unproven)
+        with contextlib.suppress(LedgerError):
+            decided = {
+                number
+                for number in waiting
+                if (known := self._ledger.transfer(number)) is None or known.state is not State.VERIFYING
+            }
+            with self._lock:
+                self._unproven -= decided
 
     def _join(self, seconds: float, *, verified: bool = False) -> bool:
         deadline = time.monotonic() + seconds
@@ -167,7 +190,19 @@ class Dispatcher:
                 self._turned = time.monotonic()
             except Exception as error:  # noqa: BLE001  whatever it is, the next turn may do better
                 self._trouble("dispatcher", error)
-            self._wake.wait(max(0.02, min(_TICK_SECONDS, self._next_look - time.monotonic())))
+            self._rest()
+
+    def _rest(self) -> None:
+        """Until work may be due, or a move turns out to wait for its destination: then others have its turn."""
+        left = max(0.02, min(_TICK_SECONDS, self._next_look - time.monotonic()))
+        until = time.monotonic() + left
+        while left > 0:
+            moving = any(self._moves.running.values())
+            if self._wake.wait(min(left, _GLANCE_SECONDS) if moving else left):
+                return
+            if self._detours.late() - self._late:
+                return
+            left = until - time.monotonic()
 
     def _turn(self) -> None:
         now = self._clock.now()
@@ -175,9 +210,13 @@ class Dispatcher:
             self._renewed = time.monotonic()
             self._keep_leases(now)
             self._ledger.expire_leases(now)
-        self._next_look = time.monotonic() + _TICK_SECONDS
+        if self._next_look <= time.monotonic():  # else something that waits is due sooner
+            self._next_look = time.monotonic() + _TICK_SECONDS
         rules = self._rules()
         names = [*rules.nodes, LOCAL]
+        self._late = self._detours.late()
+        self._routes.look(rules, now)
+        self._heed_wishes()
         if time.monotonic() - self._strangers_at > _STRANGERS_SECONDS:
             self._strangers_at = time.monotonic()
             self._strangers = self._find_strangers(set(names))
@@ -199,7 +238,7 @@ class Dispatcher:
     def _fill(self, lane: _Lane[Claim], names: Sequence[str], rules: RuleSet, now: datetime) -> None:
         while not self._ended.is_set() and (lane is self._verifications or not self._stopping.is_set()):
             with self._lock:
-                free = [name for name in names if lane.running[name] < lane.room(rules.node(name))]
+                free = [name for name in names if lane.running[name] < lane.room(name, rules.node(name))]
             if not free:
                 return
             claim = lane.claim(free, now, LEASE_SECONDS)
@@ -242,11 +281,31 @@ class Dispatcher:
             else:
                 self._ledger.renew_sweep(claim, now, LEASE_SECONDS)
 
+    def _heed_wishes(self) -> None:
+        """Stop what a person wants cancelled or held; the ledger makes it so when the work has let go."""
+        wished = set(self._ledger.wished())
+        if wished:
+            with self._lock:
+                for claim, cancelled in self._threads.values():
+                    if isinstance(claim, Transfer) and (claim.id, claim.fence) in wished:
+                        cancelled.set()
+
     # the kinds of work --------------------------------------------------------------------------------------------
 
     def _run_sweep(self, sweep: SweepRecord, cancelled: threading.Event) -> datetime | None:
         self._sweeper.run(sweep, cancelled)
         return None
+
+    def _room_to_move(self, name: str, node: Node | None) -> int:
+        """Moves at a time: as many as it has associations; those that wait for their destination need none."""
+        aside = sum(route.source == name for route in self._detours.slow())
+        return (node.limits.associations if node else 1) + aside
+
+    def _claim_move(self, sources: Sequence[str], now: datetime, lease_seconds: float) -> Transfer | None:
+        """A probe that is due, else the most urgent move on a route whose destination keeps nobody waiting."""
+        slow = set(self._detours.slow())
+        probe = self._routes.claim_probe(sources, self._rules(), now, lease_seconds, slow)
+        return probe or self._ledger.claim_transfer(sources, now, lease_seconds, slow)
 
     def _run_move(self, transfer: Transfer, cancelled: threading.Event) -> datetime | None:
         return self._tell(transfer, self._mover.run(transfer, cancelled))
@@ -254,9 +313,13 @@ class Dispatcher:
     def _run_verification(self, transfer: Transfer, cancelled: threading.Event) -> datetime | None:
         return self._tell(transfer, self._verifier.run(transfer, cancelled))
 
+    def _soon(self, transfer: Transfer) -> bool:
+        """Whether the next look comes while a drain may still last: an archive may take hours to commit itself."""
+        return (transfer.next_at - self._clock.now()).total_seconds() <= self._rules().router.drain
+
     def _tell(self, claimed: Transfer, transfer: Transfer | None) -> datetime | None:
         with self._lock:
-            if transfer is not None and transfer.state is State.VERIFYING:
+            if transfer is not None and transfer.state is State.VERIFYING and self._soon(transfer):
                 self._unproven.add(claimed.id)
             else:
                 self._unproven.discard(claimed.id)

@@ -1,13 +1,19 @@
-"""What a destination holds: receipts for `local`, a C-FIND for third parties, or the admission that nobody can say."""
+"""What a destination holds: receipts for `local`, a C-FIND for third parties, or the admission that nobody can say.
+
+Storage commitment, which a destination is asked for, is in `commitment.py`.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 
-from router.domain.outcome import Evidence, error_cause
+from router.domain.causes import CAUSES, Remedy, error_cause
+from router.domain.expectation import Listing, expect
+from router.domain.outcome import Evidence
 from router.domain.rule import LOCAL, Node
 from router.domain.transfer import Transfer
 from router.engine.ports import Ledger
@@ -17,8 +23,29 @@ from router.errors import Cancelled, WireError
 
 _REMEMBER_SECONDS = 60.0
 
-HOPELESS = frozenset({"no-context", "rejected", "class-not-supported", "not-authorised"})
+HOPELESS = frozenset(code for code, cause in CAUSES.items() if cause.remedy is Remedy.STOP_ROUTE)
 """Causes after which asking the node again is no use for a while."""
+
+
+def commits(destination: Node | None, verify: str) -> bool:
+    """Whether storage commitment is to be asked for."""
+    return destination is not None and destination.commitment is not None and verify in ("auto", "commitment")
+
+
+def found(listing: Listing) -> Evidence:
+    """What a destination's answers show. It counts a series that it does not list: which instances it has is unknown.
+
+    An empty list at IMAGE level is no answer: archives exist that list no reports.
+    """
+    expectation = expect("image", listing, None)
+    numbers = {series: number for series, number in (expectation.series or {}).items() if number is not None}
+    unlisted = frozenset(series for series in numbers if not listing.instances.get(series))
+    return Evidence(
+        kind="find",
+        present=frozenset(one.sop_instance_uid for one in listing.listed),
+        series=numbers,
+        unlisted=unlisted,
+    )
 
 
 class Unavailable(WireError):
@@ -37,6 +64,19 @@ class EvidenceGatherer:
         self._held = held
         self._mute: dict[Node, tuple[float, str]] = {}
 
+    def before(self, transfer: Transfer, destination: Node | None, verify: str, cancelled: threading.Event) -> Evidence:
+        """What need not be moved: what the destination holds, or what alone it committed itself to after the last move.
+
+        Raises what `gather` does.
+        """
+        if commits(destination, verify):
+            known = [one for one in self._ledger.commitments(transfer.id) if one.answered_at is not None]
+            if any(one.failed for one in known):
+                failed = {uid for one in known for uid in one.failed}
+                committed = frozenset(uid for one in known for uid in one.committed)
+                return Evidence(kind="commitment", present=committed - failed)
+        return self.gather(transfer, destination, verify, cancelled)
+
     def gather(
         self,
         transfer: Transfer,
@@ -51,8 +91,12 @@ class EvidenceGatherer:
         study, series = transfer.intent.study_instance_uid, transfer.intent.series_instance_uid
         if transfer.intent.destination == LOCAL:
             # A receipt whose file is gone proves nothing.
+            held = self._held(study)
+            there = [one for one in self._ledger.received_instances(study, series) if one.sop_instance_uid in held]
             return Evidence(
-                kind="receipts", present=frozenset(self._ledger.received(study, series) & self._held(study))
+                kind="receipts",
+                present=frozenset(one.sop_instance_uid for one in there),
+                series=Counter(one.series_instance_uid for one in there),
             )
         if destination is None:
             return Evidence(kind="none", note="The configuration no longer has the destination.")
@@ -86,8 +130,8 @@ class EvidenceGatherer:
             cancelled,
         )
         with contextlib.suppress(QueryFailed):
-            instances = self._inquiry.instances(*about)
-            if instances:
-                return Evidence(kind="find", present=frozenset(one.sop_instance_uid for one in instances))
+            listing = self._inquiry.listing(*about)
+            if listing.listed:
+                return found(listing)
         count = self._inquiry.count(*about)  # an empty list is an answer only where the count agrees
         return Evidence(kind="find", count=count, present=frozenset() if count == 0 else None)

@@ -5,12 +5,16 @@ from __future__ import annotations
 import random
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from datetime import datetime
 from typing import NamedTuple
 
+from router.domain.causes import LOOSE, UNSENT
 from router.domain.dicom import QueryRetrieveLevel, SubOperationCounts
-from router.domain.events import MoveResponded, SubOperationsCounted
+from router.domain.events import MoveResponded
+from router.domain.expectation import AS_A_WHOLE, BY_INSTANCE, requests
+from router.domain.levels import NEARLINE
 from router.domain.outcome import (
     CAUSES,
     Evidence,
@@ -20,28 +24,30 @@ from router.domain.outcome import (
     Remedy,
     all_there,
     error_cause,
+    judge,
     missing_instances,
     outcome_of_error,
     outcome_of_status,
-    portions,
+    retry_wait,
+    short_series,
 )
 from router.domain.progress import Progress
 from router.domain.rule import LOCAL, Move, Node, RuleSet
-from router.domain.transfer import Finish, Happening, Instance, Transfer, backoff
+from router.domain.transfer import Finish, Happening, Transfer
 from router.engine.arrivals import Arrivals
-from router.engine.evidence import EvidenceGatherer, Unavailable
+from router.engine.evidence import EvidenceGatherer, Unavailable, commits
 from router.engine.ports import Clock, Ledger, MoveProgress, MoveRequest, Observer, Peers
 from router.engine.query import Inquiry, QueryFailed
-from router.engine.slots import NodeSlots, Urgency
+from router.engine.retrieval import Asking, Retrieval
+from router.engine.routes import Passage, RouteWatch
+from router.engine.slots import Detours, NodeSlots, Urgency
 from router.engine.step import end_step
-from router.errors import Cancelled, DeadlineExceeded, WireError
+from router.engine.tally import Tallies
+from router.errors import Cancelled, WireError
 
 _RENEW_SECONDS = 1.0
 PENDING = (0xFF00, 0xFF01)
 LEASE_SECONDS = 60.0
-
-NOTHING_BEGAN = frozenset({"unreachable", "rejected", "rejected-busy", "no-context"})
-"""Causes that say no sub-operation can have begun: there is no evidence to look for."""
 
 REFUSED_AS_SUCH = frozenset({"identifier-mismatch", "unable-to-process", "argument", "unknown-status"})
 """Causes that may mean: not at this level, or not with a list of UIDs."""
@@ -59,6 +65,9 @@ class Kit(NamedTuple):
     evidence: EvidenceGatherer
     slots: NodeSlots
     arrivals: Arrivals
+    tallies: Tallies
+    routes: RouteWatch
+    detours: Detours
     clock: Clock
     observer: Observer
 
@@ -111,13 +120,24 @@ class _Attempt:
         self._destination = destination
         self._ae_title = ae_title
         self._cancelled = cancelled
+        asking = Asking(kit.peers, kit.inquiry, kit.slots, kit.arrivals)
+        self._retrieval = Retrieval(asking, transfer, move, source, cancelled)
         self._renewed = time.monotonic()
+        self._passage = Passage(kit.routes, transfer, source, kit.arrivals)
         self._done = SubOperationCounts(None, 0, 0, 0)
+        self._arrived = 0
+        """Instances of the study that came in before the attempt."""
         self._progressed = transfer.completed > 0 and transfer.attempts + transfer.rounds > 0
         """Something may have arrived, whatever the final status: evidence has the last word."""
 
     def run(self) -> Finish:
         """The whole attempt; how it ended."""
+        finish = self._attempt()
+        if finish.happening not in (Happening.RETRY, Happening.FAIL, Happening.STOPPED):
+            self._passage.untried()
+        return finish
+
+    def _attempt(self) -> Finish:
         try:
             expectation = self._expect()
             if expectation.size == 0:
@@ -125,13 +145,29 @@ class _Attempt:
             evidence = self._evidence_before()
             if evidence and all_there(expectation, evidence):
                 return self._already_there(expectation, evidence)
-            # A list that is not the whole cannot say what is missing: then everything is moved.
-            difference = missing_instances(expectation, evidence) if evidence and expectation.listed_in_full else None
-            return self._after(self._move_all(expectation, difference), expectation)
+            held = judge(expectation, evidence, "success").there if evidence else None
+            self._kit.tallies.begin(self._transfer, held)
+            self._arrived = self._kit.arrivals.number(self._transfer.intent.study_instance_uid)
+            # What neither a list nor the numbers of the series can tell apart is moved as a whole.
+            portions = requests(
+                expectation,
+                missing_instances(expectation, evidence) if evidence else None,
+                short_series(expectation, evidence) if evidence else None,
+                self._source.move.max_uids,
+                self._smallness(),
+            )
+            return self._after(self._move_all(portions, expectation), expectation)
         except Cancelled:
-            return Finish(happening=Happening.INTERRUPTED, cause="cancelled", reason=CAUSES["cancelled"].sentence)
+            return Finish(
+                happening=Happening.INTERRUPTED,
+                cause="cancelled",
+                reason=CAUSES["cancelled"].sentence,
+                completed=(self._done.completed or 0) + (self._done.warning or 0),
+                failed=self._done.failed or 0,
+                warning=self._done.warning or 0,
+            )
         except QueryFailed as error:
-            return self._failed_early("wire", str(error), Remedy.LATER)
+            return self._failed_early("query-failed", str(error), Remedy.LATER)
         except WireError as error:
             cause = error_cause(error.cause)
             return self._failed_early(cause, str(error), CAUSES[cause].remedy)
@@ -139,34 +175,33 @@ class _Attempt:
     # what is expected, what is there ------------------------------------------------------------------------------
 
     def _expect(self) -> Expectation:
-        """What the source holds now: its IMAGE-level list, else its count, else what the sweep saw."""
-        intent, inquiry = self._transfer.intent, self._kit.inquiry
-        about = (
+        """What the source holds now, as far as it is trusted to say; the verifier finds it in the ledger."""
+        transfer = self._transfer
+        expectation = self._kit.inquiry.expectation(
             self._source,
-            intent.study_instance_uid,
-            intent.series_instance_uid,
-            self._transfer.patient_id,
+            transfer.intent.study_instance_uid,
+            transfer.intent.series_instance_uid,
+            transfer.patient_id,
             Urgency.MOVE,
             self._cancelled,
+            seen=transfer.instance_count,
+            fresh=transfer.attempts > 0,
         )
-        known = self._transfer.instance_count if not self._transfer.attempts else None
-        try:
-            instances = inquiry.instances(*about, known_count=known)
-            if instances:
-                self._kit.ledger.set_expected(self._transfer, instances)
-                return Expectation(instances=frozenset(instances), count=self._transfer.instance_count)
-            # Some archives answer no IMAGE query: an empty list means nothing unless the count agrees.
-            count = inquiry.count(*about)
-        except (QueryFailed, DeadlineExceeded):
-            count = None
-        return Expectation(count=count if count is not None else self._transfer.instance_count)
+        if expectation.instances is not None or transfer.attempts:
+            self._kit.ledger.set_expected(transfer, sorted(expectation.instances or ()))
+        if not expectation.listed_in_full:
+            self._kit.ledger.set_expected_series(transfer, expectation.series or {})
+        return expectation
 
     def _evidence_before(self) -> Evidence | None:
         """What the destination holds before the move; None where it cannot be said or is not asked for."""
         if not self._move.skip_present and not self._transfer.attempts and not self._transfer.rounds:
             return None
         try:
-            evidence = self._kit.evidence.gather(self._transfer, self._destination, self._move.verify, self._cancelled)
+            with self._kit.detours.wait(self._transfer.route):
+                evidence = self._kit.evidence.before(
+                    self._transfer, self._destination, self._move.verify, self._cancelled
+                )
         except Unavailable:
             return None
         if evidence.kind != "none":
@@ -176,11 +211,13 @@ class _Attempt:
             return None
         return Evidence(kind="sent", present=frozenset(i.sop_instance_uid for i in delivered), note=evidence.note)
 
-    @staticmethod
-    def _already_there(expectation: Expectation, evidence: Evidence) -> Finish:
+    def _already_there(self, expectation: Expectation, evidence: Evidence) -> Finish:
         proven = evidence.kind != "sent"
+        happening = Happening.PROVEN if proven else Happening.NO_EVIDENCE
+        if evidence.kind != "commitment" and commits(self._destination, self._move.verify):
+            happening = Happening.MOVED  # stronger evidence is to be had
         return Finish(
-            happening=Happening.PROVEN if proven else Happening.NO_EVIDENCE,
+            happening=happening,
             cause="already-present",
             reason=CAUSES["already-present"].sentence if proven else f"Sent before. {evidence.note}",
             expected=expectation.size,
@@ -189,38 +226,55 @@ class _Attempt:
 
     # moving -------------------------------------------------------------------------------------------------------
 
-    def _move_all(self, expectation: Expectation, difference: frozenset[Instance] | None) -> Outcome:
-        """Every C-MOVE that is needed; the outcome of the first that was not clean, else of the last."""
-        whole = difference is None or (expectation.instances is not None and difference == expectation.instances)
-        if whole:
-            return self._move_one(Portion(size=expectation.size or 0), expectation.size)
+    def _move_all(self, portions: list[Portion], expectation: Expectation) -> Outcome:
+        """Every C-MOVE that is needed; the outcome of the first that was not clean, else of the last.
+
+        One that breaks off may be about its portion only; where the next one does as well, the source is in trouble.
+        """
         outcome = None
-        for portion in portions(difference or (), expectation.instances or (), self._source.move.max_uids):
+        broken = 0
+        for portion in portions:
             last = self._move_portion(portion, expectation)
-            if last.remedy in (Remedy.STOP_ROUTE, Remedy.PERMANENT, Remedy.LATER):
+            broken = broken + 1 if last.cause in LOOSE else 0
+            if last.remedy in (Remedy.STOP_ROUTE, Remedy.PERMANENT, Remedy.LATER) or broken > 1:
                 return last
             if outcome is None or outcome.remedy is Remedy.NONE:
                 outcome = last
         assert outcome is not None
         return outcome
 
+    def _smallness(self) -> int:
+        """How small to ask: a request that was too much is repeated series by series, then in lists of instances."""
+        transfer = self._transfer
+        if not transfer.attempts or CAUSES.get(transfer.cause, CAUSES["wire"]).remedy is not Remedy.SMALLER:
+            return AS_A_WHOLE
+        before = [
+            attempt
+            for attempt in self._kit.ledger.attempts(transfer.id)
+            if attempt.step == "move" and attempt.started_at >= transfer.queued_at and attempt.cause in CAUSES
+        ]
+        return min(BY_INSTANCE, sum(CAUSES[attempt.cause].remedy is Remedy.SMALLER for attempt in before))
+
     def _move_portion(self, portion: Portion, expectation: Expectation) -> Outcome:
         """A part of the difference; a source that refuses lists of instances is asked for their series, or all."""
-        outcome = self._move_one(portion, portion.size)
-        of = expectation.instances or frozenset()
-        wider = [Portion(size=len(of))]
+        outcome = self._move_one(portion)
+        wider = []
         if portion.sop_instance_uids:
             series = portion.series_instance_uids
-            size = sum(one.series_instance_uid in series for one in of)
-            wider.insert(0, Portion(series_instance_uids=series, size=size))
+            numbers = expectation.by_series or Counter(one.series_instance_uid for one in expectation.instances or ())
+            wider.append(Portion(series_instance_uids=series, size=sum(numbers.get(one, 0) for one in series)))
+        if portion.series_instance_uids:
+            wider.append(Portion(size=expectation.size))
         for attempt in wider:
             if outcome.cause not in REFUSED_AS_SUCH or outcome.counts.completed:
                 break
-            outcome = self._move_one(attempt, attempt.size)
+            outcome = self._move_one(attempt)
         return outcome
 
-    def _move_one(self, portion: Portion, asked: int | None) -> Outcome:
-        intent = self._transfer.intent
+    def _move_one(self, portion: Portion) -> Outcome:
+        intent, asked = self._transfer.intent, portion.size
+        nearline = self._transfer.availability == NEARLINE
+        inactivity, total = self._source.move.deadlines(asked, nearline=nearline)
         level = (
             QueryRetrieveLevel.IMAGE
             if portion.sop_instance_uids
@@ -237,17 +291,14 @@ class _Attempt:
             sop_instance_uids=portion.sop_instance_uids,
             patient_id=self._transfer.patient_id,
             priority=_PRIORITY.get(self._transfer.priority, 0),
+            inactivity=inactivity,
+            total=total,
         )
-        progress = Progress()
+        progress = Progress(asked)
         try:
-            with self._kit.slots.hold(self._source, Urgency.MOVE, self._cancelled):
-                result = self._kit.peers.move(
-                    self._source,
-                    request,
-                    on_response=lambda response: self._on_response(response, progress),
-                    last_arrival=lambda: self._kit.arrivals.last(intent.study_instance_uid),
-                    cancelled=self._cancelled,
-                )
+            result = self._retrieval.run(
+                request, lambda response: self._on_response(response, progress), self._passage.begin
+            )
         except Cancelled:
             raise
         except WireError as error:
@@ -257,13 +308,21 @@ class _Attempt:
             self._count(progress, SubOperationCounts(remaining=0))
         if self._cancelled.is_set() and result.status == 0xFE00:
             raise Cancelled
-        return outcome_of_status(result.status, result.counts, asked, result.error_comment)
+        return outcome_of_status(
+            result.status,
+            progress.reported,
+            asked,
+            result.error_comment,
+            wavering=progress.wavering,
+            note=result.note,
+        )
 
     def _on_response(self, response: MoveProgress, progress: Progress) -> None:
         intent = self._transfer.intent
         self._kit.observer(MoveResponded(source=intent.source, destination=intent.destination, status=response.status))
         increase = progress.advance(response.counts)
         self._progressed = self._progressed or response.status in PENDING or bool(progress.completed)
+        self._passage.heard(response.status in PENDING, self._sum(progress))
         self._count(progress, increase)
         now = time.monotonic()
         if now - self._renewed >= _RENEW_SECONDS:
@@ -272,16 +331,12 @@ class _Attempt:
                 self._cancelled.set()  # somebody else has it now
 
     def _count(self, progress: Progress, increase: SubOperationCounts) -> None:
-        intent = self._transfer.intent
-        self._kit.observer(
-            SubOperationsCounted(
-                rule=self._transfer.rule,
-                source=intent.source,
-                destination=intent.destination,
-                transfer=self._transfer.id,
-                counts=increase,
-            )
-        )
+        shown: int | None = 0
+        if self._transfer.intent.destination == LOCAL:
+            shown = self._kit.arrivals.number(self._transfer.intent.study_instance_uid) - self._arrived
+        elif self._move.verify == "none":
+            shown = None
+        self._kit.tallies.hear(self._transfer, increase, shown)
 
     def _sum(self, progress: Progress) -> SubOperationCounts:
         done, counts = self._done, progress.counts
@@ -298,41 +353,43 @@ class _Attempt:
     # how it ended -------------------------------------------------------------------------------------------------
 
     def _after(self, outcome: Outcome, expectation: Expectation) -> Finish:
-        """The outcome of the C-MOVE as a happening: look for evidence, try again, or give up."""
-        happening = Happening.MOVED
-        next_at = None
-        if outcome.remedy in (Remedy.STOP_ROUTE, Remedy.PERMANENT) and not self._progressed:
+        """The outcome of the C-MOVE as a happening: look for evidence, try again, wait for the route, or give up."""
+        happening, next_at, reason = Happening.MOVED, None, outcome.sentence
+        stop = self._passage.ended(outcome.cause, outcome.sentence)
+        if stop is not None:
+            happening, reason = Happening.STOPPED, stop.reason
+        elif outcome.remedy in (Remedy.STOP_ROUTE, Remedy.PERMANENT) and not self._progressed:
             happening = Happening.FAIL
-        elif outcome.cause in NOTHING_BEGAN:
-            if self._transfer.attempts + 1 < self._move.retry.attempts:
-                happening = Happening.RETRY
-                next_at = self._kit.clock.now() + backoff(
-                    self._move.retry, self._transfer.attempts + 1, random.random()
-                )
-            else:
-                happening = Happening.FAIL
+        elif outcome.cause in UNSENT:
+            happening, next_at = self._again(outcome.cause)
         done = self._done
         return Finish(
             happening=happening,
             next_at=next_at,
             cause=outcome.cause,
-            reason=outcome.sentence,
+            reason=f"{reason} {self._passage.note}".strip(),
             comment=outcome.comment,
             status=outcome.status,
             expected=expectation.size,
             completed=(done.completed or 0) + (done.warning or 0),
             failed=done.failed or 0,
             warning=done.warning or 0,
-            moved=True,
+            moved=stop is None,
+            stop=stop,
         )
 
     def _failed_early(self, cause: str, reason: str, remedy: Remedy) -> Finish:
         """Failed before any C-MOVE."""
-        attempts = self._transfer.attempts + 1
-        if remedy in (Remedy.STOP_ROUTE, Remedy.PERMANENT) or attempts >= self._move.retry.attempts:
-            return Finish(happening=Happening.FAIL, cause=cause, reason=reason, moved=True)
-        next_at = self._kit.clock.now() + backoff(self._move.retry, attempts, random.random())
-        return Finish(happening=Happening.RETRY, cause=cause, reason=reason, next_at=next_at, moved=True)
+        stop = self._passage.failed_early(cause, reason)
+        if stop is not None:
+            return Finish(happening=Happening.STOPPED, cause=cause, reason=reason, stop=stop)
+        happening, next_at = (Happening.FAIL, None) if remedy is Remedy.PERMANENT else self._again(cause)
+        return Finish(happening=happening, cause=cause, reason=reason, next_at=next_at, moved=True)
+
+    def _again(self, cause: str) -> tuple[Happening, datetime | None]:
+        """Another attempt after a while, if one is left: the one retry budget of the transfer."""
+        wait = retry_wait(self._move.retry, cause, self._transfer.attempts + 1, random.random())
+        return (Happening.FAIL, None) if wait is None else (Happening.RETRY, self._kit.clock.now() + wait)
 
 
 def _failed(cause: str, reason: str) -> Finish:

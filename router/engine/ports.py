@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Protocol
 
+from router.domain.commitment import Commitment, CommitmentAnswer, CommitmentRequest
 from router.domain.dicom import Identifier, QueryRetrieveLevel, SubOperationCounts
 from router.domain.events import Event
 from router.domain.exchange import FindResult as FindResult
@@ -15,6 +16,7 @@ from router.domain.exchange import MoveRequest as MoveRequest
 from router.domain.exchange import MoveResult as MoveResult
 from router.domain.overview import BacklogRow, ServiceInfo
 from router.domain.receipt import Receipt
+from router.domain.route import StoppedRoute
 from router.domain.rule import Node
 from router.domain.sweep import SweepDue, SweepRecord, SweepReport
 from router.domain.transfer import (
@@ -24,6 +26,7 @@ from router.domain.transfer import (
     Instance,
     Intent,
     NewTransfer,
+    Route,
     State,
     Transfer,
     TransferFact,
@@ -69,6 +72,34 @@ class Peers(Protocol):
         as activity. Setting `cancelled` sends C-CANCEL, waits a grace time for the final response, then aborts.
         """
 
+    def get(
+        self,
+        node: Node,
+        request: MoveRequest,
+        *,
+        sop_classes: Collection[str],
+        on_response: Callable[[MoveProgress], None],
+        cancelled: threading.Event,
+    ) -> MoveResult:
+        """C-GET into this router's own store until its final response; the request's destination is not used.
+
+        `sop_classes` are those of the instances, as far as they are known. For `cancelled` see `move`.
+        """
+
+    def commit(
+        self,
+        node: Node,
+        requests: Sequence[CommitmentRequest],
+        *,
+        on_answer: Callable[[CommitmentAnswer], None],
+        answered: Callable[[], bool],
+        cancelled: threading.Event,
+    ) -> None:
+        """Ask for storage commitment; what is answered at once goes to `on_answer`.
+
+        `answered` says that no answer is awaited any more. CommitmentRefused where the node refuses.
+        """
+
 
 class Ledger(Protocol):
     """Queue and memory. Raises only LedgerError. Every method is one transaction; thread-safe."""
@@ -112,8 +143,18 @@ class Ledger(Protocol):
     def facts(self, source: str, study_instance_uids: Sequence[str]) -> dict[Intent, TransferFact]:
         """What is known of these studies' intents from this source (their series' too)."""
 
-    def claim_transfer(self, sources: Sequence[str], now: datetime, lease_seconds: float) -> Transfer | None:
-        """Take the most urgent due queued transfer of one of these sources; it is then moving, with a new fence."""
+    def claim_transfer(
+        self, sources: Sequence[str], now: datetime, lease_seconds: float, without: Collection[Route] = ()
+    ) -> Transfer | None:
+        """Take the most urgent due queued transfer of one of these sources; it is then moving, with a new fence.
+
+        Routes that are stopped, and those in `without`, are passed over.
+        """
+
+    def claim_probe(
+        self, route: Route, now: datetime, lease_seconds: float, next_probe_at: datetime
+    ) -> Transfer | None:
+        """Take a transfer that is to try a stopped route, if one is due; another may be taken at `next_probe_at`."""
 
     def claim_verification(self, destinations: Sequence[str], now: datetime, lease_seconds: float) -> Transfer | None:
         """Take the oldest due verification at one of these destinations that no one has claimed."""
@@ -127,6 +168,9 @@ class Ledger(Protocol):
     def expire_leases(self, now: datetime) -> int:
         """Send transfers whose worker is gone to verification, sweeps back to due. Returns how many."""
 
+    def wished(self) -> list[tuple[int, int]]:
+        """Number and fence number of the transfers that their workers are to let go of, for a person wants it."""
+
     def release_claims(self, transfers: Sequence[Transfer], now: datetime) -> None:
         """End the leases of these claims at once, as if expired (the router stops and did not finish them)."""
 
@@ -136,11 +180,41 @@ class Ledger(Protocol):
     def expected_instances(self, transfer_id: int) -> list[Instance] | None:
         """The IMAGE-level list of a transfer; None where there is none."""
 
+    def set_expected_series(self, transfer: Transfer, counts: Mapping[str, int | None]) -> None:
+        """Remember how many instances each series has at the source (None: unknown); replaces what was before."""
+
+    def expected_series(self, transfer_id: int) -> dict[str, int | None] | None:
+        """What `set_expected_series` remembered; None where nothing was."""
+
+    def set_missing(self, transfer: Transfer, instances: Sequence[Instance]) -> None:
+        """Remember which instances the destination lacks; none: forget it."""
+
+    def missing_instances(self, transfer_id: int) -> list[Instance]:
+        """What `set_missing` remembered; empty where nothing was."""
+
     def set_delivered(self, transfer: Transfer, instances: Sequence[Instance]) -> None:
         """Remember which instances a destination without evidence was successfully sent."""
 
     def delivered_instances(self, transfer_id: int) -> list[Instance]:
         """What `set_delivered` remembered; empty where nothing was."""
+
+    def request_commitment(self, transfer: Transfer, node: str, transaction_uids: Sequence[str], now: datetime) -> bool:
+        """Remember that a node is asked for storage commitment, in place of what was asked before; no UID: forget it.
+
+        Done before it is asked, for the answer may come at once. False where the claim was lost.
+        """
+
+    def answer_commitment(self, answer: CommitmentAnswer, nodes: Sequence[str], now: datetime) -> bool | None:
+        """Note an answer that came from one of these nodes; a transfer that waits for it is due at once.
+
+        None where none of them was asked for it (any more), False where it was answered before.
+        """
+
+    def commitments(self, transfer_id: int) -> list[Commitment]:
+        """The transactions since the last move of a transfer, the oldest first."""
+
+    def awaits_commitment(self, transfer_id: int) -> bool:
+        """Whether a transaction of a transfer has no answer yet."""
 
     def transfers(
         self,
@@ -162,10 +236,30 @@ class Ledger(Protocol):
         """What was done for a transfer, oldest first."""
 
     def apply(self, transfer_id: int, happening: Happening, now: datetime, reason: str = "") -> Transfer:
-        """A person's word on a transfer (cancel, hold, release, again). Raises LedgerError where not possible."""
+        """A person's word on a transfer (cancel, hold, release, again). Raises LedgerError where not possible.
+
+        To cancel or hold what a worker holds is a wish: see `wished`; it is heeded when the worker lets go.
+        """
 
     def backlog(self) -> list[BacklogRow]:
         """Counts by source, destination and state."""
+
+    # routes -----------------------------------------------------------------------------------------------------
+
+    def stopped_routes(self) -> list[StoppedRoute]:
+        """The routes that are stopped."""
+
+    def stopped_route(self, route: Route) -> StoppedRoute | None:
+        """How a route is stopped; None where it is not."""
+
+    def resume_route(self, route: Route) -> bool:
+        """Let a stopped route flow again. False where it was not stopped."""
+
+    def probe_route(self, route: Route, now: datetime) -> bool:
+        """Let a transfer try a stopped route at once. False where it is not stopped."""
+
+    def adopt_configuration(self, content_hash: str, names: Collection[str], now: datetime) -> None:
+        """Forget stopped routes of nodes it does not name; if it is another one than before, try all others at once."""
 
     # receipts ---------------------------------------------------------------------------------------------------
 
@@ -174,6 +268,12 @@ class Ledger(Protocol):
 
     def received(self, study_instance_uid: str, series_instance_uid: str = "") -> set[str]:
         """The SOP Instance UIDs our store holds of a study or series."""
+
+    def received_instances(self, study_instance_uid: str, series_instance_uid: str = "") -> list[Instance]:
+        """The instances our store holds of a study or series, with their series."""
+
+    def received_classes(self, study_instance_uid: str, series_instance_uid: str = "") -> dict[str, str]:
+        """SOP Instance UID -> SOP Class UID of what our store holds of a study or series."""
 
     def receipt_paths(self, study_instance_uid: str) -> set[str]:
         """The paths in our store under which instances of a study are indexed."""

@@ -2,22 +2,35 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
+from typing import NamedTuple
 
 from router.domain.dicom import Identifier, QueryRetrieveLevel, is_uid, tag_of
+from router.domain.expectation import Expectation, Listing, expect
 from router.domain.outcome import FIND_FAILURES, quotable
 from router.domain.rule import Node
 from router.domain.transfer import Instance
 from router.engine.ports import FindResult, Peers
 from router.engine.slots import NodeSlots, Urgency
-from router.errors import WireError
+from router.errors import DeadlineExceeded, WireError
 
 MAXIMUM_MATCHES = 200_000
 """A C-FIND with more matches than this is cancelled: memory has a bound."""
 
-_CACHE_SECONDS = 30.0
+_CACHE_SECONDS = 300.0
 _CACHE_SIZE = 256
+_CACHE_INSTANCES = 200_000
+
+
+class _Known(NamedTuple):
+    """A listing of before: when, what the sweep had counted then, what it counts itself."""
+
+    at: float
+    seen: int | None
+    size: int | None
+    listing: Listing
 
 
 class QueryFailed(WireError):
@@ -38,7 +51,8 @@ class Inquiry:
     def __init__(self, peers: Peers, slots: NodeSlots) -> None:
         self._peers = peers
         self._slots = slots
-        self._lists: dict[tuple[str, str, str], tuple[float, list[Instance]]] = {}
+        self._listings: dict[tuple[str, str, str, bool], _Known] = {}
+        self._cached_instances = 0
         self._lock = threading.Lock()
 
     def find(
@@ -75,35 +89,144 @@ class Inquiry:
         *,
         known_count: int | None = None,
     ) -> list[Instance]:
-        """The IMAGE-level list of a study, or of one series of it.
+        """The IMAGE-level list of a study, or of one series of it; empty where the node has nothing, or does not say.
 
-        A list of some seconds ago serves again (a study goes to several destinations) only where it holds as many
-        instances as are known to be there now (`known_count`): one that is shorter is stale.
+        See `listing` for `known_count`.
+        """
+        if series:
+            return [Instance(series, uid) for uid in self._images(node, study, series, patient_id, urgency, cancelled)]
+        return self.listing(node, study, series, patient_id, urgency, cancelled, known_count=known_count).listed
+
+    def listing(
+        self,
+        node: Node,
+        study: str,
+        series: str,
+        patient_id: str,
+        urgency: Urgency,
+        cancelled: threading.Event,
+        *,
+        images: bool = True,
+        known_count: int | None = None,
+    ) -> Listing:
+        """The series of a study (or one of them) with their number of instances, and, with `images`, each one's list.
+
+        An answer of some minutes ago serves again, for a study goes to several destinations: but only if it holds as
+        many instances as the last sweep saw (`known_count`), for one that holds less may be stale. Of a node whose
+        count is not to be trusted the count must only be the same as then.
 
         One SERIES query, then one IMAGE query per series: an IMAGE query needs one value for every unique key above it
-        (PS3.4 section C.4.1.2.1). Empty where the node has nothing, or answers no such query.
+        (PS3.4 section C.4.1.2.1). A node that fails IMAGE queries is believed its counts.
         """
-        key = (node.name, study, series)
-        now = time.monotonic()
-        with self._lock:
-            cached = self._lists.get(key)
-        if cached and known_count == len(cached[1]) and now - cached[0] < _CACHE_SECONDS:
-            return cached[1]
-        all_series = [series] if series else self.series(node, study, patient_id, urgency, cancelled)
-        found: dict[str, Instance] = {}
-        for one in all_series:
-            keys = unique_keys(patient_id, study, one)
-            keys.elements[_SOP_INSTANCE_UID] = ()
-            for row in self.find(node, QueryRetrieveLevel.IMAGE, keys, urgency, cancelled).identifiers:
-                uid = row.text("SOPInstanceUID")
-                if is_uid(uid):
-                    found[uid] = Instance(one, uid)
-        result = list(found.values())
-        with self._lock:
-            while len(self._lists) >= _CACHE_SIZE:
-                del self._lists[next(iter(self._lists))]
-            self._lists[key] = (now, result)
+        key = (node.name, study, series, images)
+        cached = self._remembered(key, known_count, counts_lie=node.find.expected in ("image", "series"))
+        if cached is not None:
+            return cached
+        counts = self._series_counts(node, study, series, patient_id, urgency, cancelled)
+        found: dict[str, tuple[str, ...]] = {}
+        if images:
+            try:
+                for one in counts:
+                    found[one] = self._images(node, study, one, patient_id, urgency, cancelled)
+            except QueryFailed:
+                if None in counts.values():
+                    raise
+                found = {}
+        result = Listing(counts=counts, instances=found)
+        self._remember(key, known_count, result)
         return result
+
+    def expectation(
+        self,
+        node: Node,
+        study: str,
+        series: str,
+        patient_id: str,
+        urgency: Urgency,
+        cancelled: threading.Event,
+        *,
+        seen: int | None = None,
+        fresh: bool = False,
+    ) -> Expectation:
+        """What a source holds of a study or series, as far as it can be trusted to say (`find.expected`).
+
+        `seen` is the count of the last sweep. With `fresh` no answer of before serves.
+        """
+        trust = node.find.expected
+        if trust == "none":
+            return Expectation()
+        listing = None
+        if trust != "study":
+            with contextlib.suppress(QueryFailed, DeadlineExceeded):
+                listing = self.listing(
+                    node,
+                    study,
+                    series,
+                    patient_id,
+                    urgency,
+                    cancelled,
+                    images=trust != "series",
+                    known_count=None if fresh else seen,
+                )
+        found = expect(trust, listing, seen)
+        finer = expect(trust, listing, None).size
+        if finer is not None and (seen is None or finer >= seen or found.count is None):
+            return found
+        # It has less than the sweep saw, or does not say at this level: what does it count now?
+        with contextlib.suppress(QueryFailed, DeadlineExceeded):
+            count = self.count(node, study, series, patient_id, urgency, cancelled)
+            return expect(trust, listing, seen if count is None else count)
+        return found
+
+    def _images(
+        self, node: Node, study: str, series: str, patient_id: str, urgency: Urgency, cancelled: threading.Event
+    ) -> tuple[str, ...]:
+        keys = unique_keys(patient_id, study, series)
+        keys.elements[_SOP_INSTANCE_UID] = ()
+        rows = self.find(node, QueryRetrieveLevel.IMAGE, keys, urgency, cancelled).identifiers
+        return tuple(dict.fromkeys(uid for row in rows if is_uid(uid := row.text("SOPInstanceUID"))))
+
+    def _series_counts(
+        self, node: Node, study: str, series: str, patient_id: str, urgency: Urgency, cancelled: threading.Event
+    ) -> dict[str, int | None]:
+        keys = unique_keys(patient_id, study, series)
+        keys.elements.setdefault(_SERIES_INSTANCE_UID, ())
+        keys.elements[_SERIES_INSTANCES] = ()
+        rows = self.find(node, QueryRetrieveLevel.SERIES, keys, urgency, cancelled).identifiers
+        counts: dict[str, int | None] = {}
+        for row in rows:
+            uid = row.text("SeriesInstanceUID")
+            if is_uid(uid) and series in ("", uid):
+                counts.setdefault(uid, row.number("NumberOfSeriesRelatedInstances"))
+        return counts
+
+    def _remembered(
+        self, key: tuple[str, str, str, bool], known_count: int | None, *, counts_lie: bool
+    ) -> Listing | None:
+        with self._lock:
+            known = self._listings.get(key)
+        if known is None or known_count is None or time.monotonic() - known.at > _CACHE_SECONDS:
+            return None
+        return known.listing if known_count == (known.seen if counts_lie else known.size) else None
+
+    def _remember(self, key: tuple[str, str, str, bool], known_count: int | None, listing: Listing) -> None:
+        entry = _Known(time.monotonic(), known_count, expect("auto", listing, None).size, listing)
+        size = len(listing.listed)
+        if size > _CACHE_INSTANCES:
+            return
+        with self._lock:
+            self._forget(key)
+            while self._listings and (
+                len(self._listings) >= _CACHE_SIZE or self._cached_instances + size > _CACHE_INSTANCES
+            ):
+                self._forget(next(iter(self._listings)))
+            self._listings[key] = entry
+            self._cached_instances += size
+
+    def _forget(self, key: tuple[str, str, str, bool]) -> None:
+        gone = self._listings.pop(key, None)
+        if gone is not None:
+            self._cached_instances -= len(gone.listing.listed)
 
     def count(
         self,
@@ -117,11 +240,33 @@ class Inquiry:
         """The number of instances the node reports of a study or series; 0 where it has no such, None if not told."""
         level, unique, counter = _COUNTERS[bool(series)]
         keys = unique_keys(patient_id, study, series)
-        keys.elements.setdefault(_tag("PatientID"), ())
+        keys.elements.setdefault(known_tag("PatientID"), ())
         keys.elements.update(Identifier.of(**{"PatientName": "", counter: ""}).elements)
         rows = self.find(node, level, keys, urgency, cancelled).identifiers
         counts = [row.number(counter) for row in rows if row.text(unique) == (series or study)]
-        return counts[0] if counts else 0
+        if counts:
+            return counts[0]
+        return None if rows else 0  # a row that does not say of what it is proves nothing
+
+    def sop_classes(
+        self, node: Node, study: str, series: str, patient_id: str, urgency: Urgency, cancelled: threading.Event
+    ) -> frozenset[str]:
+        """The SOP classes of a study, as the node reports them: the study's own list, else that of every instance.
+
+        Empty where it reports none. SOP Classes in Study is computed and optional (PS3.4 section C.3.4).
+        """
+        keys = unique_keys(patient_id, study)
+        keys.elements[_SOP_CLASSES_IN_STUDY] = ()
+        found: set[str] = set()
+        for row in self.find(node, QueryRetrieveLevel.STUDY, keys, urgency, cancelled).identifiers:
+            found.update(uid for uid in row.values("SOPClassesInStudy") if isinstance(uid, str))
+        if not found:
+            for one in [series] if series else self.series(node, study, patient_id, urgency, cancelled):
+                keys = unique_keys(patient_id, study, one)
+                keys.elements.update({_SOP_INSTANCE_UID: (), _SOP_CLASS_UID: ()})
+                rows = self.find(node, QueryRetrieveLevel.IMAGE, keys, urgency, cancelled).identifiers
+                found.update(row.text("SOPClassUID") for row in rows)
+        return frozenset(filter(is_uid, found))
 
     def series(
         self, node: Node, study: str, patient_id: str, urgency: Urgency, cancelled: threading.Event
@@ -133,14 +278,18 @@ class Inquiry:
         return list(dict.fromkeys(uid for row in rows if is_uid(uid := row.text("SeriesInstanceUID"))))
 
 
-def _tag(keyword: str) -> int:
-    tag = tag_of(keyword)
-    assert tag is not None
-    return tag
+def known_tag(keyword: str) -> int:
+    """The tag of a keyword that the dictionary surely has."""
+    found = tag_of(keyword)
+    assert found is not None
+    return found
 
 
-_SERIES_INSTANCE_UID = _tag("SeriesInstanceUID")
-_SOP_INSTANCE_UID = _tag("SOPInstanceUID")
+_SERIES_INSTANCE_UID = known_tag("SeriesInstanceUID")
+_SERIES_INSTANCES = known_tag("NumberOfSeriesRelatedInstances")
+_SOP_INSTANCE_UID = known_tag("SOPInstanceUID")
+_SOP_CLASS_UID = known_tag("SOPClassUID")
+_SOP_CLASSES_IN_STUDY = known_tag("SOPClassesInStudy")
 
 
 _COUNTERS = {
@@ -155,5 +304,5 @@ def unique_keys(patient_id: str, study: str, series: str = "") -> Identifier:
     if series:
         keys.elements[_SERIES_INSTANCE_UID] = (series,)
     if patient_id:
-        keys.elements[_tag("PatientID")] = (patient_id,)
+        keys.elements[known_tag("PatientID")] = (patient_id,)
     return keys

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from enum import IntEnum
 
 from router.domain.rule import Node
+from router.domain.transfer import Route
 from router.errors import Cancelled, DeadlineExceeded
 
 
@@ -64,10 +65,50 @@ class NodeSlots:
                     if cancelled.is_set():
                         raise Cancelled
                     if time.monotonic() > deadline:
-                        raise DeadlineExceeded(f"No association to {node.name} became free; raise limits.associations?")
+                        raise DeadlineExceeded(
+                            f"No association to {node.name} became free; raise limits.associations?",
+                            "no-free-association",
+                        )
                     self._changed.wait(0.2)
                 self._in_use[node.name] = self._in_use.get(node.name, 0) + 1
             finally:
                 waiting.remove(ticket)
                 heapq.heapify(waiting)
                 self._changed.notify_all()
+
+
+class Detours:
+    """Transfers that wait for their destination while their source, whose turn they have, could serve others."""
+
+    SLOW_SECONDS = 0.1
+    """A wait that is longer is not held against the source."""
+
+    def __init__(self) -> None:
+        self._since: dict[int, tuple[Route, float]] = {}
+        self._numbers = itertools.count()
+        self._lock = threading.Lock()
+
+    @contextmanager
+    def wait(self, route: Route) -> Iterator[None]:
+        """While the destination of a route is asked."""
+        number = next(self._numbers)
+        with self._lock:
+            self._since[number] = route, time.monotonic()
+        try:
+            yield
+        finally:
+            with self._lock:
+                del self._since[number]
+
+    def slow(self) -> list[Route]:
+        """The routes of the transfers that have waited too long, each as often as there are such transfers."""
+        return [route for route, _ in self._slow().values()]
+
+    def late(self) -> frozenset[int]:
+        """The same waits by number: each has its own."""
+        return frozenset(self._slow())
+
+    def _slow(self) -> dict[int, tuple[Route, float]]:
+        late = time.monotonic() - self.SLOW_SECONDS
+        with self._lock:
+            return {number: one for number, one in self._since.items() if one[1] <= late}

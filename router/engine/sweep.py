@@ -6,12 +6,13 @@ import itertools
 import threading
 from collections.abc import Callable, Iterable
 from datetime import datetime
+from functools import lru_cache
 from zoneinfo import ZoneInfo
 
 import msgspec
 
 from router.domain.condition import Evaluation, KeyMatch
-from router.domain.dicom import Identifier, QueryRetrieveLevel, is_uid, tag_of
+from router.domain.dicom import Identifier, QueryRetrieveLevel, is_uid, name_of
 from router.domain.events import SweepEnded
 from router.domain.levels import MATCHED_BY_ALL, RETURN_KEYS, asked_at
 from router.domain.rule import Node, Rule, RuleSet, Tier
@@ -19,15 +20,22 @@ from router.domain.selection import Action, Candidate, Decision, Selection, deci
 from router.domain.sweep import SweepRecord, SweepReport, SweepState
 from router.domain.timing import DateExpression
 from router.engine.ports import Clock, Ledger, Observer
-from router.engine.query import Inquiry, QueryFailed, unique_keys
+from router.engine.query import Inquiry, known_tag, unique_keys
 from router.engine.slots import Urgency
 from router.errors import RouterError, WireError
 
 MAXIMUM_QUERIES = 12
 """A list of values is asked value by value while that makes no more queries than this; else it is matched here only."""
 
-_MODALITIES = tag_of("ModalitiesInStudy")
-_STUDY_DATE = tag_of("StudyDate")
+_MODALITIES = known_tag("ModalitiesInStudy")
+_STUDY_DATE = known_tag("StudyDate")
+_LEVEL = known_tag("QueryRetrieveLevel")
+_PATIENT_ID = known_tag("PatientID")
+_AVAILABILITY = known_tag("InstanceAvailability")
+_STUDY_INSTANCE_UID = known_tag("StudyInstanceUID")
+_SERIES_INSTANCE_UID = known_tag("SeriesInstanceUID")
+_STUDY_INSTANCES = known_tag("NumberOfStudyRelatedInstances")
+_SERIES_INSTANCES = known_tag("NumberOfSeriesRelatedInstances")
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True):
@@ -90,6 +98,7 @@ class Sweeper:
                 matches=report.matches,
                 selected=report.selected,
                 queries=report.queries,
+                unavailable=selection.unavailable,
                 duration_seconds=(now - started).total_seconds(),
                 cause=report.cause,
                 message=report.reason,
@@ -127,6 +136,7 @@ class _Look:
         self._source = source
         self._manual = manual
         self._cancelled = cancelled
+        self._matches = 0
         self._queries = 0
         self._limit_reason = ""
         zone = ZoneInfo(source.timezone)
@@ -135,15 +145,7 @@ class _Look:
         self._decisions: list[Decision] = []
 
     def run(self) -> Answer:
-        studies = self._ask(QueryRetrieveLevel.STUDY, None)
-        matches = len(studies)
-        rows = self._filtered(studies, QueryRetrieveLevel.STUDY)
-        if self._rule.sweep.level is QueryRetrieveLevel.SERIES:
-            rows = [one for study in rows for one in self._series_of(study)]
-            matches = len(rows)
-            rows = self._filtered(rows, QueryRetrieveLevel.SERIES)
-        rows = [row for row in rows if self._condition_holds(row)]
-        candidates = self._candidates(rows)
+        candidates = self._candidates(self._accepted(self._found()))  # the rows are let go before more memory is taken
         decisions = decide(
             rule=self._rule.name,
             source=self._source.name,
@@ -155,19 +157,31 @@ class _Look:
         )
         return Answer(
             selection=Selection(decisions=decisions + self._decisions),
-            matches=matches,
+            matches=self._matches,
             queries=self._queries,
             complete=not self._limit_reason,
             reason=self._limit_reason,
         )
 
+    def _found(self) -> list[Identifier]:
+        """The rows at the level of the sweep that match by its keys."""
+        rows = self._ask(QueryRetrieveLevel.STUDY, None)
+        self._matches = len(rows)
+        rows = self._filtered(rows, QueryRetrieveLevel.STUDY)
+        if self._rule.sweep.level is QueryRetrieveLevel.SERIES:
+            rows = [one for study in rows for one in self._series_of(study)]
+            self._matches = len(rows)
+            rows = self._filtered(rows, QueryRetrieveLevel.SERIES)
+        return rows
+
     # asking -------------------------------------------------------------------------------------------------------
 
     def _ask(self, level: QueryRetrieveLevel, study: Identifier | None) -> list[Identifier]:
         """All rows at a level, each once: rows without a usable unique key, or of another level, are dropped."""
-        unique = "StudyInstanceUID" if level is QueryRetrieveLevel.STUDY else "SeriesInstanceUID"
+        unique = _STUDY_INSTANCE_UID if level is QueryRetrieveLevel.STUDY else _SERIES_INSTANCE_UID
+        plain = (level.value,)
         found: dict[str, Identifier] = {}
-        unusable = 0
+        unusable = elsewhere = 0
         for keys in self._questions(level, study):
             self._queries += 1
             result = self._inquiry.find(self._source, level, keys, Urgency.SWEEP, self._cancelled, partial=True)
@@ -182,17 +196,21 @@ class _Look:
             elif result.undecodable:
                 self._limit_reason = f"{self._source.name} sent {result.undecodable} matches that do not decode."
             for row in result.identifiers:
-                uid = row.text(unique)
-                said = row.text("QueryRetrieveLevel")
-                if said and said != level:
+                if row.elements.get(_LEVEL) != plain and _text(row, _LEVEL) not in ("", level):
+                    elsewhere += 1
                     continue
+                uid = _text(row, unique)
                 if is_uid(uid):
                     found.setdefault(uid, row)
                 else:
                     unusable += 1
+        if elsewhere:
+            self._limit_reason = (
+                f"{self._source.name} sent {elsewhere} matches of another level than {level}; they cannot be moved."
+            )
         if unusable:
             self._limit_reason = (
-                f"{self._source.name} sent {unusable} matches whose {unique} is none; they cannot be moved."
+                f"{self._source.name} sent {unusable} matches whose {name_of(unique)} is none; they cannot be moved."
             )
         return list(found.values())
 
@@ -225,12 +243,13 @@ class _Look:
 
     def _filtered(self, rows: list[Identifier], level: QueryRetrieveLevel) -> list[Identifier]:
         """Apply every key of the level again: what a PACS cannot match it returns all the same."""
-        keys = [key for key in self._keys if asked_at(key.tag) is level]
+        keys = [(key, key.bind(self._evaluation)) for key in self._keys if asked_at(key.tag) is level]
         kept = []
         for row in rows:
-            reason = next((why for key in keys if (why := self._against(key, row))), "")
-            if reason:
-                self._skip(row, "key", reason)
+            for key, matches in keys:
+                if not matches(row) and (reason := self._against(key, row)):
+                    self._skip(row, "key", reason)
+                    break
             else:
                 kept.append(row)
         return kept
@@ -247,13 +266,20 @@ class _Look:
             return f"the source does not return {key.name}, so nobody can say whether it matched by it"
         return ""
 
-    def _condition_holds(self, row: Identifier) -> bool:
-        if _MODALITIES in self._rule.where.attributes and not row.values("ModalitiesInStudy"):
-            self._fill_modalities(row)
-        if self._rule.where.holds(row, self._evaluation):
-            return True
-        self._skip(row, "condition", self._rule.where.explain(row, self._evaluation).reason)
-        return False
+    def _accepted(self, rows: list[Identifier]) -> list[Identifier]:
+        """Those for which the condition holds."""
+        condition = self._rule.where
+        holds = condition.bind(self._evaluation)
+        by_modalities = _MODALITIES in condition.attributes
+        kept = []
+        for row in rows:
+            if by_modalities and not row.elements.get(_MODALITIES):
+                self._fill_modalities(row)
+            if holds(row):
+                kept.append(row)
+            else:
+                self._skip(row, "condition", condition.explain(row, self._evaluation).reason)
+        return kept
 
     def _fill_modalities(self, row: Identifier) -> None:
         """Modalities in Study is computed and optional (PS3.4 section C.3.4): ask the series where it is left out."""
@@ -287,32 +313,44 @@ class _Look:
         by_series = wanted is QueryRetrieveLevel.SERIES
         candidates: dict[tuple[str, str], Candidate] = {}
         for row in rows:
-            study = row.text("StudyInstanceUID")
-            series = row.text("SeriesInstanceUID") if by_series else ""
-            if (study, series) in candidates:
+            study = _text(row, _STUDY_INSTANCE_UID)
+            series = _text(row, _SERIES_INSTANCE_UID) if by_series else ""
+            key = study, series
+            if key in candidates:
                 continue
-            candidates[study, series] = Candidate(
+            count = _whole_number(_text(row, _SERIES_INSTANCES if series else _STUDY_INSTANCES))
+            candidates[key] = Candidate(
                 study_instance_uid=study,
                 series_instance_uid=series,
-                instance_count=self._count(row, study, series),
-                patient_id=row.text("PatientID"),
-                identifier=row,
+                instance_count=self._listed(row, study, series) if count is None else count,
+                patient_id=_text(row, _PATIENT_ID),
+                availability=_text(row, _AVAILABILITY),
             )
         return list(candidates.values())
 
-    def _count(self, row: Identifier, study: str, series: str) -> int | None:
-        """How many instances the source holds; where it does not say, its IMAGE-level list is counted."""
-        count = row.number("NumberOfSeriesRelatedInstances" if series else "NumberOfStudyRelatedInstances")
-        if count is not None:
-            return count
+    def _listed(self, row: Identifier, study: str, series: str) -> int | None:
+        """How many instances the source holds by its lists and the numbers of its series: it does not give the number.
+
+        What is found out for it serves the moves as well.
+        """
         self._queries += 1
-        try:
-            listed = self._inquiry.instances(
-                self._source, study, series, row.text("PatientID"), Urgency.SWEEP, self._cancelled
-            )
-        except QueryFailed:
-            return None
-        return len(listed) or None
+        expectation = self._inquiry.expectation(
+            self._source, study, series, row.text("PatientID"), Urgency.SWEEP, self._cancelled
+        )
+        return expectation.size or None
+
+
+def _text(row: Identifier, tag: int) -> str:
+    """`Identifier.text` for the tag of an attribute: a sweep asks very many rows the same."""
+    values = row.elements.get(tag)
+    first = values[0] if values else ""
+    return first.strip() if isinstance(first, str) else ""
+
+
+@lru_cache(maxsize=4096)
+def _whole_number(text: str) -> int | None:
+    """The same as `Identifier.number` for a text; counts come again and again."""
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 12 else None
 
 
 def _keys_of(rule: Rule, tier: int) -> tuple[KeyMatch, ...]:

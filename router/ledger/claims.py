@@ -6,7 +6,7 @@ rises with every claim and every loss, so that a worker that comes late changes 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime, timedelta
 from functools import lru_cache
 from typing import Any
@@ -18,9 +18,12 @@ from sqlalchemy import (
     and_,
     bindparam,
     delete,
+    exists,
     func,
     insert,
     literal,
+    not_,
+    or_,
     select,
     text,
     union_all,
@@ -28,10 +31,11 @@ from sqlalchemy import (
 )
 
 from router.domain.dicom import SubOperationCounts
+from router.domain.levels import NEARLINE
 from router.domain.outcome import CAUSES
-from router.domain.transfer import ENDED, Finish, Happening, IllegalTransition, State, Transfer, after
+from router.domain.transfer import ENDED, WISHES, Finish, Happening, IllegalTransition, Route, State, Transfer, after
 from router.errors import LedgerError
-from router.ledger.database import chunks
+from router.ledger import commitments, routes
 from router.ledger.rows import transfer_of
 from router.ledger.tables import LEASED, QUEUED, UNCLAIMED_VERIFICATION, Instant, attempts, transfers
 
@@ -39,29 +43,69 @@ PRIORITIES = (0, 1, 2)
 ATTEMPTS_KEPT = 50
 """Attempts remembered per transfer; older ones are forgotten."""
 
-_NAMES_AT_ONCE = 100
-"""Names in one union; SQLite takes 500 parts."""
+_LANES_AT_ONCE = 100
+"""Lanes in one union, each once per priority; SQLite takes 500 parts."""
 
 _t, _a = transfers.c, attempts.c
+_other = transfers.alias("other").c
 _LEASE_LOST = "lease-lost"
 
 
-def next_transfer(connection: Connection, sources: Sequence[str], now: datetime) -> int | None:
-    """The most urgent due transfer in the queues of these sources."""
-    return _first(connection, _next_transfer, sources, now)
+Lane = tuple[str, ...]
+"""Where work waits: a source, a source and a destination, or a destination."""
+
+
+def next_transfer(
+    connection: Connection, sources: Sequence[str], now: datetime, without: Collection[Route] = ()
+) -> int | None:
+    """The most urgent due transfer in the queues of these sources, on no route that is stopped or in `without`."""
+    closed = {*without, *routes.stopped_at(connection, sources)}
+    mixed = list(dict.fromkeys(source for source in sources if any(route.source == source for route in closed)))
+    whole = [(source,) for source in dict.fromkeys(sources) if source not in mixed]
+    open_routes = [route for source in mixed for route in _queued_routes(connection, source) if route not in closed]
+    found = [_first(connection, _next_transfer, whole, now), _first(connection, _next_of_routes, open_routes, now)]
+    rows = [row for row in found if row is not None]
+    return int(min(rows)[-1]) if rows else None
 
 
 def next_verification(connection: Connection, destinations: Sequence[str], now: datetime) -> int | None:
     """The oldest due verification at these destinations that no one holds."""
-    return _first(connection, _next_verification, destinations, now)
+    row = _first(connection, _next_verification, [(name,) for name in dict.fromkeys(destinations)], now)
+    return None if row is None else int(row[-1])
 
 
 def claim_transfer(
-    connection: Connection, sources: Sequence[str], now: datetime, lease_seconds: float
+    connection: Connection,
+    sources: Sequence[str],
+    now: datetime,
+    lease_seconds: float,
+    without: Collection[Route] = (),
 ) -> Transfer | None:
     """Take what `next_transfer` names; it is then moving."""
-    found = next_transfer(connection, sources, now)
+    found = next_transfer(connection, sources, now, without)
     return None if found is None else _claim(connection, found, State.QUEUED, text(QUEUED), now, lease_seconds)
+
+
+def next_probe(connection: Connection, route: Route, now: datetime) -> int | None:
+    """The transfer that is to try a stopped route, if one is due: the one that has waited longest, however urgent.
+
+    One that fails waits behind the others, so that a study which is at fault itself does not keep the route stopped.
+    """
+    if not routes.is_due(connection, route, now):
+        return None
+    row = _first(connection, _next_of_route, [route], now)
+    return None if row is None else int(row[-1])
+
+
+def claim_probe(
+    connection: Connection, route: Route, now: datetime, lease_seconds: float, next_probe_at: datetime
+) -> Transfer | None:
+    """Take what `next_probe` names; another may be taken at `next_probe_at`."""
+    found = next_probe(connection, route, now)
+    if found is None:
+        return None
+    routes.probed(connection, route, next_probe_at)
+    return _claim(connection, found, State.QUEUED, text(QUEUED), now, lease_seconds)
 
 
 def claim_verification(
@@ -105,6 +149,12 @@ def finish(
         state = after(State(row.state), finish.happening)
     except IllegalTransition as error:
         raise LedgerError(str(error)) from None
+    reason = finish.reason
+    if row.wish and state not in ENDED:
+        wish = Happening(row.wish)
+        state, reason = after(State(row.state), wish), WISHES[wish]
+    if finish.stop is not None:
+        routes.stop(connection, transfer.route, finish.stop, now)
     if finish.moved or finish.happening is Happening.MOVED:
         looks = 0
     else:
@@ -121,6 +171,11 @@ def finish(
         "warning": finish.warning,
     }
     number = _remember(connection, row, step)
+    next_at = finish.next_at or now
+    if finish.happening is Happening.MOVED:
+        commitments.forget(connection, [row.id])  # they were about what was there before
+    elif finish.happening is Happening.LATER and commitments.answered_since(connection, row.id, row.claimed_at):
+        next_at = now  # what came while it was looked at may not have been seen
     ended = connection.execute(
         update(transfers)
         .where(_t.id == row.id)
@@ -135,10 +190,11 @@ def finish(
             looks=looks,
             status=finish.status,
             cause=finish.cause,
-            reason=finish.reason,
+            reason=reason,
             steps=number,
-            next_at=finish.next_at or now,
+            next_at=next_at,
             lease_until=None,
+            wish="",
             finished_at=now if state in ENDED else None,
             updated_at=now,
         )
@@ -157,47 +213,105 @@ def expire(connection: Connection, now: datetime) -> int:
     return _lose(connection, and_(text(LEASED), _t.lease_until <= now), now)
 
 
+def expire_all(connection: Connection, now: datetime) -> int:
+    """The same for every transfer that anybody held: nobody is left. Returns how many."""
+    return _lose(connection, text(LEASED), now)
+
+
+def wished(connection: Connection) -> list[tuple[int, int]]:
+    """Number and fence number of the transfers that their workers are to let go of."""
+    rows = connection.execute(select(_t.id, _t.fence).where(text(LEASED), _t.wish != ""))
+    return [(number, fence) for number, fence in rows]
+
+
 def release(connection: Connection, claims: Sequence[Transfer], now: datetime) -> None:
     """End these claims as if they had expired."""
     for claim in claims:
         _lose(connection, _held(claim), now)
 
 
-def _first(connection: Connection, query: Any, names: Sequence[str], now: datetime) -> int | None:
+def _first(connection: Connection, query: Any, lanes: Sequence[Lane], now: datetime) -> tuple[Any, ...] | None:
     best: tuple[Any, ...] | None = None
-    for some in chunks(names, _NAMES_AT_ONCE):
-        bound = {f"name_{position}": name for position, name in enumerate(some)}
+    for start in range(0, len(lanes), _LANES_AT_ONCE):
+        some = lanes[start : start + _LANES_AT_ONCE]
+        bound = {f"name_{at}_{part}": name for at, lane in enumerate(some) for part, name in enumerate(lane)}
         row = connection.execute(query(len(some)), {"now": now, **bound}).one_or_none()
         if row is not None and (best is None or tuple(row) < best):
             best = tuple(row)
-    return None if best is None else int(best[-1])
+    return best
 
 
-@lru_cache(maxsize=_NAMES_AT_ONCE)
-def _next_transfer(sources: int) -> Select[Any]:
+def _queued_routes(connection: Connection, source: str) -> list[Route]:
+    """The routes from a source on which something is queued: a step into the index for each, however much it is."""
+    found: list[Route] = []
+    while True:
+        destination = connection.scalar(
+            _NEXT_DESTINATION, {"of_source": source, "last": found[-1].destination if found else ""}
+        )
+        if destination is None:
+            return found
+        found.append(Route(source, destination))
+
+
+_NEXT_DESTINATION = select(func.min(_t.destination)).where(
+    text(QUEUED), _t.source == bindparam("of_source"), _t.destination > bindparam("last")
+)
+
+
+@lru_cache(maxsize=_LANES_AT_ONCE)
+def _next_transfer(lanes: int) -> Select[Any]:
     """Ask each source and priority by itself: each is one step into the index, however much waits or has ended."""
-    lanes = []
-    for position in range(sources):
-        for priority in PRIORITIES:
-            lane = (
-                select(literal(priority).label("priority"), _t.next_at, _t.id)
-                .where(text(QUEUED), _t.source == bindparam(f"name_{position}"), _t.priority == priority, _due())
-                .order_by(_t.next_at, _t.id)
-                .limit(1)
-                .subquery()
-            )
-            lanes.append(select(lane))
+    columns = (_t.source,)
+    return _most_urgent([_of_lane(columns, number, priority) for number in range(lanes) for priority in PRIORITIES])
+
+
+@lru_cache(maxsize=_LANES_AT_ONCE)
+def _next_of_routes(lanes: int) -> Select[Any]:
+    """The same for single routes."""
+    columns = (_t.source, _t.destination)
+    return _most_urgent([_of_lane(columns, number, priority) for number in range(lanes) for priority in PRIORITIES])
+
+
+def _next_of_route(_: int) -> Select[Any]:
+    """The transfer of one route that has waited longest."""
+    lanes = [select(_of_lane((_t.source, _t.destination), 0, priority).subquery()) for priority in PRIORITIES]
     best = union_all(*lanes).subquery()
+    return select(best.c.next_at, best.c.id).order_by(best.c.next_at, best.c.id).limit(1)
+
+
+def _of_lane(columns: tuple[Any, ...], number: int, priority: int) -> Select[Any]:
+    here = [column == bindparam(f"name_{number}_{part}") for part, column in enumerate(columns)]
+    return (
+        select(literal(priority).label("priority"), _t.next_at, _t.id)
+        .where(text(QUEUED), *here, _t.priority == priority, _due(), _fetchable(number))
+        .order_by(_t.next_at, _t.id)
+        .limit(1)
+    )
+
+
+def _fetchable(number: int) -> ColumnElement[bool]:
+    """Not near line, or nothing else that is near line is being moved from this lane's source: tape drives are few."""
+    fetching = exists().where(
+        _other.lease_until.is_not(None),
+        _other.source == bindparam(f"name_{number}_0"),
+        _other.state == State.MOVING.value,
+        _other.availability == NEARLINE,
+    )
+    return or_(_t.availability != NEARLINE, not_(fetching))
+
+
+def _most_urgent(lanes: Sequence[Select[Any]]) -> Select[Any]:
+    best = union_all(*(select(lane.subquery()) for lane in lanes)).subquery()
     return select(best).order_by(best.c.priority, best.c.next_at, best.c.id).limit(1)
 
 
-@lru_cache(maxsize=_NAMES_AT_ONCE)
+@lru_cache(maxsize=_LANES_AT_ONCE)
 def _next_verification(destinations: int) -> Select[Any]:
     lanes = []
-    for position in range(destinations):
+    for number in range(destinations):
         lane = (
             select(_t.next_at, _t.id)
-            .where(text(UNCLAIMED_VERIFICATION), _t.destination == bindparam(f"name_{position}"), _due())
+            .where(text(UNCLAIMED_VERIFICATION), _t.destination == bindparam(f"name_{number}_0"), _due())
             .order_by(_t.next_at, _t.id)
             .limit(1)
             .subquery()
@@ -235,7 +349,7 @@ def _held(transfer: Transfer) -> ColumnElement[bool]:
     return and_(_t.id == transfer.id, _t.fence == transfer.fence, _t.lease_until.is_not(None))
 
 
-def _lose(connection: Connection, which: ColumnElement[bool], now: datetime) -> int:
+def _lose(connection: Connection, which: Any, now: datetime) -> int:
     """The worker of these is gone and what it did is unknown: it is looked up before anything is repeated."""
     lost = connection.execute(select(transfers).where(which)).all()
     for row in lost:
@@ -244,6 +358,7 @@ def _lose(connection: Connection, which: ColumnElement[bool], now: datetime) -> 
             "state": after(state, Happening.LEASE_LOST).value,
             "fence": row.fence + 1,
             "lease_until": None,
+            "wish": "",
             "next_at": now,
             "updated_at": now,
         }
@@ -262,6 +377,12 @@ def _lose(connection: Connection, which: ColumnElement[bool], now: datetime) -> 
                 "warning": row.warning,
             }
             values["steps"] = _remember(connection, row, step)
+        if row.wish:
+            wish = Happening(row.wish)
+            ended = after(state, wish)
+            values |= {"state": ended.value, "reason": WISHES[wish], "finished_at": now if ended in ENDED else None}
+        # A request that was on its way may never have been sent.
+        commitments.forget(connection, [row.id], unanswered_only=state is not State.MOVING)
         connection.execute(update(transfers).where(_t.id == row.id).values(**values))
     return len(lost)
 

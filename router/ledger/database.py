@@ -53,8 +53,10 @@ class Database:
     `name` is how messages call it: without its password.
     """
 
-    def __init__(self, engine: Engine, name: str, *, read_only: bool) -> None:
+    def __init__(self, engine: Engine, name: str, *, read_only: bool, path: Path | None = None) -> None:
         self._engine = engine
+        self.path = path
+        """The file it lives in; None where it has none."""
         self._writing = engine.execution_options(**{_BEGIN: "BEGIN IMMEDIATE"})
         self._turn = threading.Lock()
         self._name = name
@@ -82,7 +84,7 @@ class Database:
             raise LedgerError(
                 f"The ledger {name} cannot be opened ({error.strerror}); check its path and permissions."
             ) from None
-        self = cls(_sqlite_engine(path, read_only=read_only), name, read_only=read_only)
+        self = cls(_sqlite_engine(path, read_only=read_only), name, read_only=read_only, path=path)
         if self._prepare():
             return self
         self.close()

@@ -3,23 +3,40 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import msgspec
-from sqlalchemy import Connection, literal, select
+from sqlalchemy import Connection, delete, literal, select
 
 from router.domain.transfer import Instance, Transfer
 from router.ledger.database import insert_or
 from router.ledger.tables import instance_lists, transfers
 
-EXPECTED, DELIVERED = "expected", "delivered"
+EXPECTED, SERIES, MISSING, DELIVERED = "expected", "series", "missing", "delivered"
+OF_THE_SOURCE = (EXPECTED, SERIES, MISSING)
+"""The kinds that no longer hold once a transfer starts over, for the source is asked again."""
 
 _l, _t = instance_lists.c, transfers.c
 
 
 def replace(connection: Connection, transfer: Transfer, kind: str, instances: Sequence[Instance]) -> None:
     """Remember a list in place of the one before; nothing changes where the claim has gone to someone else."""
-    still_ours = select(literal(transfer.id), literal(kind), literal(_pack(instances))).where(
+    _replace(connection, transfer, kind, _pack(instances))
+
+
+def replace_counts(connection: Connection, transfer: Transfer, counts: Mapping[str, int | None]) -> None:
+    """The same for the number of instances of each series."""
+    _replace(connection, transfer, SERIES, zlib.compress(msgspec.msgpack.encode(counts)))
+
+
+def remove(connection: Connection, transfer: Transfer, kind: str) -> None:
+    """Forget a list, while the claim is still ours."""
+    ours = select(_t.id).where(_t.id == transfer.id, _t.fence == transfer.fence)
+    connection.execute(delete(instance_lists).where(_l.transfer_id.in_(ours), _l.kind == kind))
+
+
+def _replace(connection: Connection, transfer: Transfer, kind: str, packed: bytes) -> None:
+    still_ours = select(literal(transfer.id), literal(kind), literal(packed)).where(
         _t.id == transfer.id, _t.fence == transfer.fence
     )
     statement = insert_or(instance_lists, connection).from_select(["transfer_id", "kind", "instances"], still_ours)
@@ -34,6 +51,12 @@ def find(connection: Connection, transfer_id: int, kind: str) -> list[Instance] 
     """A list, sorted by series; None where there is none."""
     packed = connection.scalar(select(_l.instances).where(_l.transfer_id == transfer_id, _l.kind == kind))
     return None if packed is None else _unpack(packed)
+
+
+def find_counts(connection: Connection, transfer_id: int) -> dict[str, int | None] | None:
+    """The number of instances of each series; None where there is none."""
+    packed = connection.scalar(select(_l.instances).where(_l.transfer_id == transfer_id, _l.kind == SERIES))
+    return None if packed is None else msgspec.msgpack.decode(zlib.decompress(packed), type=dict[str, int | None])
 
 
 def _pack(instances: Sequence[Instance]) -> bytes:

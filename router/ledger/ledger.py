@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from datetime import datetime
+from collections.abc import Collection, Mapping, Sequence
+from datetime import UTC, datetime
 from types import TracebackType
 from typing import Self
 
+from router.domain.commitment import Commitment, CommitmentAnswer
 from router.domain.dicom import SubOperationCounts
 from router.domain.overview import BacklogRow, ServiceInfo
 from router.domain.receipt import Receipt
+from router.domain.route import StoppedRoute
 from router.domain.sweep import SweepDue, SweepRecord, SweepReport
 from router.domain.transfer import (
     Attempt,
@@ -18,17 +20,23 @@ from router.domain.transfer import (
     Instance,
     Intent,
     NewTransfer,
+    Route,
     State,
     Transfer,
     TransferFact,
 )
 from router.ledger import claims, intents
+from router.ledger import commitments as commitment_queries
 from router.ledger import instances as instance_queries
 from router.ledger import receipts as receipt_queries
+from router.ledger import routes as route_queries
 from router.ledger import services as service_queries
 from router.ledger import sweeps as sweep_queries
 from router.ledger import transfers as transfer_queries
 from router.ledger.database import Database
+from router.ledger.lock import ServiceLock
+
+_FOREVER = datetime.max.replace(tzinfo=UTC)
 
 
 class SqlLedger:
@@ -39,6 +47,7 @@ class SqlLedger:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._lock = ServiceLock(database.path)
 
     @classmethod
     def open(cls, url: str, *, create: bool = True, read_only: bool = False) -> Self:
@@ -57,6 +66,7 @@ class SqlLedger:
     def close(self) -> None:
         """Close the connections; every further call raises LedgerError."""
         self._database.close()
+        self._lock.release()
 
     def __enter__(self) -> Self:
         return self
@@ -122,14 +132,29 @@ class SqlLedger:
         with self._database.read() as connection:
             return intents.facts(connection, source, study_instance_uids)
 
-    def claim_transfer(self, sources: Sequence[str], now: datetime, lease_seconds: float) -> Transfer | None:
-        """Take the most urgent due queued transfer of one of these sources; it is then moving, with a new fence."""
+    def claim_transfer(
+        self, sources: Sequence[str], now: datetime, lease_seconds: float, without: Collection[Route] = ()
+    ) -> Transfer | None:
+        """Take the most urgent due queued transfer of one of these sources; it is then moving, with a new fence.
+
+        Routes that are stopped, and those in `without`, are passed over.
+        """
         # Looked for without the right to write first, so that idle workers never stand in a writer's way.
         with self._database.read() as connection:
-            if claims.next_transfer(connection, sources, now) is None:
+            if claims.next_transfer(connection, sources, now, without) is None:
                 return None
         with self._database.write() as connection:
-            return claims.claim_transfer(connection, sources, now, lease_seconds)
+            return claims.claim_transfer(connection, sources, now, lease_seconds, without)
+
+    def claim_probe(
+        self, route: Route, now: datetime, lease_seconds: float, next_probe_at: datetime
+    ) -> Transfer | None:
+        """Take a transfer that is to try a stopped route, if one is due; another may be taken at `next_probe_at`."""
+        with self._database.read() as connection:
+            if claims.next_probe(connection, route, now) is None:
+                return None
+        with self._database.write() as connection:
+            return claims.claim_probe(connection, route, now, lease_seconds, next_probe_at)
 
     def claim_verification(self, destinations: Sequence[str], now: datetime, lease_seconds: float) -> Transfer | None:
         """Take the oldest due verification at one of these destinations that no one has claimed."""
@@ -157,6 +182,11 @@ class SqlLedger:
         with self._database.write() as connection:
             return claims.expire(connection, now) + sweep_queries.expire(connection, now)
 
+    def wished(self) -> list[tuple[int, int]]:
+        """Number and fence number of the transfers that their workers are to let go of, for a person wants it."""
+        with self._database.read() as connection:
+            return claims.wished(connection)
+
     def release_claims(self, transfers: Sequence[Transfer], now: datetime) -> None:
         """End the leases of these claims at once, as if expired (the router stops and did not finish them)."""
         with self._database.write() as connection:
@@ -172,6 +202,32 @@ class SqlLedger:
         with self._database.read() as connection:
             return instance_queries.find(connection, transfer_id, instance_queries.EXPECTED)
 
+    def set_expected_series(self, transfer: Transfer, counts: Mapping[str, int | None]) -> None:
+        """Remember how many instances each series has at the source (None: unknown), while it is claimed."""
+        with self._database.write() as connection:
+            if counts:
+                instance_queries.replace_counts(connection, transfer, counts)
+            else:
+                instance_queries.remove(connection, transfer, instance_queries.SERIES)
+
+    def expected_series(self, transfer_id: int) -> dict[str, int | None] | None:
+        """What `set_expected_series` remembered; None where nothing was."""
+        with self._database.read() as connection:
+            return instance_queries.find_counts(connection, transfer_id)
+
+    def set_missing(self, transfer: Transfer, instances: Sequence[Instance]) -> None:
+        """Remember which instances the destination lacks (replaces the list before), while it is claimed."""
+        with self._database.write() as connection:
+            if instances:
+                instance_queries.replace(connection, transfer, instance_queries.MISSING, instances)
+            else:
+                instance_queries.remove(connection, transfer, instance_queries.MISSING)
+
+    def missing_instances(self, transfer_id: int) -> list[Instance]:
+        """What `set_missing` remembered; empty where nothing was."""
+        with self._database.read() as connection:
+            return instance_queries.find(connection, transfer_id, instance_queries.MISSING) or []
+
     def set_delivered(self, transfer: Transfer, instances: Sequence[Instance]) -> None:
         """Remember which instances a destination without evidence was successfully sent (replaces the list before)."""
         with self._database.write() as connection:
@@ -181,6 +237,26 @@ class SqlLedger:
         """What `set_delivered` remembered; empty where nothing was."""
         with self._database.read() as connection:
             return instance_queries.find(connection, transfer_id, instance_queries.DELIVERED) or []
+
+    def request_commitment(self, transfer: Transfer, node: str, transaction_uids: Sequence[str], now: datetime) -> bool:
+        """Remember that a node is asked for storage commitment, in place of what was asked. False: claim lost."""
+        with self._database.write() as connection:
+            return commitment_queries.add(connection, transfer, node, transaction_uids, now)
+
+    def answer_commitment(self, answer: CommitmentAnswer, nodes: Sequence[str], now: datetime) -> bool | None:
+        """Note an answer of one of these nodes; its transfer is due at once. None: not asked; False: not the first."""
+        with self._database.write() as connection:
+            return commitment_queries.answer(connection, answer, nodes, now)
+
+    def commitments(self, transfer_id: int) -> list[Commitment]:
+        """The transactions since the last move of a transfer, the oldest first."""
+        with self._database.read() as connection:
+            return commitment_queries.find(connection, transfer_id)
+
+    def awaits_commitment(self, transfer_id: int) -> bool:
+        """Whether a transaction of a transfer has no answer yet."""
+        with self._database.read() as connection:
+            return commitment_queries.outstanding(connection, transfer_id)
 
     def transfers(
         self,
@@ -218,6 +294,36 @@ class SqlLedger:
         with self._database.read() as connection:
             return transfer_queries.backlog(connection)
 
+    # routes -----------------------------------------------------------------------------------------------------
+
+    def stopped_routes(self) -> list[StoppedRoute]:
+        """The routes that are stopped, in order."""
+        with self._database.read() as connection:
+            return route_queries.stopped(connection)
+
+    def stopped_route(self, route: Route) -> StoppedRoute | None:
+        """How a route is stopped; None where it is not."""
+        with self._database.read() as connection:
+            return route_queries.one(connection, route)
+
+    def resume_route(self, route: Route) -> bool:
+        """Let a stopped route flow again. False where it was not stopped."""
+        with self._database.write() as connection:
+            return route_queries.resume(connection, route)
+
+    def probe_route(self, route: Route, now: datetime) -> bool:
+        """Let a transfer try a stopped route at once. False where it is not stopped."""
+        with self._database.write() as connection:
+            return route_queries.hasten(connection, route, now)
+
+    def adopt_configuration(self, content_hash: str, names: Collection[str], now: datetime) -> None:
+        """Fit what is stopped to a configuration: routes of nodes it does not name are forgotten.
+
+        If it is another one than before, every stopped route is tried at once.
+        """
+        with self._database.write() as connection:
+            route_queries.adopt(connection, content_hash, names, now)
+
     # receipts ---------------------------------------------------------------------------------------------------
 
     def add_receipts(self, receipts: Sequence[Receipt]) -> None:
@@ -231,12 +337,36 @@ class SqlLedger:
         with self._database.read() as connection:
             return receipt_queries.received(connection, study_instance_uid, series_instance_uid)
 
+    def received_instances(self, study_instance_uid: str, series_instance_uid: str = "") -> list[Instance]:
+        """The instances our store holds of a study or series, with their series."""
+        with self._database.read() as connection:
+            return receipt_queries.received_instances(connection, study_instance_uid, series_instance_uid)
+
+    def received_classes(self, study_instance_uid: str, series_instance_uid: str = "") -> dict[str, str]:
+        """SOP Instance UID -> SOP Class UID of what our store holds of a study or series."""
+        with self._database.read() as connection:
+            return receipt_queries.received_classes(connection, study_instance_uid, series_instance_uid)
+
     def receipt_paths(self, study_instance_uid: str) -> set[str]:
         """The paths in our store under which instances of a study are indexed."""
         with self._database.read() as connection:
             return receipt_queries.paths(connection, study_instance_uid)
 
     # services ---------------------------------------------------------------------------------------------------
+
+    def attend(self, now: datetime) -> int:
+        """Say that a service begins to work here, until the ledger is closed; how many claims it found orphaned.
+
+        Where no other service works on this ledger, whoever held a claim is dead: all claims end at once.
+        """
+        if not self._lock.take():
+            return 0
+        try:
+            with self._database.write() as connection:
+                service_queries.withdraw_all(connection)
+                return claims.expire_all(connection, now) + sweep_queries.expire(connection, _FOREVER)
+        finally:
+            self._lock.share()
 
     def announce(self, info: ServiceInfo) -> None:
         """Say that a service works on this ledger; repeated every few seconds."""
@@ -249,6 +379,8 @@ class SqlLedger:
             service_queries.withdraw(connection, owner)
 
     def services(self, seen_since: datetime) -> list[ServiceInfo]:
-        """Services that announced themselves since then, the latest first."""
+        """Services that announced themselves since then, the latest first; none that is known to be dead."""
+        if self._lock.deserted():
+            return []
         with self._database.read() as connection:
             return service_queries.seen_since(connection, seen_since)

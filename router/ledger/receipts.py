@@ -8,6 +8,7 @@ import msgspec
 from sqlalchemy import Connection, select
 
 from router.domain.receipt import Receipt
+from router.domain.transfer import Instance
 from router.ledger.database import insert_or
 from router.ledger.tables import receipts
 
@@ -33,6 +34,22 @@ def received(connection: Connection, study_instance_uid: str, series_instance_ui
     if series_instance_uid:
         query = query.where(_r.series_instance_uid == series_instance_uid)
     return set(connection.scalars(query))
+
+
+def received_instances(connection: Connection, study_instance_uid: str, series_instance_uid: str) -> list[Instance]:
+    """The instances held of a study, or of one of its series."""
+    query = select(_r.series_instance_uid, _r.sop_instance_uid).where(_r.study_instance_uid == study_instance_uid)
+    if series_instance_uid:
+        query = query.where(_r.series_instance_uid == series_instance_uid)
+    return [Instance(series, instance) for series, instance in connection.execute(query)]
+
+
+def received_classes(connection: Connection, study_instance_uid: str, series_instance_uid: str) -> dict[str, str]:
+    """SOP Instance UID -> SOP Class UID of what is held of a study, or of one of its series."""
+    query = select(_r.sop_instance_uid, _r.sop_class_uid).where(_r.study_instance_uid == study_instance_uid)
+    if series_instance_uid:
+        query = query.where(_r.series_instance_uid == series_instance_uid)
+    return {row.sop_instance_uid: row.sop_class_uid for row in connection.execute(query)}
 
 
 def paths(connection: Connection, study_instance_uid: str) -> set[str]:

@@ -34,4 +34,6 @@ def transfer_of(row: Any) -> Transfer:
         finished_at=row.finished_at,
         updated_at=row.updated_at,
         lease_until=row.lease_until,
+        wish=row.wish,
+        availability=row.availability,
     )

@@ -27,6 +27,11 @@ def withdraw(connection: Connection, owner: str) -> None:
     connection.execute(delete(services).where(services.c.owner == owner))
 
 
+def withdraw_all(connection: Connection) -> None:
+    """Forget them all: none of them lives."""
+    connection.execute(delete(services))
+
+
 def seen_since(connection: Connection, since: datetime) -> list[ServiceInfo]:
     """Services that announced themselves since then, the latest first."""
     rows = connection.execute(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from sqlalchemy import (
     BigInteger,
@@ -231,7 +232,7 @@ services = Table(
 )
 
 
-def _partial(name: str, *columns: Column[object], where: str) -> Index:
+def _partial(name: str, *columns: Column[Any], where: str) -> Index:
     return Index(name, *columns, sqlite_where=text(where), postgresql_where=text(where))
 
 
@@ -244,6 +245,8 @@ RUNNING = "state = 'running'"
 
 _t, _s = transfers.c, sweeps.c
 _partial("ix_transfers_queue", _t.source, _t.priority, _t.next_at, _t.id, where=QUEUED)
+# Where a route of a source is stopped, its other routes are asked each by itself: what waits in vain costs no claim.
+_routes = _partial("ix_transfers_routes", _t.source, _t.destination, _t.priority, _t.next_at, _t.id, where=QUEUED)
 _partial("ix_transfers_verification", _t.destination, _t.next_at, _t.id, where=UNCLAIMED_VERIFICATION)
 _partial("ix_transfers_leases", _t.lease_until, where=LEASED)
 Index("ix_transfers_study", _t.study_instance_uid)
@@ -254,16 +257,17 @@ _partial("ix_sweeps_running", _s.lease_until, where=RUNNING)
 Index("ix_sweeps_last", _s.manual, _s.rule, _s.tier, _s.finished_at, _s.due_at)
 Index("ix_sweep_transfers_transfer", sweep_transfers.c.transfer_id)
 Index("ix_commitments_transfer", commitments.c.transfer_id, commitments.c.requested_at)
+Index("ix_commitments_requested", commitments.c.requested_at)
 
 VERSION = 2
 """The version of the tables above; a new ledger starts with it."""
-
 
 
 def _to_2(connection: Connection) -> None:
     for column in ("wish", "availability"):
         connection.exec_driver_sql(f"ALTER TABLE transfers ADD COLUMN {column} TEXT NOT NULL DEFAULT ''")
     metadata.create_all(connection, tables=[routes, commitments])
+    _routes.create(connection)
 
 
 MIGRATIONS: Mapping[int, Callable[[Connection], None]] = {2: _to_2}

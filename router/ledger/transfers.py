@@ -9,15 +9,30 @@ from typing import Any
 from sqlalchemy import Connection, func, select, update
 
 from router.domain.overview import BacklogRow
-from router.domain.transfer import ENDED, Attempt, Happening, IllegalTransition, State, Transfer, after
+from router.domain.transfer import (
+    ENDED,
+    TRANSITIONS,
+    WISHES,
+    Attempt,
+    Happening,
+    IllegalTransition,
+    Route,
+    State,
+    Transfer,
+    after,
+)
 from router.errors import LedgerError
-from router.ledger.instances import DELIVERED, EXPECTED
+from router.ledger import commitments, routes
+from router.ledger.instances import DELIVERED, OF_THE_SOURCE
 from router.ledger.intents import forget_lists, starting_over
 from router.ledger.rows import transfer_of
 from router.ledger.tables import attempts, sweep_transfers, transfers
 
 PERSONAL = frozenset({Happening.CANCEL, Happening.HOLD, Happening.RELEASE, Happening.AGAIN})
 """What a person may say to a transfer."""
+
+_TRY_NOW = frozenset({Happening.RELEASE, Happening.AGAIN})
+"""Said of a transfer on a stopped route, this lets one try the route at once."""
 
 _t, _a = transfers.c, attempts.c
 
@@ -72,28 +87,50 @@ def remembered(connection: Connection, transfer_id: int) -> list[Attempt]:
 
 
 def apply(connection: Connection, transfer_id: int, happening: Happening, now: datetime, reason: str) -> Transfer:
-    """A person's word. Raises LedgerError where there is no such transfer or the table of states does not allow it."""
+    """A person's word. Raises LedgerError where there is no such transfer or the table of states does not allow it.
+
+    What a worker holds is not taken from it: the wish is written down, and heeded when the worker lets go.
+    """
     row = connection.execute(select(transfers).where(_t.id == transfer_id)).one_or_none()
     if row is None:
         raise LedgerError(f"The ledger has no transfer {transfer_id}.")
     if happening not in PERSONAL:
         raise LedgerError(f"{happening} is not for people to say.")
+    hastened = happening in _TRY_NOW and routes.hasten(connection, Route(row.source, row.destination), now)
+    wish = _wish(row, happening, now)
+    if wish is not None:
+        values: dict[str, Any] = {"wish": wish, "updated_at": now}
+        return transfer_of(
+            connection.execute(update(transfers).where(_t.id == row.id).values(**values).returning(transfers)).one()
+        )
+    if hastened and happening is Happening.RELEASE and row.state == State.QUEUED.value:
+        return transfer_of(row)  # that was all that kept it
     try:
         state = after(State(row.state), happening)
     except IllegalTransition as error:
         raise LedgerError(f"Transfer {transfer_id}: {error}") from None
-    # Whoever holds it loses it: a new fence number makes its finish come too late.
-    values: dict[str, Any] = {"state": state.value, "fence": row.fence + 1, "lease_until": None, "updated_at": now}
+    # Whoever held it has lost it: a new fence number makes its finish come too late.
+    values = {"state": state.value, "fence": row.fence + 1, "lease_until": None, "wish": "", "updated_at": now}
     if happening is Happening.AGAIN:
         values = starting_over(now) | values
-        forget_lists(connection, [row.id], [EXPECTED, DELIVERED])
+        forget_lists(connection, [row.id], [*OF_THE_SOURCE, DELIVERED])
+        commitments.forget(connection, [row.id])
     elif happening is Happening.RELEASE:
         values["next_at"] = now
     if state in ENDED:
         values["finished_at"] = now
-    values["reason"] = reason
+    values["reason"] = reason or WISHES.get(happening, "")
     changed = connection.execute(update(transfers).where(_t.id == row.id).values(**values).returning(transfers)).one()
     return transfer_of(changed)
+
+
+def _wish(row: Any, happening: Happening, now: datetime) -> str | None:
+    """What is to be written down for the worker that holds the transfer; None where it is done at once."""
+    if row.lease_until is None or row.lease_until <= now:
+        return None
+    if happening in WISHES and happening in TRANSITIONS[State(row.state)]:
+        return str(happening.value)
+    return "" if happening is Happening.RELEASE and row.wish else None
 
 
 def backlog(connection: Connection) -> list[BacklogRow]:

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from router.observe.labels import (
     ASSOCIATION_RESULTS,
+    COMMITMENTS,
     OTHER,
     REFUSALS,
     RESPONSE_STATUSES,
@@ -76,7 +77,7 @@ _DEFINITIONS = (
     Definition(
         "move_suboperations_total",
         "counter",
-        "C-MOVE sub-operations as the sources reported them, by outcome.",
+        "C-MOVE and C-GET sub-operations by outcome; no more completed ones than arrived, where that can be known.",
         (*_ROUTE, "outcome"),
         _routes,
         (SUBOPERATION_OUTCOMES,),
@@ -84,17 +85,24 @@ _DEFINITIONS = (
     Definition(
         "move_suboperations_remaining",
         "gauge",
-        "Sub-operations that running C-MOVE requests still have before them.",
+        "Sub-operations that running C-MOVE and C-GET requests still have before them.",
         _PAIR,
         _pairs,
     ),
     Definition(
         "move_responses_total",
         "counter",
-        "C-MOVE responses received, by status.",
+        "C-MOVE and C-GET responses received, by status.",
         (*_PAIR, "status"),
         _pairs,
         (RESPONSE_STATUSES,),
+    ),
+    Definition(
+        "route_stopped",
+        "gauge",
+        "1 while nothing can be moved from the source to the destination until somebody changes a configuration.",
+        _PAIR,
+        _pairs,
     ),
     # Transfers.
     Definition(
@@ -137,6 +145,13 @@ _DEFINITIONS = (
         "sweep_duration_seconds", "histogram", "How long a sweep took.", _SWEEP, _sweeps, buckets=_SWEEP_BUCKETS
     ),
     Definition("sweep_matches_total", "counter", "Matches that sweeps brought.", _SWEEP, _sweeps),
+    Definition(
+        "sweep_unavailable_total",
+        "counter",
+        "Matches that sweeps left out because the source has them off line.",
+        _SWEEP,
+        _sweeps,
+    ),
     Definition("sweep_complete", "gauge", "1 if the last sweep is proven to have found everything.", _SWEEP, _sweeps),
     Definition("sweep_last_success_timestamp_seconds", "gauge", "When the last complete sweep ended.", _SWEEP, _sweeps),
     Definition(
@@ -159,6 +174,15 @@ _DEFINITIONS = (
         ("reason",),
         _once,
         (REFUSALS,),
+    ),
+    # Storage commitment.
+    Definition(
+        "storage_commitments_total",
+        "counter",
+        "Storage commitment transactions requested, answered, refused, overdue.",
+        ("node", "result"),
+        _callers,
+        (COMMITMENTS,),
     ),
     # Associations.
     Definition(

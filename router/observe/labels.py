@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from router.domain.commitment import RESULTS as COMMITMENT_RESULTS
 from router.domain.outcome import MOVE_STATUSES
 from router.domain.rule import RuleSet
 from router.domain.sweep import SWEEP_ENDED
@@ -33,11 +34,23 @@ REFUSALS = (
     "out-of-resources",
     "out-of-space",
     "storage-failure",
+    "tls-certificate",
+    "tls-expired",
+    "tls-files",
+    "tls-host-name",
+    "tls-no-certificate",
+    "tls-not-spoken",
+    "tls-refused",
+    "tls-unknown-ca",
+    "tls-version",
     "too-many-associations",
     "unparseable",
     OTHER,
 )
 """Reasons of a StoreRefusal."""
+
+COMMITMENTS = (*COMMITMENT_RESULTS, OTHER)
+"""What can happen to a storage commitment transaction."""
 
 _MOVE_STATUSES = frozenset({f"0x{status:04X}" for status in MOVE_STATUSES} | set(RESPONSE_STATUSES))
 

@@ -17,9 +17,12 @@ import structlog
 from router.domain.events import (
     AssociationEnded,
     AttemptEnded,
+    CommitmentNoted,
     ConfigurationLoaded,
     Event,
     NodeReachability,
+    RouteResumed,
+    RouteStopped,
     StoreRefusal,
     SweepEnded,
     SweepMissed,
@@ -37,8 +40,11 @@ _MESSAGES: dict[type[Event], str] = {
     SweepMissed: "sweep missed: the one before is still open",
     AttemptEnded: "attempt ended",
     TransferEnded: "transfer ended",
+    RouteStopped: "route stopped: its transfers wait, one tries it now and then",
+    RouteResumed: "route resumed",
     StoreRefusal: "store refused",
     AssociationEnded: "association failed",
+    CommitmentNoted: "storage commitment",
     ConfigurationLoaded: "configuration loaded",
 }
 
@@ -55,8 +61,11 @@ _VERDICT_LEVELS = {
 _EXPECTED = CLEAN | {"", "gone", "cancelled"}
 """Causes of an attempt's end that nobody needs to look into."""
 
-_REPEATED = (StoreRefusal, AssociationEnded, SweepMissed)
+_REPEATED = (StoreRefusal, AssociationEnded, CommitmentNoted, SweepMissed)
 """Events that a peer or a full disk can bring about thousands of times a minute."""
+
+_USUAL = frozenset({"accepted", "requested", "committed", "failed"})
+"""Results of associations and storage commitment that are not news: what came of it is told with the transfer."""
 
 _UID = re.compile(r"\b(?:\d+(?:\.\d+){4,}|2\.25(?:\.\d+)+)\b")
 """Something that may be a UID; an IPv4 address, with its three dots, is none."""
@@ -156,7 +165,7 @@ class LogObserver:
             self._reachability(event)
             return
         message = _MESSAGES.get(type(event))
-        if message is None or (isinstance(event, AssociationEnded) and event.result == "accepted"):
+        if message is None or (isinstance(event, AssociationEnded | CommitmentNoted) and event.result in _USUAL):
             return
         fields = _fields(event)
         if isinstance(event, _REPEATED):
@@ -225,6 +234,8 @@ def _level(event: Event) -> str:
             proven = event.state in ("complete", "nothing")
             failed = _VERDICT_LEVELS.get(event.state) == "error"
             return "info" if proven or (event.cause in _EXPECTED and not failed) else "warning"
+        case RouteResumed():
+            return "info"
         case ConfigurationLoaded():
             return "info" if event.successful else "error"
         case _:

@@ -1,4 +1,4 @@
-"""The Prometheus metrics of the router: the only home of prometheus_client. Labels come from the configuration only."""
+"""The Prometheus metrics of the router. Labels come from the configuration only. Their text is in `families`."""
 
 from __future__ import annotations
 
@@ -9,23 +9,24 @@ from collections import Counter as Tally
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
-from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
+from prometheus_client import CollectorRegistry
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from prometheus_client.metrics_core import Metric
-from prometheus_client.openmetrics import exposition as openmetrics
 from prometheus_client.registry import Collector
-from prometheus_client.samples import Sample
 
 from router import __version__
 from router.domain.events import (
     AssociationEnded,
     AssociationsActive,
     AttemptEnded,
+    CommitmentNoted,
     ConfigurationLoaded,
     Event,
     InstanceStored,
     MoveResponded,
     NodeReachability,
+    RouteResumed,
+    RouteStopped,
     StoreRefusal,
     SubOperationsCounted,
     SweepEnded,
@@ -36,9 +37,11 @@ from router.domain.overview import BacklogRow
 from router.domain.rule import RuleSet
 from router.domain.sweep import SweepRecord, SweepState
 from router.observe.backlog import Backlog
-from router.observe.catalogue import CATALOGUE, PREFIX, Definition
+from router.observe.catalogue import CATALOGUE
+from router.observe.families import END, OPEN_METRICS, Family, wants_open_metrics
 from router.observe.labels import (
     ASSOCIATION_RESULTS,
+    COMMITMENTS,
     OTHER,
     REFUSALS,
     ROLES,
@@ -55,14 +58,7 @@ from router.observe.labels import (
 
 __all__ = ["OTHER", "Metrics"]
 
-OPEN_METRICS = "application/openmetrics-text"
 _CONTENT_TYPE_OPEN_METRICS = f"{OPEN_METRICS}; version=1.0.0; charset=utf-8"
-_END = "# EOF\n"
-
-Metered = Counter | Gauge | Histogram
-_KINDS: dict[str, type[Metered]] = {"counter": Counter, "gauge": Gauge, "histogram": Histogram}
-
-disable_created_metrics()  # type: ignore[no-untyped-call]
 
 
 class Metrics(Collector):
@@ -78,8 +74,9 @@ class Metrics(Collector):
         self._names = Names()
         self._remaining: dict[int, tuple[str, str, int]] = {}
         self._active: Tally[tuple[str, str]] = Tally()
+        self._stopped: set[Labels] = set()
         self._backlog: Backlog | None = None
-        self._families = {name: _Family(definition) for name, definition in CATALOGUE.items()}
+        self._families = {name: Family(definition) for name, definition in CATALOGUE.items()}
         self._families["build_info"].set((__version__,), 1)
         self.registry = CollectorRegistry()
         self.registry.register(self)
@@ -88,12 +85,15 @@ class Metrics(Collector):
             MoveResponded: self._responded,
             AttemptEnded: lambda e: self._set_remaining(e.transfer, e.source, e.destination, 0),
             TransferEnded: self._transfer_ended,
+            RouteStopped: lambda e: self._show_route((e.source, e.destination), stopped=True),
+            RouteResumed: lambda e: self._show_route((e.source, e.destination), stopped=False),
             SweepEnded: self._sweep_ended,
             SweepMissed: lambda e: self._families["sweeps_missed_total"].add(self._names.sweep(e.rule, e.source)),
             InstanceStored: self._stored,
             StoreRefusal: lambda e: self._families["store_refused_total"].add((one_of(e.reason, REFUSALS),)),
             AssociationEnded: self._association_ended,
             AssociationsActive: self._associations_active,
+            CommitmentNoted: self._commitment_noted,
             NodeReachability: self._reached,
             ConfigurationLoaded: self._loaded,
         }
@@ -113,6 +113,8 @@ class Metrics(Collector):
                 family.configure(names)
             for pair in (*names.pairs, (OTHER, OTHER)):
                 self._show_remaining(pair)
+            for pair in self._stopped:
+                self._show_route(pair, stopped=True)
             for node, role in itertools.product((*names.nodes, (OTHER,)), ROLES):
                 self._show_active(node[0], role)
 
@@ -126,11 +128,11 @@ class Metrics(Collector):
     def render(self, accept: str) -> tuple[bytes, str]:
         """The metrics in the format a scraper accepts, and its content type."""
         self._look_at_backlog()
-        open_metrics = _wants_open_metrics(accept)
+        open_metrics = wants_open_metrics(accept)
         with self._rendering:
             parts = [part for family in self._families.values() for part in family.render(self._lock, open_metrics)]
         if open_metrics:
-            parts.append(_END)
+            parts.append(END)
         return "".join(parts).encode(), _CONTENT_TYPE_OPEN_METRICS if open_metrics else CONTENT_TYPE_PLAIN_0_0_4
 
     def collect(self) -> Iterable[Metric]:
@@ -177,11 +179,17 @@ class Metrics(Collector):
         self._families["seen_to_verified_seconds"].observe((), event.seen_to_verified_seconds)
         self._set_remaining(event.transfer, event.source, event.destination, 0)
 
+    def _show_route(self, pair: Labels, *, stopped: bool) -> None:
+        (self._stopped.add if stopped else self._stopped.discard)(pair)
+        if pair in self._names.pairs:
+            self._families["route_stopped"].set(pair, stopped)
+
     def _sweep_ended(self, event: SweepEnded) -> None:
         sweep = self._names.sweep(event.rule, event.source)
         self._families["sweeps_total"].add((*sweep, one_of(event.result, SWEEP_RESULTS)))
         self._families["sweep_duration_seconds"].observe(sweep, event.duration_seconds)
         self._families["sweep_matches_total"].add(sweep, event.matches)
+        self._families["sweep_unavailable_total"].add(sweep, event.unavailable)
         if sweep not in self._names.sweeps:
             return  # "the last sweep of any other rule" means nothing
         self._families["sweep_complete"].set(sweep, event.result == "complete")
@@ -205,6 +213,10 @@ class Metrics(Collector):
         self._families["store_instances_total"].add((calling, store_status(event.status)))
         if event.status == 0:
             self._families["store_bytes_total"].add((calling,), event.size)
+
+    def _commitment_noted(self, event: CommitmentNoted) -> None:
+        labels = (self._names.node(event.node), one_of(event.result, COMMITMENTS))
+        self._families["storage_commitments_total"].add(labels)
 
     def _association_ended(self, event: AssociationEnded) -> None:
         result = one_of(event.result, ASSOCIATION_RESULTS)
@@ -258,139 +270,3 @@ class Metrics(Collector):
                 self._families["transfers"].set(one, counts[one])
             for pair, age in ages.items():
                 self._families["transfers_oldest_queued_seconds"].set(pair, age)
-
-
-class _Family:
-    """One metric. The text of a series is kept until it changes: a scrape costs what changed, not what there is.
-
-    Everything but `render` is for holders of the lock.
-    """
-
-    def __init__(self, definition: Definition) -> None:
-        more = {"buckets": definition.buckets} if definition.buckets else {}
-        kind: Callable[..., Metered] = _KINDS[definition.kind]
-        self.metric = kind(f"{PREFIX}{definition.name}", definition.text, definition.labels, registry=None, **more)
-        (self._described,) = self.metric.describe()
-        self._definition = definition
-        self._children: dict[Labels, Metered] = {}
-        self._levels: dict[Labels, float] = {}
-        self._changed: set[Labels] = set()
-        self._lines: dict[Labels, str] = {}
-        self._text = ""
-        self._headers = [_header(self._described, open_metrics=which) for which in (False, True)]
-        if not definition.labels:
-            self._child(())
-
-    def configure(self, names: Names) -> None:
-        """Let the label sets of these names exist, and of others only those that count what is `other`."""
-        _, _, _, label_names, scope, vocabularies, _ = self._definition
-        if scope is None or not label_names:
-            return
-        bases = list(scope(names))
-        wanted = [base + words for base in bases for words in itertools.product(*vocabularies)]
-        allowed = set(bases)
-        width = len(label_names) - len(vocabularies)
-        self.keep({*wanted, *(own for own in self._children if own[:width] in allowed or own[0] == OTHER)})
-        for labels in wanted:
-            self._child(labels)
-
-    def keep(self, labels: Iterable[Labels]) -> None:
-        """Drop all other label sets."""
-        for gone in self._children.keys() - labels:
-            self.metric.remove(*gone)
-            del self._children[gone]
-            self._levels.pop(gone, None)
-            self._changed.add(gone)
-
-    def has(self, labels: Labels) -> bool:
-        """Whether the label set exists."""
-        return labels in self._children
-
-    def add(self, labels: Labels, amount: float = 1) -> None:
-        """Count; what is not positive changes nothing."""
-        child = self._child(labels)
-        if amount > 0 and isinstance(child, Counter):
-            child.inc(amount)
-            self._changed.add(labels)
-
-    def set(self, labels: Labels, value: float) -> None:
-        """Set the level."""
-        child = self._child(labels)
-        if self._levels.get(labels) != value and isinstance(child, Gauge):
-            child.set(value)
-            self._levels[labels] = value
-            self._changed.add(labels)
-
-    def observe(self, labels: Labels, seconds: float) -> None:
-        """Observe a duration."""
-        child = self._child(labels)
-        if isinstance(child, Histogram):
-            child.observe(seconds)
-            self._changed.add(labels)
-
-    def _child(self, labels: Labels) -> Metered:
-        child = self._children.get(labels)
-        if child is None:
-            child = self._children[labels] = self.metric.labels(*labels) if labels else self.metric
-            self._changed.add(labels)
-        return child
-
-    def render(self, lock: threading.Lock, open_metrics: bool) -> tuple[str, str]:
-        """Header and series. The lock is held only while numbers are read, not while they become text."""
-        with lock:
-            changed = {labels: self._samples(labels) for labels in self._changed}
-            self._changed.clear()
-        if changed:
-            lines = iter(_lines(self._described, [sample for samples in changed.values() for sample in samples]))
-            for labels, samples in changed.items():
-                if samples:
-                    self._lines[labels] = "".join(itertools.islice(lines, len(samples)))
-                else:
-                    self._lines.pop(labels, None)
-            self._text = "".join(self._lines.values())
-        return self._headers[open_metrics], self._text
-
-    def _samples(self, labels: Labels) -> list[Sample]:
-        child = self._children.get(labels)
-        if child is None:
-            return []
-        names = dict(zip(self._definition.labels, labels, strict=True))
-        return [sample._replace(labels=names | sample.labels) for own in child.collect() for sample in own.samples]
-
-
-class _One(Collector):
-    def __init__(self, metric: Metric) -> None:
-        self._metric = metric
-
-    def collect(self) -> Iterable[Metric]:
-        return [self._metric]
-
-
-def _lines(described: Metric, samples: list[Sample]) -> list[str]:
-    """A line per sample; the two formats differ in their headers only."""
-    metric = Metric(described.name, described.documentation, described.type)
-    metric.samples = samples
-    return generate_latest(_One(metric)).decode().splitlines(keepends=True)[2:]
-
-
-def _header(metric: Metric, *, open_metrics: bool) -> str:
-    if not open_metrics:
-        return generate_latest(_One(metric)).decode()
-    if metric.type == "counter" and metric.name == f"{PREFIX}transfers":
-        # To OpenMetrics the counter `transfers_total` and the gauge `transfers` are of one family, which may not be.
-        # Of unknown type a name may end in `_total` as it is.
-        metric = Metric(f"{metric.name}_total", metric.documentation, "unknown")
-    text: str = openmetrics.generate_latest(_One(metric)).decode()  # type: ignore[no-untyped-call]
-    return text.removesuffix(_END)
-
-
-def _wants_open_metrics(accept: str) -> bool:
-    """Whether an Accept header takes OpenMetrics 1.x; the order of media ranges is that of the scraper's liking."""
-    for choice in accept.split(","):
-        media_type, *parameters = (part.strip() for part in choice.split(";"))
-        if media_type == "text/plain":
-            return False
-        given = dict(parameter.partition("=")[::2] for parameter in parameters)
-        if media_type == OPEN_METRICS and given.get("version", "1.0.0").startswith("1."):
-            return True
-    return False

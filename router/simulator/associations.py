@@ -13,7 +13,7 @@ from collections.abc import Callable
 from functools import partial
 from ssl import SSLContext
 
-from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, ImplicitVRLittleEndian
+from pydicom.uid import ImplicitVRLittleEndian
 from pynetdicom import evt
 from pynetdicom.ae import ApplicationEntity
 from pynetdicom.association import Association
@@ -23,12 +23,9 @@ from pynetdicom.pdu_primitives import A_ASSOCIATE, A_RELEASE
 from pynetdicom.presentation import PresentationContext
 from pynetdicom.transport import AddressInformation, AssociationSocket, ThreadedAssociationServer
 
-from .behaviour import CALLED_NOT_RECOGNISED, CALLING_NOT_RECOGNISED, Behaviour, Rejection
-from .encoding import UNCOMPRESSED
-from .query import FIND_MODELS, MOVE_MODELS
+from .behaviour import CALLED_NOT_RECOGNISED, CALLING_NOT_RECOGNISED, NO_REASON_GIVEN, Behaviour, Rejection
+from .negotiation import VERIFICATION, supported, takes_too_much, write_titles
 
-_VERIFICATION = UID("1.2.840.10008.1.1")
-_OUR_SERVICES = frozenset({_VERIFICATION, *FIND_MODELS, *MOVE_MODELS})
 _POLL_SECONDS = 0.005
 
 #: Linux only; the kernel forgets it after a while, so it is set again after every read and write.
@@ -53,14 +50,19 @@ class _Server(ThreadedAssociationServer):
 class _Entity(ApplicationEntity):
     """An application entity whose requested associations are known to the registry before their thread starts."""
 
-    def __init__(self, ae_title: str, associations: Associations) -> None:
+    def __init__(self, ae_title: str, associations: Associations, behaviour: Behaviour) -> None:
         super().__init__(ae_title=ae_title)
         self._registry = associations
+        self._behaviour = behaviour
 
     def _create_socket(
         self, assoc: Association, address: AddressInformation, tls_args: tuple[SSLContext, str] | None
     ) -> AssociationSocket:
         wrapper = super()._create_socket(assoc, address, tls_args)
+        if self._behaviour.titles != "spaces":
+            write_titles(wrapper, self._behaviour)
+        if self._behaviour.keep_tcp_open:
+            self._registry.leave_open(wrapper)
         if not self._registry.keep(assoc, wrapper.socket):
             # It will never run, so nothing would ever end it.
             self._registry.forget(assoc)
@@ -90,6 +92,8 @@ class Associations:
         self._kept: dict[Association, socket.socket | None] = {}
         self._numbers: dict[Association, int] = {}
         self._open: set[Association] = set()
+        self._left_open: set[socket.socket] = set()
+        self._requests = 0
         self._server: ThreadedAssociationServer | None = None
         self._thread: threading.Thread | None = None
         self.stopping = threading.Event()
@@ -105,12 +109,12 @@ class Associations:
         Raises:
             OSError: the address cannot be bound.
         """
-        entity = self.entity(self._ae_title)
+        entity = self.entity(self._ae_title, Behaviour())
         # Our own limit counts: pynetdicom's is over all servers of an entity and rejects before we are asked.
         entity.maximum_associations = 10_000
         entity.maximum_pdu_size = 65536
         contexts = [PresentationContext()]
-        contexts[0].abstract_syntax = _VERIFICATION
+        contexts[0].abstract_syntax = VERIFICATION
         contexts[0].transfer_syntax = [ImplicitVRLittleEndian]
         server = entity.make_server(
             (host, port),
@@ -158,12 +162,25 @@ class Associations:
                         thread.join(0.2)
         with self._lock:
             kept = [*self._kept]
+            left_open, self._left_open = self._left_open, set()
         for association in kept:
             self.forget(association)
+        for connection in left_open:
+            connection.close()
 
-    def entity(self, ae_title: str) -> ApplicationEntity:
+    def entity(self, ae_title: str, behaviour: Behaviour) -> ApplicationEntity:
         """An application entity, to request associations with."""
-        return _Entity(ae_title, self)
+        return _Entity(ae_title, self, behaviour)
+
+    def leave_open(self, wrapper: AssociationSocket) -> None:
+        """Have pynetdicom take the connection for closed when it closes it, while it stays open until `stop`."""
+
+        def leave() -> None:
+            if wrapper.socket is not None:
+                with self._lock:
+                    self._left_open.add(wrapper.socket)
+
+        wrapper._shutdown_socket = leave  # type: ignore[method-assign]
 
     def keep(self, association: Association, connection: socket.socket | None) -> bool:
         """Remember an association that is about to start, and its socket, so that `stop` finds them.
@@ -188,6 +205,8 @@ class Associations:
             connection = self._kept.pop(association, None)
             self._numbers.pop(association, None)
             self._open.discard(association)
+            if connection in self._left_open:
+                return
         if connection is not None:
             connection.close()
 
@@ -202,6 +221,8 @@ class Associations:
         association = event.assoc
         no_delay(association)
         self.keep(association, association.dul.socket.socket if association.dul.socket else None)
+        if association.dul.socket is not None and self._behaviour().keep_tcp_open:
+            self.leave_open(association.dul.socket)
         # Every request comes to us instead of to pynetdicom's service classes, which always behave.
         association._serve_request = partial(self._serve_one, association)  # type: ignore[method-assign]
 
@@ -226,13 +247,15 @@ class Associations:
             # Without it the socket is closed before the A-ASSOCIATE-RJ leaves.
             association.kill()
             return
-        association.acceptor.supported_contexts = _supported(request, behaviour)
+        association.acceptor.supported_contexts = supported(request, behaviour)
+        association.acceptor.maximum_length = behaviour.max_pdu_length
 
     def _admit(self, association: Association, request: A_ASSOCIATE, behaviour: Behaviour) -> Rejection | None:
         """Count the association in, or say how it is rejected."""
         calling = str(request.calling_ae_title).strip()
         called = str(request.called_ae_title).strip()
         with self._lock:
+            self._requests += 1
             rejection = None
             if behaviour.reject is not None:
                 rejection = behaviour.reject
@@ -240,8 +263,10 @@ class Associations:
                 rejection = CALLING_NOT_RECOGNISED
             elif behaviour.check_called_ae_title and called != self._ae_title:
                 rejection = CALLED_NOT_RECOGNISED
-            elif behaviour.max_associations is not None and len(self._open) >= behaviour.max_associations:
+            elif self._is_busy(behaviour):
                 rejection = behaviour.excess_rejection
+            elif takes_too_much(association.requestor.maximum_length, behaviour):
+                rejection = NO_REASON_GIVEN
             if rejection is not None:
                 self.rejected += 1
                 return rejection
@@ -250,6 +275,11 @@ class Associations:
             self._open.add(association)
             self.peak = max(self.peak, len(self._open))
         return None
+
+    def _is_busy(self, behaviour: Behaviour) -> bool:
+        if behaviour.max_associations is not None and len(self._open) >= behaviour.max_associations:
+            return True
+        return behaviour.reject_every is not None and self._requests % behaviour.reject_every == 0
 
     def _on_acse_sent(self, event: Event) -> None:
         # Called before the A-RELEASE-RP is on the wire: a peer that opens its next association on receiving it must
@@ -305,35 +335,6 @@ def _acknowledge(event: Event) -> None:
 def has_left(association: Association) -> bool:
     """Whether the peer released, aborted or dropped the association; nothing is consumed."""
     return not association.dul.to_user_queue.empty() or not association.dul.is_alive()
-
-
-def _supported(request: A_ASSOCIATE, behaviour: Behaviour) -> list[PresentationContext]:
-    """The contexts we accept of a request: our own services, and every storage class as the requestor prefers it."""
-    offers: dict[UID, list[UID]] = {}
-    for context in request.presentation_context_definition_list:
-        syntaxes = offers.setdefault(UID(str(context.abstract_syntax)), [])
-        syntaxes.extend(UID(syntax) for syntax in context.transfer_syntax if syntax not in syntaxes)
-    supported = []
-    for abstract_syntax, syntaxes in offers.items():
-        if abstract_syntax in _OUR_SERVICES:
-            usable = [s for s in syntaxes if s in UNCOMPRESSED]
-            if behaviour.implicit_only and abstract_syntax != _VERIFICATION:
-                usable = [s for s in usable if s == ImplicitVRLittleEndian]
-        elif abstract_syntax in behaviour.refused_sop_classes or not _is_storage(abstract_syntax):
-            continue
-        else:
-            usable = [s for s in syntaxes if not s.is_private and s != DeflatedExplicitVRLittleEndian]
-        if usable:
-            context = PresentationContext()
-            context.abstract_syntax = abstract_syntax
-            context.transfer_syntax = [*usable]
-            supported.append(context)
-    return supported
-
-
-def _is_storage(abstract_syntax: UID) -> bool:
-    """Whether an abstract syntax is a storage class: private ones, and the standard's 1.2.840.10008.5.1.4.1.1.*."""
-    return abstract_syntax.is_private or abstract_syntax.startswith("1.2.840.10008.5.1.4.1.1.")
 
 
 def _runs(association: Association) -> bool:

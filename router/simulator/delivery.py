@@ -20,6 +20,7 @@ from .archive import Instance
 from .associations import Associations, StoppedError, has_left, no_delay
 from .behaviour import Behaviour
 from .encoding import UNCOMPRESSED, undecodable
+from .negotiation import takes_too_much
 
 Result = Literal["completed", "failed", "warning"]
 
@@ -51,7 +52,7 @@ class Delivery:
         behaviour: Behaviour,
         timeout_seconds: float,
     ) -> None:
-        self._entity = associations.entity(behaviour.stores_from or our_ae_title)
+        self._entity = associations.entity(behaviour.stores_from or our_ae_title, behaviour)
         self._entity.connection_timeout = min(timeout_seconds, 5.0)
         self._entity.acse_timeout = self._entity.dimse_timeout = timeout_seconds
         self._stopping = associations.stopping
@@ -95,12 +96,14 @@ class Delivery:
                 self._destination.port,
                 contexts=_contexts(batch),
                 ae_title=self._destination.ae_title,
-                max_pdu=65536,
+                max_pdu=self._behaviour.max_pdu_length,
                 evt_handlers=[(evt.EVT_CONN_OPEN, lambda event: no_delay(event.assoc))],
             )
         except StoppedError:
             return
-        if association.is_established:
+        if association.is_established and takes_too_much(association.acceptor.maximum_length, self._behaviour):
+            association.abort(block=False)
+        elif association.is_established:
             association._reactor_checkpoint = _Gate()
             self._association = association
 
@@ -117,7 +120,7 @@ class Delivery:
         association = self._association
         if association is None or not association.is_established or self._stopping.is_set():
             return "failed"
-        found = _context_for(association, instance)
+        found = context_for(association, instance)
         if found is None:
             return "failed"
         context_id, transfer_syntax, encoded = found
@@ -132,11 +135,14 @@ class Delivery:
         request.MoveOriginatorMessageID = self._originator_id
         request.DataSet = BytesIO(encoded)
         status = _exchange(association, request, context_id)
-        if status is None:
-            return "failed"
-        if status == 0x0000:
-            return "completed"
-        return "warning" if status >> 12 == 0xB or status in (0x0107, 0x0116) else "failed"
+        return "failed" if status is None else result_of(status)
+
+
+def result_of(status: int) -> Result:
+    """How a sub-operation is counted by its C-STORE status (PS3.4 section C.4.2.1.5)."""
+    if status == 0x0000:
+        return "completed"
+    return "warning" if status >> 12 == 0xB or status in (0x0107, 0x0116) else "failed"
 
 
 class _Gate(threading.Event):
@@ -234,7 +240,7 @@ def _batches(instances: Sequence[Instance]) -> list[list[Instance]]:
     return batches
 
 
-def _context_for(association: Association, instance: Instance) -> tuple[int, UID, bytes] | None:
+def context_for(association: Association, instance: Instance) -> tuple[int, UID, bytes] | None:
     """The accepted context to send an instance in, its transfer syntax, and the bytes; as stored if that can be."""
     accepted = [one for one in association.accepted_contexts if one.abstract_syntax == instance.sop_class]
     accepted.sort(key=lambda one: one.transfer_syntax[0] != instance.transfer_syntax)

@@ -31,5 +31,7 @@ def answer(session: Session, finder: Finder, query: Query) -> None:
         if index == behaviour.undecodable_row:
             session.respond(pending, identifier=undecodable(session.transfer_syntax))
         else:
-            session.respond(pending, identifier=finder.encode_row(query, match, session.transfer_syntax))
+            without_uid = index < behaviour.rows_without_uid
+            row = finder.encode_row(query, match, session.transfer_syntax, without_uid=without_uid)
+            session.respond(pending, identifier=row)
     session.finish(status)

@@ -28,38 +28,44 @@ def is_universal(key: DataElement) -> bool:
     return not wanted or (key.VR in WILDCARD_VRS and set("".join(wanted)) == {"*"})
 
 
-def matches(key: DataElement, value: DataElement | None, *, value_lists: bool = True) -> bool:
+def matches(
+    key: DataElement, value: DataElement | None, *, value_lists: bool = True, exact_names: bool = False
+) -> bool:
     """Whether a value satisfies a key.
 
     A value of several matches if any of them does. Several values in a key are alternatives: for UIDs by the standard
-    (list of UID matching), for the rest an extension many archives have, unless `value_lists` is off.
+    (list of UID matching), for the rest an extension many archives have, unless `value_lists` is off. Case does not
+    count in a name, unless `exact_names` is on.
     """
     if is_universal(key):
         return True
     if value is None:
         return False
     if key.VR == "SQ":
-        return value.VR == "SQ" and _sequence_matches(key, value, value_lists)
+        return value.VR == "SQ" and _sequence_matches(key, value, value_lists, exact_names)
     wanted = texts(key)
     if key.VR != "UI" and not value_lists:
         wanted = ["\\".join(wanted)]
-    return any(_text_matches(key.VR, pattern, found) for pattern in wanted for found in texts(value))
+    return any(_text_matches(key.VR, pattern, found, exact_names) for pattern in wanted for found in texts(value))
 
 
-def _sequence_matches(key: DataElement, value: DataElement, value_lists: bool) -> bool:
+def _sequence_matches(key: DataElement, value: DataElement, value_lists: bool, exact_names: bool) -> bool:
     """PS3.4 section C.2.2.2.6: one item of the value satisfies all keys of the one item in the key."""
     return any(
-        all(matches(inner, element_of(item, inner.tag), value_lists=value_lists) for inner in key.value[0])
+        all(
+            matches(inner, element_of(item, inner.tag), value_lists=value_lists, exact_names=exact_names)
+            for inner in key.value[0]
+        )
         for item in value.value
     )
 
 
-def _text_matches(vr: str, pattern: str, found: str) -> bool:
+def _text_matches(vr: str, pattern: str, found: str, exact_names: bool) -> bool:
     if vr in RANGE_VRS:
         return _moment_matches(vr, pattern, found)
     if vr in _NUMBER_VRS:
         return _number(pattern) == _number(found)
-    if vr == "PN":
+    if vr == "PN" and not exact_names:
         # Neither case nor trailing empty components count (PS3.4 section C.2.2.2.1 leaves it to the SCP). A name
         # has up to three representations; a key may be for any of them.
         groups = [found, *found.split("=")]

@@ -3,20 +3,29 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
 from .archive import Instance
 from .behaviour import Behaviour
-from .delivery import Delivery, Result
+from .delivery import Result
 from .session import CANCELLED, PENDING, SUCCESS, Counts, Session, failed_list
 
 _WARNING = 0xB000
 _UNABLE_TO_PERFORM = 0xA702
 _PENDING_FOREVER_SECONDS = 0.05
 
-NewDelivery = Callable[[], Delivery]
+
+class Sends(Protocol):
+    """What a move sends instances with."""
+
+    def send(self, instances: Sequence[Instance]) -> Iterator[Result]:
+        """Store the instances one by one; yields the result of each."""
+
+
+NewDelivery = Callable[[], AbstractContextManager[Sends]]
 
 
 @dataclass(slots=True)
@@ -80,7 +89,8 @@ class Move:
                     return False
                 if number == behaviour.abort_move_after:
                     session.abort()
-                    return False
+                    if not behaviour.continue_after_mover_left:
+                        return False
                 if self._cancel_counts():
                     return self._respond_cancelled()
                 if not self._wait(behaviour.suboperation_delay_seconds):
@@ -96,6 +106,9 @@ class Move:
                 self._tally.add(result)
                 if result == "failed":
                     self._failed.append(str(instance.sop_instance))
+                    if behaviour.hang_after_failure:
+                        session.hang()
+                        return False
                 if behaviour.send_pending:
                     self._respond_pending()
         if behaviour.hang_move_after is not None and behaviour.hang_move_after >= len(self._instances):
@@ -121,7 +134,20 @@ class Move:
         if not wanted:
             return None
         failed = None if self._behaviour.omit_failed_counter else self._tally.failed
-        return Counts(remaining, self._tally.completed, failed, self._tally.warning)
+        return Counts(remaining, self._completed_counter(), failed, self._tally.warning)
+
+    def _completed_counter(self) -> int:
+        completed = self._tally.completed
+        match self._behaviour.completed_counter:
+            case "restarting":
+                return completed % 3
+            case "falling":
+                return min(completed, len(self._instances) - completed)
+            case "double":
+                return 2 * completed
+            case "zero":
+                return 0
+        return completed
 
     def _respond_pending(self) -> None:
         self._session.respond(PENDING, counts=self._counts(final=False, remaining=self._tally.remaining))

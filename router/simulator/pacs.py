@@ -9,7 +9,7 @@ from types import TracebackType
 
 from pydicom.dataset import Dataset
 from pynetdicom.association import Association
-from pynetdicom.dimse_primitives import C_ECHO, C_FIND, C_MOVE, C_STORE, DimseServiceType
+from pynetdicom.dimse_primitives import C_ECHO, C_FIND, C_GET, C_MOVE, C_STORE, DimseServiceType
 
 from .archive import Archive, Instance
 from .associations import Associations
@@ -17,6 +17,7 @@ from .behaviour import Behaviour
 from .delivery import Delivery, Destination
 from .encoding import Undecodable
 from .find import answer
+from .get import serve_get
 from .move import Move, deliver_later
 from .query import Finder, Query, Refusal, read_find, read_move, select
 from .record import Operation, Record, now
@@ -27,7 +28,7 @@ _CANNOT_UNDERSTAND = 0xC000
 
 
 class SimulatedPacs:
-    """A small PACS: Verification, Storage, C-FIND and C-MOVE at all levels of Study Root and Patient Root.
+    """A small PACS: Verification, Storage, C-FIND, C-MOVE and C-GET at all levels of Study Root and Patient Root.
 
     It is honest unless its `behaviour` says otherwise, and independent of the router's own wire: pynetdicom's
     application entity carries it. Use it as a context manager, or call `start` and `stop`.
@@ -55,7 +56,8 @@ class SimulatedPacs:
     ) -> None:
         self.ae_title = ae_title
         self.host = host
-        self.behaviour = behaviour or Behaviour()
+        self._behaviour = behaviour or Behaviour()
+        self._moves = 0
         self.record = Record()
         self._port = port
         self._timeout_seconds = timeout_seconds
@@ -97,7 +99,18 @@ class SimulatedPacs:
     ) -> None:
         self.stop()
 
-    # -- What it holds and what it saw -----------------------------------------------------------------------------
+    # -- How it behaves, what it holds, what it saw --------------------------------------------------------------------
+
+    @property
+    def behaviour(self) -> Behaviour:
+        """The misbehaviour of the moment; set it while the PACS runs."""
+        return self._behaviour
+
+    @behaviour.setter
+    def behaviour(self, behaviour: Behaviour) -> None:
+        with self._lock:
+            self._behaviour = behaviour
+            self._moves = 0
 
     @property
     def port(self) -> int:
@@ -166,12 +179,13 @@ class SimulatedPacs:
         return self._associations
 
     def _serve(self, association: Association, message: DimseServiceType, context_id: int) -> None:
-        if not isinstance(message, C_ECHO | C_STORE | C_FIND | C_MOVE):
+        if not isinstance(message, C_ECHO | C_STORE | C_FIND | C_GET | C_MOVE):
             association.abort(block=False)
             return
         number = self._running.number(association)
         session = Session(association, number, message, context_id, self._running.stopping, self.record)
-        behaviour = self.behaviour
+        behaviour = self._behaviour_for(message)
+        session.lose_early_cancel = behaviour.lose_early_cancel
         match message:
             case C_ECHO():
                 self._serve_echo(session, behaviour)
@@ -179,8 +193,19 @@ class SimulatedPacs:
                 self._serve_store(session, behaviour, message)
             case C_FIND():
                 self._serve_find(session, behaviour)
+            case C_GET():
+                serve_get(session, self._archive, behaviour)
             case C_MOVE():
                 self._serve_move(session, behaviour, str(message.MoveDestination or "").strip())
+
+    def _behaviour_for(self, message: DimseServiceType) -> Behaviour:
+        with self._lock:
+            behaviour = self._behaviour
+            if isinstance(message, C_GET | C_MOVE) and behaviour.faulty_moves is not None:
+                self._moves += 1
+                if self._moves > behaviour.faulty_moves:
+                    return Behaviour()
+            return behaviour
 
     def _on_cancel(self, association: Association, message_id: int) -> None:
         calling = str(association.requestor.ae_title).strip()
@@ -224,7 +249,7 @@ class SimulatedPacs:
         return SUCCESS
 
     def _serve_find(self, session: Session, behaviour: Behaviour) -> None:
-        query = read_find(session.identifier, session.transfer_syntax, session.sop_class)
+        query = read_find(session.identifier, session.transfer_syntax, session.sop_class, behaviour)
         session.note("find", query=query)
         if behaviour.hang_on_find:
             session.hang()
@@ -268,10 +293,12 @@ class SimulatedPacs:
         def new_delivery() -> Delivery:
             return Delivery(self._running, self.ae_title, destination, originator, behaviour, self._timeout_seconds)
 
-        if behaviour.deliver_later_seconds is None:
+        if behaviour.deliver_later_seconds is None and not behaviour.move_nothing:
             Move(session, instances, behaviour, new_delivery).run()
             return
         session.finish(SUCCESS, counts=Counts(None, 0, 0, 0) if behaviour.counters_in_final else None)
+        if behaviour.move_nothing:
+            return
         thread = deliver_later(instances, behaviour, new_delivery, self._running.stopping)
         with self._lock:
             self._deliveries = [one for one in self._deliveries if one.is_alive()]

@@ -16,97 +16,9 @@ from pydicom.uid import UID
 from .archive import Archive, Instance, Series, Study
 from .behaviour import Behaviour
 from .encoding import Undecodable, decode, element_of, encode, keyword_of, text_of, texts
-from .matching import has_wildcard, is_universal, matches
-
-_ALL_LEVELS = ("PATIENT", "STUDY", "SERIES", "IMAGE")
-
-#: SOP class of each information model, Patient Root and Study Root, to its levels (PS3.4 section C.6).
-FIND_MODELS: Mapping[UID, Sequence[str]] = {
-    UID("1.2.840.10008.5.1.4.1.2.1.1"): _ALL_LEVELS,
-    UID("1.2.840.10008.5.1.4.1.2.2.1"): _ALL_LEVELS[1:],
-}
-MOVE_MODELS: Mapping[UID, Sequence[str]] = {
-    UID("1.2.840.10008.5.1.4.1.2.1.2"): _ALL_LEVELS,
-    UID("1.2.840.10008.5.1.4.1.2.2.2"): _ALL_LEVELS[1:],
-}
-
-UNIQUE_KEYS: Mapping[str, str] = {
-    "PATIENT": "PatientID",
-    "STUDY": "StudyInstanceUID",
-    "SERIES": "SeriesInstanceUID",
-    "IMAGE": "SOPInstanceUID",
-}
-
-#: The stored attributes of each level; at IMAGE level everything in the data set is one.
-_ATTRIBUTES: Mapping[str, frozenset[str]] = {
-    "PATIENT": frozenset(
-        [
-            "PatientID",
-            "PatientName",
-            "IssuerOfPatientID",
-            "PatientBirthDate",
-            "PatientBirthTime",
-            "PatientSex",
-            "OtherPatientIDs",
-            "OtherPatientNames",
-            "OtherPatientIDsSequence",
-            "EthnicGroup",
-            "PatientComments",
-        ]
-    ),
-    "STUDY": frozenset(
-        [
-            "StudyInstanceUID",
-            "StudyDate",
-            "StudyTime",
-            "AccessionNumber",
-            "IssuerOfAccessionNumberSequence",
-            "StudyID",
-            "StudyDescription",
-            "ReferringPhysicianName",
-            "NameOfPhysiciansReadingStudy",
-            "PhysiciansOfRecord",
-            "AdmittingDiagnosesDescription",
-            "PatientAge",
-            "PatientSize",
-            "PatientWeight",
-            "Occupation",
-            "AdditionalPatientHistory",
-            "ProcedureCodeSequence",
-            "ReferencedStudySequence",
-            "RequestingService",
-        ]
-    ),
-    "SERIES": frozenset(
-        [
-            "SeriesInstanceUID",
-            "Modality",
-            "SeriesNumber",
-            "SeriesDescription",
-            "SeriesDate",
-            "SeriesTime",
-            "BodyPartExamined",
-            "Laterality",
-            "ProtocolName",
-            "PatientPosition",
-            "Manufacturer",
-            "ManufacturerModelName",
-            "StationName",
-            "InstitutionName",
-            "InstitutionalDepartmentName",
-            "PerformingPhysicianName",
-            "OperatorsName",
-            "FrameOfReferenceUID",
-            "RequestAttributesSequence",
-            "PerformedProcedureStepStartDate",
-            "PerformedProcedureStepStartTime",
-            "PerformedProcedureStepID",
-            "PerformedProcedureStepDescription",
-            "SeriesDescriptionCodeSequence",
-        ]
-    ),
-    "IMAGE": frozenset(),
-}
+from .malformed import encode_spoilt, spoils
+from .matching import RANGE_VRS, has_wildcard, is_universal, matches
+from .models import ALL_LEVELS, ATTRIBUTES, FIND_MODELS, GET_MODELS, MOVE_MODELS, UNIQUE_KEYS
 
 _IDENTIFIER_MISMATCH = 0xA900
 _SOP_CLASS_NOT_SUPPORTED = 0x0122
@@ -142,15 +54,26 @@ class Query:
         return {keyword_of(key): "\\".join(texts(key)) for key in self.keys}
 
 
-def read_find(encoded: bytes, transfer_syntax: UID, sop_class: UID) -> Query:
+def read_find(encoded: bytes, transfer_syntax: UID, sop_class: UID, behaviour: Behaviour | None = None) -> Query:
     """Read the identifier of a C-FIND and check it."""
     query = _read(encoded, transfer_syntax, FIND_MODELS.get(sop_class, ()))
-    return query if query.refusal else replace(query, refusal=_check_above(query) or _check_find(query))
+    if query.refusal:
+        return query
+    return replace(query, refusal=_check_above(query) or _check_find(query, behaviour or Behaviour()))
 
 
 def read_move(encoded: bytes, transfer_syntax: UID, sop_class: UID) -> Query:
     """Read the identifier of a C-MOVE and check it."""
-    query = _read(encoded, transfer_syntax, MOVE_MODELS.get(sop_class, ()))
+    return _read_retrieve(encoded, transfer_syntax, MOVE_MODELS.get(sop_class, ()))
+
+
+def read_get(encoded: bytes, transfer_syntax: UID, sop_class: UID) -> Query:
+    """Read the identifier of a C-GET and check it."""
+    return _read_retrieve(encoded, transfer_syntax, GET_MODELS.get(sop_class, ()))
+
+
+def _read_retrieve(encoded: bytes, transfer_syntax: UID, levels: Sequence[str]) -> Query:
+    query = _read(encoded, transfer_syntax, levels)
     return query if query.refusal else replace(query, refusal=_check_above(query) or _check_move(query))
 
 
@@ -188,11 +111,20 @@ def _check_above(query: Query) -> Refusal | None:
     return None
 
 
-def _check_find(query: Query) -> Refusal | None:
-    """UIDs are matched by value or list only (PS3.4 section C.2.2.2.4)."""
+def _check_find(query: Query, behaviour: Behaviour) -> Refusal | None:
+    """UIDs are matched by value or list only (PS3.4 section C.2.2.2.4). The rest the standard allows."""
+    if query.level in ALL_LEVELS[:2]:
+        for keyword in sorted(behaviour.required_keys):
+            if Tag(keyword) not in query.identifier:
+                return _mismatch(keyword, "This key must be there")
     for key in query.keys:
-        if key.VR == "UI" and has_wildcard(texts(key)):
+        values = texts(key)
+        if key.VR == "UI" and has_wildcard(values) and not behaviour.match_uid_wildcards:
             return Refusal(_IDENTIFIER_MISMATCH, key.tag, "No wildcard in a UID")
+        if behaviour.refuse_study_time and key.keyword == "StudyTime" and values:
+            return Refusal(_IDENTIFIER_MISMATCH, key.tag, "No matching by time")
+        if behaviour.refuse_open_ranges and key.VR in RANGE_VRS and any(v[0] == "-" or v[-1] == "-" for v in values):
+            return Refusal(_IDENTIFIER_MISMATCH, key.tag, "Both ends of a range are needed")
     return None
 
 
@@ -239,25 +171,41 @@ class Finder:
 
     def find(self, query: Query) -> list[Match]:
         """The entities of the level that satisfy all keys."""
+        behaviour = self.behaviour
+        supported = [self.supports(query, keyword_of(key)) for key in query.keys]
+        if behaviour.misplaced_keys == "no_rows" and not all(supported):
+            return []
         conditions = [
             key
-            for key in query.keys
-            if not is_universal(key)
-            and keyword_of(key) not in self.behaviour.unmatched_keys
-            and self.supports(query, keyword_of(key))
+            for key, known in zip(query.keys, supported, strict=True)
+            if known
+            and not is_universal(key)
+            and keyword_of(key) not in behaviour.unmatched_keys
+            and not (key.VR == "UI" and has_wildcard(texts(key)))
         ]
-        lists = self.behaviour.match_value_lists
-        return [
-            match
-            for match in self._candidates(query)
-            if all(matches(key, self._element(match, key), value_lists=lists) for key in conditions)
-        ]
+        inside: list[Match] = []
+        outside: list[Match] = []
+        for match in self._candidates(query):
+            holds = all(
+                matches(
+                    key,
+                    self._element(match, key),
+                    value_lists=behaviour.match_value_lists,
+                    exact_names=behaviour.names_case_sensitive,
+                )
+                for key in conditions
+            )
+            (inside if holds else outside).append(match)
+        narrowed = query.values("ModalitiesInStudy") and Tag("Modality") not in query.identifier
+        if behaviour.modalities_need_modality and narrowed:
+            inside = inside[:1]
+        return inside + outside[: behaviour.stray_rows]
 
     def supports(self, query: Query, keyword: str) -> bool:
         """Whether a key is of the query's level or one above; else it is returned empty and status is FF01."""
         if query.level == "IMAGE" or keyword in _COMPUTED:
             return query.level in _COMPUTED[keyword][0] if keyword in _COMPUTED else True
-        return any(keyword in _ATTRIBUTES[level] for level in _ALL_LEVELS[: _ALL_LEVELS.index(query.level) + 1])
+        return any(keyword in ATTRIBUTES[level] for level in ALL_LEVELS[: ALL_LEVELS.index(query.level) + 1])
 
     def row(self, query: Query, match: Match) -> Dataset:
         """The identifier of one response: every key that was asked for, with its value or zero length."""
@@ -267,7 +215,7 @@ class Finder:
             row.SpecificCharacterSet = self.behaviour.response_character_set or copy.copy(
                 stored.value if stored else ""
             )
-        row.QueryRetrieveLevel = query.level
+        row.QueryRetrieveLevel = query.level if self.behaviour.row_level is None else self.behaviour.row_level
         row.RetrieveAETitle = self.ae_title
         asked = [*query.keys]
         for level in query.levels[: query.levels.index(query.level) + 1]:
@@ -283,14 +231,22 @@ class Finder:
                 row[keyword].value = [] if row[keyword].VR == "SQ" else ""
         return row
 
-    def encode_row(self, query: Query, match: Match, transfer_syntax: UID) -> bytes:
+    def encode_row(self, query: Query, match: Match, transfer_syntax: UID, *, without_uid: bool = False) -> bytes:
         """The bytes of a row. What is omitted is taken out last, so that text keeps its character set unsaid."""
         row = self.row(query, match)
+        if without_uid:
+            row[UNIQUE_KEYS[query.level]].value = ""
         character_set = text_of(row, "SpecificCharacterSet")
         for keyword in self.behaviour.omit:
             if keyword in row:
                 del row[keyword]
-        return encode(row, transfer_syntax, character_set)
+        claimed = Dataset()
+        if self.behaviour.claimed_character_set is not None:
+            claimed.SpecificCharacterSet = self.behaviour.claimed_character_set
+            row.pop("SpecificCharacterSet", None)
+        if spoils(self.behaviour):
+            return encode(claimed, transfer_syntax) + encode_spoilt(row, self.behaviour, transfer_syntax, character_set)
+        return encode(claimed, transfer_syntax) + encode(row, transfer_syntax, character_set)
 
     def _candidates(self, query: Query) -> Iterator[Match]:
         studies = self.archive.studies()
@@ -343,8 +299,8 @@ def _in_study(match: Match, keyword: str) -> list[str]:
     return sorted({text_of(one.header, keyword) for one in match.studies[0].instances()} - {""})
 
 
-_BELOW_PATIENT = frozenset(_ALL_LEVELS[1:])
-_BELOW_STUDY = frozenset(_ALL_LEVELS[2:])
+_BELOW_PATIENT = frozenset(ALL_LEVELS[1:])
+_BELOW_STUDY = frozenset(ALL_LEVELS[2:])
 
 #: Attributes that are in no image (PS3.4 section C.3.4): the levels that have them, and their value.
 _COMPUTED: Mapping[str, tuple[frozenset[str], Callable[[Match, Finder], object]]] = {
@@ -369,6 +325,6 @@ _COMPUTED: Mapping[str, tuple[frozenset[str], Callable[[Match, Finder], object]]
     "ModalitiesInStudy": (_BELOW_PATIENT, lambda match, _: _in_study(match, "Modality")),
     "SOPClassesInStudy": (_BELOW_PATIENT, lambda match, _: _in_study(match, "SOPClassUID")),
     "AvailableTransferSyntaxUID": (frozenset({"IMAGE"}), lambda match, _: str(match.instance.transfer_syntax)),
-    "InstanceAvailability": (frozenset(_ALL_LEVELS), lambda _, finder: finder.behaviour.availability),
-    "RetrieveAETitle": (frozenset(_ALL_LEVELS), lambda _, finder: finder.ae_title),
+    "InstanceAvailability": (frozenset(ALL_LEVELS), lambda _, finder: finder.behaviour.availability),
+    "RetrieveAETitle": (frozenset(ALL_LEVELS), lambda _, finder: finder.ae_title),
 }

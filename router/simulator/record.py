@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Literal
 
-Kind = Literal["echo", "find", "move", "store", "cancel"]
+Kind = Literal["echo", "find", "move", "get", "store", "cancel"]
 
 #: Older operations are forgotten beyond this many, so that a long demo cannot grow without end.
 CAPACITY = 200_000

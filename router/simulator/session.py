@@ -12,7 +12,7 @@ from pydicom.dataset import Dataset
 from pydicom.tag import BaseTag
 from pydicom.uid import UID
 from pynetdicom.association import Association
-from pynetdicom.dimse_primitives import C_ECHO, C_FIND, C_MOVE, C_STORE
+from pynetdicom.dimse_primitives import C_ECHO, C_FIND, C_GET, C_MOVE, C_STORE
 
 from .associations import has_left
 from .encoding import encode
@@ -26,12 +26,12 @@ PENDING_UNSUPPORTED_KEYS = 0xFF01
 SUCCESS = 0x0000
 CANCELLED = 0xFE00
 
-Primitive = C_ECHO | C_FIND | C_MOVE | C_STORE
+Primitive = C_ECHO | C_FIND | C_GET | C_MOVE | C_STORE
 
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """Sub-operation counters of a C-MOVE response (PS3.7 section 9.3.4.2); None leaves one out."""
+    """Sub-operation counters of a C-MOVE or C-GET response (PS3.7 section 9.3.4.2); None leaves one out."""
 
     remaining: int | None = None
     completed: int | None = None
@@ -63,6 +63,9 @@ class Session:
         self._stopping = stopping
         self._record = record
         self._noted: int | None = None
+        self._responded = False
+        self.lose_early_cancel = False
+        """A C-CANCEL that came before the first response is not heard."""
 
     @property
     def identifier(self) -> bytes:
@@ -83,6 +86,8 @@ class Session:
     @property
     def cancelled(self) -> bool:
         """Whether a C-CANCEL came for this request."""
+        if self.lose_early_cancel and not self._responded:
+            return False
         return self.message_id in self.association.dimse.cancel_req
 
     def wait(self, seconds: float, *, though_left: bool = False, until_cancelled: bool = False) -> bool:
@@ -153,16 +158,19 @@ class Session:
         """Send a response; a peer that has left does not hear it."""
         if self.peer_left:
             return
+        if self.lose_early_cancel and not self._responded:
+            self.association.dimse.cancel_req.pop(self.message_id, None)
+        self._responded = True
         response = type(self._request)()
         response.MessageIDBeingRespondedTo = self.message_id
         response.AffectedSOPClassUID = self.sop_class
         response.Status = status
         if isinstance(response, C_STORE) and isinstance(self._request, C_STORE):
             response.AffectedSOPInstanceUID = self._request.AffectedSOPInstanceUID
-        if isinstance(response, C_FIND | C_MOVE) and identifier is not None:
+        if isinstance(response, C_FIND | C_GET | C_MOVE) and identifier is not None:
             encoded = encode(identifier, self.transfer_syntax) if isinstance(identifier, Dataset) else identifier
             response.Identifier = BytesIO(encoded)
-        if isinstance(response, C_MOVE) and counts is not None:
+        if isinstance(response, C_GET | C_MOVE) and counts is not None:
             response.NumberOfRemainingSuboperations = counts.remaining
             response.NumberOfCompletedSuboperations = counts.completed
             response.NumberOfFailedSuboperations = counts.failed

@@ -6,14 +6,17 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import pytest
 
 from router.domain.dicom import SubOperationCounts
 from router.domain.overview import ServiceInfo
 from router.domain.receipt import Receipt
+from router.domain.route import StoppedRoute
 from router.domain.sweep import SweepDue, SweepReport, SweepState
-from router.domain.transfer import Finish, Happening, Instance, State, TransferFact
+from router.domain.transfer import WISHES, Finish, Happening, Instance, Route, State, Stop, TransferFact
 from router.errors import LedgerError
 from router.ledger.ledger import SqlLedger
 from tests.contract.ledgers import ADAPTERS, LEASE, NOW, after, claim, intent, look, new, queue, running_sweep
@@ -401,6 +404,152 @@ class TestInstanceLists:
         assert ledger.expected_instances(moving.id) == []
 
 
+WS, OTHER = Route("archive", "ws"), Route("archive", "other")
+
+
+def stopped(ledger: SqlLedger, at: float = 0, cause: str = "destination-unknown", probe: float = 900) -> None:
+    """The next transfer meets a stop of its route."""
+    stop = Stop(cause=cause, reason="Nobody knows it.", probe_at=after(at + probe))
+    finish = Finish(happening=Happening.STOPPED, cause=cause, reason=stop.reason, stop=stop)
+    assert ledger.finish(claim(ledger, after(at)), finish, after(at), after(at))
+
+
+class TestRoutes:
+    def test_a_stop_keeps_everything_of_the_route_and_nothing_else(self, ledger: SqlLedger) -> None:
+        queue(ledger, [new(intent(1)), new(intent(2)), new(intent(3, destination="other"), priority=2)])
+        queue(ledger, [new(intent(4, source="pacs"), priority=2)])
+        stopped(ledger)
+        (one,) = ledger.stopped_routes()
+        assert (
+            one
+            == ledger.stopped_route(WS)
+            == StoppedRoute(
+                route=WS, cause="destination-unknown", reason="Nobody knows it.", stopped_at=NOW, probe_at=after(900)
+            )
+        )
+        assert ledger.stopped_route(OTHER) is None
+        met = ledger.transfer(1)
+        assert met is not None
+        assert (met.state, met.attempts, met.reason) == (State.QUEUED, 0, "Nobody knows it.")
+        taken = []
+        while claimed := ledger.claim_transfer(["archive", "pacs"], after(5000), LEASE):
+            taken.append(claimed.intent)
+        assert sorted(taken) == [intent(3, destination="other"), intent(4, source="pacs")]
+
+    def test_one_transfer_probes_at_its_time_and_the_one_that_failed_comes_last(self, ledger: SqlLedger) -> None:
+        queue(ledger, [new(intent(1), priority=0)])
+        queue(ledger, [new(intent(2), priority=2), new(intent(3))], after(1))
+        stopped(ledger, at=2)
+        assert ledger.claim_probe(WS, after(901), LEASE, after(9999)) is None, "not yet"
+        assert ledger.claim_probe(OTHER, after(9999), LEASE, after(9999)) is None, "not stopped"
+        probe = ledger.claim_probe(WS, after(902), LEASE, after(2000))
+        assert probe is not None
+        assert probe.intent == intent(2), "the longest waiting, whatever its priority"
+        assert ledger.claim_probe(WS, after(1999), LEASE, after(9999)) is None, "one at a time"
+        again = Stop(cause="not-authorised", reason="Not allowed.", probe_at=after(7000))
+        assert ledger.finish(probe, Finish(happening=Happening.STOPPED, stop=again), after(902), after(903))
+        (row,) = ledger.stopped_routes()
+        assert (row.cause, row.reason, row.probes) == ("not-authorised", "Not allowed.", 1)
+        assert (row.stopped_at, row.probe_at) == (after(2), after(2000)), "its times stay"
+        second = ledger.claim_probe(WS, after(2000), LEASE, after(4000))
+        assert second is not None
+        assert second.intent == intent(3)
+
+    def test_resuming_lets_it_flow(self, ledger: SqlLedger) -> None:
+        queue(ledger, [new(intent(1)), new(intent(2))])
+        stopped(ledger)
+        assert ledger.resume_route(WS)
+        assert not ledger.resume_route(WS)
+        assert ledger.stopped_routes() == []
+        assert {claim(ledger, after(1)).id, claim(ledger, after(1)).id} == {1, 2}
+
+    @pytest.mark.parametrize("happening", [Happening.RELEASE, Happening.AGAIN])
+    def test_a_persons_word_makes_the_probe_due(self, ledger: SqlLedger, happening: Happening) -> None:
+        queue(ledger, [new(intent(1))])
+        stopped(ledger)
+        assert ledger.apply(1, happening, after(5)).state is State.QUEUED
+        probe = ledger.claim_probe(WS, after(5), LEASE, after(99))
+        assert probe is not None
+        with pytest.raises(LedgerError, match="moving"):
+            ledger.apply(1, happening, after(6))
+
+    def test_it_can_be_tried_at_once(self, ledger: SqlLedger) -> None:
+        queue(ledger, [new(intent(1))])
+        assert not ledger.probe_route(WS, NOW)
+        stopped(ledger)
+        assert ledger.probe_route(WS, after(7))
+        assert [one.probe_at for one in ledger.stopped_routes()] == [after(7)]
+        assert ledger.probe_route(WS, after(9))
+        assert [one.probe_at for one in ledger.stopped_routes()] == [after(7)], "it is due already"
+
+    def test_another_configuration_tries_them_and_forgets_those_of_other_nodes(self, ledger: SqlLedger) -> None:
+        queue(ledger, [new(intent(1)), new(intent(2, destination="other"))])
+        ledger.adopt_configuration("a", ["archive", "ws", "other"], NOW)
+        for _ in range(2):
+            stopped(ledger)
+        ledger.adopt_configuration("a", ["archive", "ws", "other"], after(1))
+        assert {one.probe_at for one in ledger.stopped_routes()} == {after(900)}
+        ledger.adopt_configuration("b", ["archive", "ws"], after(2))
+        assert [(one.route, one.probe_at) for one in ledger.stopped_routes()] == [(WS, after(2))]
+        ledger.adopt_configuration("b", ["ws"], after(3))
+        assert ledger.stopped_routes() == []
+
+    def test_routes_can_be_passed_over(self, ledger: SqlLedger) -> None:
+        queue(ledger, [new(intent(1)), new(intent(2, destination="other"), priority=2), new(intent(3, source="pacs"))])
+        sources = ["archive", "pacs"]
+        assert ledger.claim_transfer(sources, NOW, LEASE, {WS, OTHER, Route("pacs", "ws")}) is None
+        claimed = ledger.claim_transfer(sources, NOW, LEASE, [WS, Route("pacs", "ws")])
+        assert claimed is not None
+        assert claimed.intent == intent(2, destination="other")
+        claimed = ledger.claim_transfer(sources, NOW, LEASE, [WS])
+        assert claimed is not None
+        assert claimed.intent == intent(3, source="pacs")
+
+    def test_the_most_urgent_comes_first_over_open_routes_and_whole_sources(self, ledger: SqlLedger) -> None:
+        names = [f"d{n}" for n in range(150)]
+        queue(ledger, [new(intent(n, destination=name)) for n, name in enumerate(names)])
+        queue(ledger, [new(intent(500, source="pacs")), new(intent(501, destination="d149"), priority=0)], after(1))
+        taken = [
+            ledger.claim_transfer(["archive", "pacs"], after(2), LEASE, [Route("archive", "d0")]) for _ in range(151)
+        ]
+        order = [int(one.intent.study_instance_uid.split(".")[-1]) for one in taken if one]
+        assert order == [501, *range(1, 150), 500]
+
+
+class TestAttending:
+    def test_alone_on_the_ledger_whoever_held_something_is_dead(self, url: str, ledger: SqlLedger) -> None:
+        queue(ledger, [new(intent(1)), new(intent(2)), new(intent(3))])
+        running_sweep(ledger, after(1))
+        moving = claim(ledger)
+        ledger.finish(claim(ledger), Finish(happening=Happening.MOVED, moved=True), NOW, NOW)
+        look(ledger)
+        ledger.apply(claim(ledger).id, Happening.CANCEL, NOW)
+        ledger.announce(ServiceInfo(owner="dead", address="", seen_at=NOW))
+        with SqlLedger.open(url) as service, SqlLedger.open(url) as other:
+            assert service.attend(after(2)) == 4
+            states = [one.state for one in sorted(ledger.transfers(), key=lambda one: one.id)]
+            assert states == [State.VERIFYING, State.VERIFYING, State.CANCELLED]
+            assert ledger.services(NOW) == []
+            assert [one.state for one in ledger.open_sweeps()] == [SweepState.DUE]
+            assert ledger.finish(moving, Finish(happening=Happening.FAIL), NOW, NOW) is None
+            held = look(service, after(2))
+            assert other.attend(after(3)) == 0, "the first lives"
+            assert service.renew(held, after(3), LEASE, None)
+            service.close()
+            with SqlLedger.open(url) as third:
+                assert third.attend(after(4)) == 0, "the other lives"
+                other.close()
+        with SqlLedger.open(url) as last:
+            assert last.attend(after(5)) == 1
+
+    def test_one_that_only_looks_disturbs_nobody(self, url: str, ledger: SqlLedger) -> None:
+        queue(ledger, [new(intent(1))])
+        moving = claim(ledger)
+        with SqlLedger.open(url, read_only=True) as reader:
+            assert reader.stopped_routes() == []
+        assert ledger.renew(moving, after(1), LEASE, None)
+
+
 class TestPeople:
     def test_hold_release_cancel_and_again(self, ledger: SqlLedger) -> None:
         queue(ledger, [new(intent(1))])
@@ -415,14 +564,58 @@ class TestPeople:
         assert (again.state, again.queued_at, again.finished_at, again.reason) == (State.QUEUED, after(7), None, "")
         assert claim(ledger, after(7)).id == number
 
-    def test_cancelling_takes_it_from_its_worker(self, ledger: SqlLedger) -> None:
+    @pytest.mark.parametrize("wish", [Happening.CANCEL, Happening.HOLD])
+    @pytest.mark.parametrize("take", [claim, look])
+    def test_what_a_worker_holds_is_not_taken_from_it(self, ledger: SqlLedger, wish: Happening, take: Any) -> None:
+        queue(ledger, [new(intent(1))])
+        if take is look:
+            ledger.finish(claim(ledger), Finish(happening=Happening.MOVED, moved=True), NOW, NOW)
+        held = take(ledger)
+        asked = ledger.apply(held.id, wish, after(1))
+        assert (asked.state, asked.wish, asked.fence) == (held.state, wish, held.fence)
+        assert ledger.wished() == [(held.id, held.fence)]
+        assert ledger.renew(held, after(2), LEASE, None)
+        let_go = ledger.finish(held, Finish(happening=Happening.INTERRUPTED, completed=3), NOW, after(3))
+        assert let_go is not None
+        assert let_go.state is (State.CANCELLED if wish is Happening.CANCEL else State.HELD)
+        assert (let_go.wish, let_go.completed, let_go.reason) == ("", 3, WISHES[wish])
+        assert let_go.finished_at == (after(3) if let_go.ended else None)
+        assert ledger.wished() == []
+
+    def test_a_verdict_that_comes_first_stands(self, ledger: SqlLedger) -> None:
         queue(ledger, [new(intent(1))])
         moving = claim(ledger)
-        cancelled = ledger.apply(moving.id, Happening.CANCEL, after(1))
-        assert not ledger.renew(moving, after(2), LEASE, None)
-        assert ledger.finish(moving, Finish(happening=Happening.MOVED), NOW, after(2)) is None
-        assert ledger.expire_leases(after(999)) == 0
-        assert ledger.transfer(moving.id) == cancelled
+        ledger.apply(moving.id, Happening.CANCEL, after(1))
+        ended = ledger.finish(moving, Finish(happening=Happening.PROVEN, reason="All there."), NOW, after(2))
+        assert ended is not None
+        assert (ended.state, ended.wish, ended.reason) == (State.COMPLETE, "", "All there.")
+
+    def test_a_wish_can_be_taken_back(self, ledger: SqlLedger) -> None:
+        queue(ledger, [new(intent(1))])
+        moving = claim(ledger)
+        ledger.apply(moving.id, Happening.HOLD, after(1))
+        assert ledger.apply(moving.id, Happening.RELEASE, after(2)).wish == ""
+        with pytest.raises(LedgerError):
+            ledger.apply(moving.id, Happening.RELEASE, after(3))
+        retried = ledger.finish(moving, Finish(happening=Happening.RETRY), NOW, after(4))
+        assert retried is not None
+        assert retried.state is State.QUEUED
+
+    @pytest.mark.parametrize("before", [True, False])
+    @pytest.mark.parametrize("wish", [Happening.CANCEL, Happening.HOLD])
+    def test_a_worker_that_is_gone_keeps_nobody_waiting(self, ledger: SqlLedger, wish: Happening, before: bool) -> None:
+        queue(ledger, [new(intent(1))])
+        moving = claim(ledger)
+        if before:
+            ledger.apply(moving.id, wish, after(1))
+            assert ledger.expire_leases(after(LEASE)) == 1
+        else:
+            ledger.apply(moving.id, wish, after(LEASE))
+        left = ledger.transfer(moving.id)
+        assert left is not None
+        assert left.state is (State.CANCELLED if wish is Happening.CANCEL else State.HELD)
+        assert (left.wish, left.lease_until, left.reason) == ("", None, WISHES[wish])
+        assert ledger.finish(moving, Finish(happening=Happening.MOVED), NOW, after(LEASE)) is None
 
     @pytest.mark.parametrize("happening", [Happening.RELEASE, Happening.PROVEN, Happening.GREW])
     def test_other_words_are_refused(self, ledger: SqlLedger, happening: Happening) -> None:
@@ -539,3 +732,53 @@ class TestServices:
         late = ServiceInfo(owner="b", address="127.0.0.1:9104", seen_at=after(2 * 86400))
         ledger.announce(late)
         assert ledger.services(NOW) == [late]
+
+
+class TestNearLine:
+    def test_one_is_moved_at_a_time_from_each_source(self, ledger: SqlLedger) -> None:
+        tapes = [msgspec.structs.replace(new(intent(n)), availability="NEARLINE", priority=1) for n in range(3)]
+        queue(ledger, [*tapes, msgspec.structs.replace(new(intent(9)), availability="ONLINE", priority=2)])
+        first = claim(ledger)
+        assert first.availability == "NEARLINE"
+        assert claim(ledger).intent == intent(9), "what is online need not wait for it, however less urgent"
+        assert ledger.claim_transfer(["archive"], NOW, LEASE) is None
+        assert ledger.finish(first, Finish(happening=Happening.MOVED, moved=True), NOW, NOW)
+        second = claim(ledger)
+        assert second.availability == "NEARLINE"
+        assert look(ledger).id == first.id, "a look at the evidence needs no tape"
+        assert ledger.claim_transfer(["archive"], NOW, LEASE) is None
+        assert ledger.expire_leases(after(LEASE + 1)) == 3
+        assert claim(ledger, after(LEASE + 1)).availability == "NEARLINE"
+
+
+class TestListsOfInstances:
+    def test_what_each_series_holds_and_what_is_missing_is_remembered_while_it_is_claimed(
+        self, ledger: SqlLedger
+    ) -> None:
+        queue(ledger, [new(intent(1))])
+        moving = claim(ledger)
+        counts = {"1.1": 3, "1.2": None}
+        ledger.set_expected_series(moving, counts)
+        ledger.set_missing(moving, [Instance("1.1", "1.1.1")])
+        assert ledger.expected_series(moving.id) == counts
+        assert ledger.missing_instances(moving.id) == [Instance("1.1", "1.1.1")]
+        ledger.set_expected_series(moving, {})
+        ledger.set_missing(moving, [])
+        assert (ledger.expected_series(moving.id), ledger.missing_instances(moving.id)) == (None, [])
+        assert ledger.expire_leases(after(LEASE)) == 1
+        ledger.set_expected_series(moving, counts)
+        ledger.set_missing(moving, [Instance("1.1", "1.1.1")])
+        assert (ledger.expected_series(moving.id), ledger.missing_instances(moving.id)) == (None, [])
+
+    def test_they_are_forgotten_when_it_starts_over(self, ledger: SqlLedger) -> None:
+        queue(ledger, [new(intent(1))])
+        moving = claim(ledger)
+        ledger.set_expected_series(moving, {"1.1": 3})
+        ledger.set_missing(moving, [Instance("1.1", "1.1.1")])
+        assert ledger.finish(moving, Finish(happening=Happening.FAIL), NOW, NOW)
+        assert ledger.missing_instances(moving.id) == [Instance("1.1", "1.1.1")]
+        ledger.apply(moving.id, Happening.AGAIN, NOW)
+        assert (ledger.expected_series(moving.id), ledger.missing_instances(moving.id)) == (None, [])
+
+    def test_receipts_are_had_with_their_series(self, ledger: SqlLedger) -> None:
+        assert ledger.received_instances("1.1") == []

@@ -11,7 +11,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, multiple, rule
 
-from router.domain.transfer import ENDED, TRANSITIONS, Finish, Happening, Intent, State, Transfer
+from router.domain.transfer import ENDED, TRANSITIONS, WISHES, Finish, Happening, Intent, State, Transfer
 from router.domain.transfer import after as state_after
 from router.errors import LedgerError
 from router.ledger.ledger import SqlLedger
@@ -42,6 +42,8 @@ class LedgerMachine(RuleBasedStateMachine):
         self.counts: dict[Intent, int] = {}
         self.leases: dict[Intent, tuple[int, datetime]] = {}
         """Who holds what: the fence number and the end of the lease."""
+        self.wishes: dict[Intent, Happening] = {}
+        """What a person wants of what is held."""
         self.fences: dict[Intent, set[int]] = {}
         self.ledger = self._open()
 
@@ -128,7 +130,10 @@ class LedgerMachine(RuleBasedStateMachine):
         if changed is not None:
             assert legal
             self.states[transfer.intent] = changed.state
-            assert changed.state is state_after(transfer.state, happening)
+            wish = self.wishes.pop(transfer.intent, None)
+            led_to = state_after(transfer.state, happening)
+            heeded = wish is not None and led_to not in ENDED
+            assert changed.state is (state_after(transfer.state, wish) if wish and heeded else led_to)
             del self.leases[transfer.intent]
 
     @rule(transfer=claims)
@@ -146,7 +151,7 @@ class LedgerMachine(RuleBasedStateMachine):
 
     def _lost(self, lost: Intent) -> None:
         del self.leases[lost]
-        self.states[lost] = state_after(self.states[lost], Happening.LEASE_LOST)
+        self.states[lost] = state_after(self.states[lost], self.wishes.pop(lost, Happening.LEASE_LOST))
 
     @rule(seconds=st.sampled_from([1, 31, 61, 700]))
     def time_passes(self, seconds: int) -> None:
@@ -163,13 +168,23 @@ class LedgerMachine(RuleBasedStateMachine):
     def person(self, wanted: Intent, happening: Happening) -> None:
         for transfer in self.ledger.transfers(source=wanted.source, study_instance_uid=wanted.study_instance_uid):
             legal = happening in TRANSITIONS[self.states[transfer.intent]]
+            held = transfer.intent in self.leases and self.leases[transfer.intent][1] > self.now
+            taken_back = held and happening is Happening.RELEASE and transfer.intent in self.wishes
             try:
                 changed = self.ledger.apply(transfer.id, happening, self.now)
             except LedgerError:
                 assert not legal
+                assert not taken_back
                 continue
-            assert legal
+            assert legal or taken_back
+            if taken_back:
+                del self.wishes[transfer.intent]
+                continue
+            if held and happening in WISHES:
+                self.wishes[transfer.intent] = happening
+                continue
             self.leases.pop(transfer.intent, None)
+            self.wishes.pop(transfer.intent, None)
             self.states[transfer.intent] = changed.state
 
     @rule()
@@ -185,6 +200,8 @@ class LedgerMachine(RuleBasedStateMachine):
         assert {one: transfer.instance_count for one, transfer in transfers.items()} == self.counts
         held = {one: t.fence for one, t in transfers.items() if t.lease_until is not None}
         assert held == {one: fence for one, (fence, _) in self.leases.items()}
+        assert {one: t.wish for one, t in transfers.items() if t.wish} == self.wishes
+        assert sorted(self.ledger.wished()) == sorted((transfers[one].id, held[one]) for one in self.wishes)
         assert all((t.finished_at is not None) == t.ended for t in transfers.values())
         assert sum(row.count for row in self.ledger.backlog()) == len(transfers)
 

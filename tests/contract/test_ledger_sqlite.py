@@ -17,10 +17,11 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
+from router.domain.commitment import CommitmentAnswer
 from router.domain.overview import ServiceInfo
 from router.domain.receipt import Receipt
 from router.domain.sweep import SweepReport, SweepState
-from router.domain.transfer import Finish, Happening, Instance, State
+from router.domain.transfer import Finish, Happening, Instance, Route, State, Stop
 from router.errors import LedgerError
 from router.ledger import database, tables
 from router.ledger.ledger import SqlLedger
@@ -408,9 +409,11 @@ class TestIndexes:
         claims = [line for line in lines if "UNION ALL" in line[0]]
         assert {index for _, _, step in claims for index in re.findall(r"ix_\w+", step)} == {
             "ix_transfers_queue", "ix_transfers_verification",
+            "ix_transfers_state",  # whether something near line is being moved already
         }  # fmt: skip
         # What is sorted are the firsts of the lanes; within a lane, beside the search, the index is in order already.
-        searches = {(statement, parent) for statement, parent, step in claims if "ix_transfers" in step}
+        lanes = "ix_transfers_(queue|verification)"
+        searches = {(statement, parent) for statement, parent, step in claims if re.search(lanes, step)}
         sorts = {(statement, parent) for statement, parent, step in claims if "TEMP B-TREE" in step}
         assert len(searches) == 2 * 3 + 2
         assert searches & sorts == set()
@@ -423,7 +426,24 @@ class TestIndexes:
             (line,) = plans.lines()
         assert line[2] == "SCAN transfers USING COVERING INDEX ix_transfers_backlog"
 
-    def test_a_claim_takes_as_many_steps_with_many_rows_as_with_few(self, path: Path) -> None:
+    def test_storage_commitment_reads_indexes(self, path: Path) -> None:
+        with open_at(path) as ledger:
+            queue(ledger, [new(intent(1))])
+            ledger.finish(claim(ledger), Finish(happening=Happening.MOVED, moved=True), NOW, NOW)
+            looked = look(ledger)
+            with Plans(path) as plans:
+                ledger.request_commitment(looked, "ws", ["2.25.1"], NOW)
+                ledger.commitments(looked.id)
+                ledger.awaits_commitment(looked.id)
+                ledger.answer_commitment(CommitmentAnswer(transaction_uid="2.25.1", calling_ae_title=""), ["ws"], NOW)
+                ledger.finish(looked, Finish(happening=Happening.LATER), NOW, NOW)
+            steps = [step for _, _, step in plans.lines()]
+        assert [step for step in steps if step.startswith("SCAN") or "TEMP B-TREE" in step] == []
+        found = {index for step in steps for index in re.findall(r"ix_commitments_\w+|PRIMARY KEY", step)}
+        assert {"ix_commitments_transfer", "ix_commitments_requested", "PRIMARY KEY"} <= found
+
+    @pytest.mark.parametrize("blocked", [False, True])
+    def test_a_claim_takes_as_many_steps_with_many_rows_as_with_few(self, path: Path, blocked: bool) -> None:
         """SQLite counts the instructions of its virtual machine: a measure of work that no busy machine disturbs."""
         steps = 0
 
@@ -438,12 +458,18 @@ class TestIndexes:
         def work(ledger: SqlLedger) -> int:
             nonlocal steps
             steps = 0
+            for probe in range(2 if blocked else 0):
+                ledger.claim_probe(Route("archive", "blocked"), after(9999 if probe else 0), LEASE, after(99999))
             moved = claim(ledger, after(9999))
             ledger.finish(moved, Finish(happening=Happening.MOVED, moved=True), NOW, NOW)
             ledger.finish(look(ledger), Finish(happening=Happening.PROVEN), NOW, NOW)
             return steps
 
         with open_at(path) as ledger:
+            if blocked:  # what cannot move is the most urgent, the oldest and the most
+                queue(ledger, [new(intent(n, destination="blocked"), priority=0) for n in range(10**6, 10**6 + 20)])
+                stop = Stop(cause="destination-unknown", reason="", probe_at=after(9999))
+                ledger.finish(claim(ledger), Finish(happening=Happening.STOPPED, stop=stop), NOW, NOW)
             queue(ledger, [new(intent(n)) for n in range(20)])
         sa.event.listen(sa.pool.Pool, "connect", listen)
         try:
@@ -452,9 +478,23 @@ class TestIndexes:
                 few = work(ledger)
             with open_at(path) as ledger:
                 queue(ledger, [new(intent(n)) for n in range(20, 15_000)])
+                if blocked:
+                    many_more = range(10**6 + 20, 10**6 + 15_000)
+                    queue(ledger, [new(intent(n, destination="blocked"), priority=0) for n in many_more])
                 work(ledger)
                 many = work(ledger)
         finally:
             sa.event.remove(sa.pool.Pool, "connect", listen)
         assert few > 100
         assert many <= few * 1.2
+
+
+def test_a_service_that_was_killed_is_known_to_be_dead_at_once(path: Path) -> None:
+    info = ServiceInfo(owner="a", address="", seen_at=NOW)
+    with open_at(path) as watcher:
+        with open_at(path) as service:
+            service.attend(NOW)
+            service.announce(info)
+            assert watcher.services(NOW) == [info]
+        # Its lock went with it, though it never said that it stops.
+        assert watcher.services(NOW) == []

@@ -96,6 +96,8 @@ STRUCTS = [
     (("nodes", "x", "find"), model.FindSettings),
     (("nodes", "x", "move"), model.MoveSettings),
     (("nodes", "x", "timeouts"), model.Timeouts),
+    (("nodes", "x", "tls"), model.TlsSettings),
+    (("nodes", "x", "commitment"), model.CommitmentSettings),
     (("rules", "x"), model.Rule),
     (("rules", "x", "move"), model.Move),
     (("rules", "x", "move", "retry"), model.Retry),

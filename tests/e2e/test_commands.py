@@ -293,7 +293,7 @@ def test_plan_says_what_would_be_done_and_does_nothing(hospital: Hospital) -> No
     assert set(one) == SWEEP_FIELDS | {"reason"}
     assert (one["rule"], one["source"], one["matches"], one["complete"]) == ("chest-ct", "archive", 4, True)
     rows = done.json["transfers"]
-    assert all(set(row) == TRANSFER_FIELDS | {"decision", "code"} for row in rows)
+    assert all(set(row) == TRANSFER_FIELDS | {"decision", "code", "availability"} for row in rows)
     moves = {(row["study_instance_uid"], row["destination"]) for row in rows if row["decision"] == "move"}
     assert moves == {(study, to) for study in (CHEST, LUNG) for to in ("reading-room", "local")}
     skips = {row["study_instance_uid"]: row["reason"] for row in rows if row["decision"] == "skip"}
@@ -324,6 +324,23 @@ def test_plan_shows_what_is_held_and_what_is_done(hospital: Hospital) -> None:
     rows = hospital.call("plan", "--format", "json").json["transfers"]
     held = {row["destination"]: (row["decision"], row["reason"]) for row in rows if row["study_instance_uid"] == CHEST}
     assert held == {"local": ("hold", "held by an administrator"), "reading-room": ("move", "not moved before")}
+
+
+@pytest.mark.parametrize(
+    ("availability", "decision", "words"),
+    [("OFFLINE", "skip", "off line at the source"), ("NEARLINE", "move", "near line, so it takes longer")],
+)
+def test_plan_shows_what_is_on_tape(hospital: Hospital, availability: str, decision: str, words: str) -> None:
+    hospital.archive.behaviour = Behaviour(availability=availability)
+    rows = hospital.call("plan", "--format", "json").json["transfers"]
+    (found,) = {
+        (row["decision"], row["availability"], words in row["reason"])
+        for row in rows
+        if row["study_instance_uid"] == CHEST
+    }
+    assert found == (decision, availability, True)
+    text = hospital.call("plan").out
+    assert words in " ".join(text.split())
 
 
 def test_plan_of_a_source_that_is_down_says_so_and_plans_the_others(hospital: Hospital) -> None:

@@ -33,6 +33,7 @@ METRICS: dict[str, set[str]] = {
     "sweeps_total": {"result"} | SWEEP,
     "sweep_duration_seconds": SWEEP,
     "sweep_matches_total": SWEEP,
+    "sweep_unavailable_total": SWEEP,
     "sweep_complete": SWEEP,
     "sweep_last_success_timestamp_seconds": SWEEP,
     "sweeps_missed_total": SWEEP,

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import threading
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from datetime import UTC, datetime, timedelta
 
+from router.domain.commitment import CommitmentAnswer, CommitmentRequest
 from router.domain.dicom import Identifier, QueryRetrieveLevel, SubOperationCounts
 from router.domain.receipt import Receipt
 from router.domain.rule import Node
 from router.engine.ports import FindResult, Ledger, MoveProgress, MoveRequest, MoveResult
-from router.errors import ConnectionFailed, ContextRefused
+from router.errors import ConnectionFailed, ContextRefused, WireError
 
+CT = "1.2.840.10008.5.1.4.1.1.2"
 Study = dict[str, set[str]]
 """Series Instance UID -> SOP Instance UIDs."""
 
@@ -48,6 +50,17 @@ class FakePeers:
         """Which of the wanted instances really arrive."""
         self.answer: Callable[[int, int], MoveResult] | None = None
         """The final response from (wanted, delivered) numbers; honest by default."""
+        self.commitments: list[tuple[str, CommitmentRequest]] = []
+        self.refuse: WireError | None = None
+        """How a storage commitment request fails."""
+        self.report_at_once = False
+        """On the association of the request; else the test brings the answer."""
+        self.uncommitted: dict[str, int] = {}
+        """SOP Instance UID -> failure reason."""
+        self.gets: list[frozenset[str]] = []
+        """The SOP classes each C-GET was asked with."""
+        self.classes = True
+        """SOP Class UIDs are returned at IMAGE level."""
 
     def add(self, node: str, study: str, series: str, *instances: str, **attributes: str) -> None:
         self.holdings[node].setdefault(study, {}).setdefault(series, set()).update(instances)
@@ -80,7 +93,8 @@ class FakePeers:
                     count = {"NumberOfSeriesRelatedInstances": str(len(instances))} if self.report_counts else {}
                     rows.append(Identifier.of(StudyInstanceUID=study, SeriesInstanceUID=series, **count))
                 else:
-                    rows += [Identifier.of(SeriesInstanceUID=series, SOPInstanceUID=uid) for uid in instances]
+                    known = {"SOPClassUID": CT} if self.classes and "SOPClassUID" in keys else {}
+                    rows += [Identifier.of(SeriesInstanceUID=series, SOPInstanceUID=uid, **known) for uid in instances]
         return FindResult(identifiers=rows, status=0)
 
     def move(
@@ -116,6 +130,50 @@ class FakePeers:
             )
         on_response(MoveProgress(status=result.status, counts=result.counts))
         return result
+
+    def get(
+        self,
+        node: Node,
+        request: MoveRequest,
+        *,
+        sop_classes: Collection[str],
+        on_response: Callable[[MoveProgress], None],
+        cancelled: threading.Event,
+    ) -> MoveResult:
+        self.gets.append(frozenset(sop_classes))
+        return self.move(node, request, on_response=on_response, last_arrival=lambda: 0.0, cancelled=cancelled)
+
+    def commit(
+        self,
+        node: Node,
+        requests: Sequence[CommitmentRequest],
+        *,
+        on_answer: Callable[[CommitmentAnswer], None],
+        answered: Callable[[], bool],
+        cancelled: threading.Event,
+    ) -> None:
+        self._reach(node)
+        if self.refuse is not None:
+            raise self.refuse
+        for request in requests:
+            self.commitments.append((node.name, request))
+            if self.report_at_once:
+                on_answer(self.judge(node.name, request))
+
+    def judge(self, node: str, request: CommitmentRequest) -> CommitmentAnswer:
+        """What an honest archive says: it has committed itself to what it holds, but for what `uncommitted` says."""
+        held = {uid for study in self.holdings[node].values() for uids in study.values() for uid in uids}
+        failed = {
+            uid: self.uncommitted.get(uid, 0x0112)
+            for _, uid in request.references
+            if uid not in held or uid in self.uncommitted
+        }
+        return CommitmentAnswer(
+            transaction_uid=request.transaction_uid,
+            calling_ae_title=node.upper(),
+            committed=frozenset(uid for _, uid in request.references) - failed.keys(),
+            failed=failed,
+        )
 
     def _arrive(self, request: MoveRequest, series: str, uid: str) -> None:
         if request.destination_ae_title != self.local_ae_title:

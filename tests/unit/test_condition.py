@@ -52,6 +52,32 @@ STUDY.elements[tag("RequestAttributesSequence")] = (
 )
 
 
+def test_answers_that_are_remembered_are_those_of_each_identifier() -> None:
+    condition = Condition.of(
+        {"StudyDate": "now-2h..now", "StudyDescription": {"like": "*chest*"}, "ModalitiesInStudy": ["CT", "MR"]}
+    )
+    fits = {"StudyDate": "20261123", "StudyTime": "1130", "StudyDescription": "a chest", "ModalitiesInStudy": "CT"}
+    others: list[dict[str, str]] = [
+        {"StudyTime": "0930"},  # the same date: the time beside it counts
+        {"StudyDescription": "a head"},
+        {"ModalitiesInStudy": "US"},
+    ]
+    for _ in range(2):
+        assert condition.holds(Identifier.of(**fits), NOW)
+        for number in range(2000):
+            assert not condition.holds(Identifier.of(**{**fits, "StudyDescription": str(number)}), NOW)
+        for other in others:
+            identifier = Identifier.of(**{**fits, **other})
+            assert not condition.holds(identifier, NOW)
+            assert condition.explain(identifier, NOW).reason
+
+
+def test_a_sequence_where_none_belongs_has_no_value_that_fits() -> None:
+    identifier = Identifier({tag("StudyDescription"): (Identifier.of(CodeValue="1"), "chest")})
+    assert holds({"StudyDescription": "chest"}, identifier)
+    assert not holds({"StudyDescription": "head"}, identifier)
+
+
 def holds(where: dict[str, Any], identifier: Identifier = STUDY) -> bool:
     condition = Condition.of(where)
     answer = condition.holds(identifier, NOW)

@@ -139,6 +139,19 @@ def test_a_look_back_is_a_date_key() -> None:
     assert key.selective
 
 
+def test_a_date_is_judged_with_the_time_beside_it_each_time() -> None:
+    key = KeyMatch.of("StudyDate", "now-2h..now")
+    for time, expected in (("1130", True), ("0930", False), ("1130", True)):
+        assert key.matches(Identifier.of(StudyDate="20261123", StudyTime=time), NOW) is expected
+
+
+def test_a_sequence_where_none_belongs_is_no_value() -> None:
+    tag = tag_of("StudyDescription")
+    assert tag is not None
+    for _ in range(2):
+        assert KeyMatch.of("StudyDescription", "CHEST").matches(Identifier({tag: (Identifier(),)}), NOW) is None
+
+
 def test_an_empty_range_asks_for_one_day_and_takes_nothing() -> None:
     key = KeyMatch.of("StudyDate", "today..20240101")
     assert key.wire(NOW) == (("20240101",),)

@@ -66,8 +66,8 @@ nodes:
     sends_as: [ARCHIVE, ARCHIVE_OUT]
     root: patient
     limits: {associations: 3}
-    find: {inactivity: 1m, total: 5m, max_results: 500}
-    move: {inactivity: 1h, total: 3h, max_uids: 10}
+    find: {inactivity: 1m, total: 5m, max_results: 500, expected: image}
+    move: {inactivity: 1h, total: 3h, nearline_inactivity: 2h, max_uids: 10, probe: 5m}
     timeouts: {connect: 3s, negotiation: 4s}
   workstation: {ae_title: WS1, address: 10.0.0.9:104}
 rules:
@@ -101,7 +101,9 @@ rules:
     assert archive.root is InformationModel.PATIENT_ROOT
     assert (archive.limits.associations, archive.find.max_results, archive.move.max_uids) == (3, 500, 10)
     assert (archive.find.inactivity, archive.find.total) == (60, 300)
-    assert (archive.move.inactivity, archive.move.total) == (3600, 10800)
+    assert archive.find.expected == "image"
+    assert (archive.move.inactivity, archive.move.total, archive.move.nearline_inactivity) == (3600, 10800, 7200)
+    assert archive.move.probe == 300
     assert (archive.timeouts.connect, archive.timeouts.negotiation) == (3, 4)
     assert rules.nodes["workstation"].timezone == machine_zone()
     assert (rule.name, rule.description, rule.owner, rule.enabled, rule.priority) == (
@@ -125,6 +127,30 @@ def test_what_is_not_said_has_its_default() -> None:
     assert (rule.enabled, rule.priority, rule.move.verify, rule.move.skip_present) == (True, "normal", "auto", True)
     assert rule.sweep.level is QueryRetrieveLevel.STUDY
     assert rule.where.holds(Identifier(), EVALUATION)
+
+
+@pytest.mark.parametrize(
+    ("said", "timeout"),
+    [
+        ("", None),
+        ("commitment: false", None),
+        ("commitment: true", 6 * 3600),
+        ("commitment: {}", 6 * 3600),
+        ("commitment: {timeout: 2d}", 2 * 86400),
+    ],
+)
+def test_a_node_may_commit_itself(said: str, timeout: float | None) -> None:
+    nodes = f"nodes:\n  archive:\n    ae_title: ARCHIVE\n    address: a:104\n    sends_as: [OUT]\n    {said}\n"
+    archive = compiled(nodes, RULE.replace("workstation", "local")).nodes["archive"]
+    assert (archive.commitment.timeout if archive.commitment else None) == timeout
+    # It stores under the names it says, but reports under its own.
+    assert archive.calling_ae_titles == (("OUT",) if timeout is None else ("OUT", "ARCHIVE"))
+
+
+def test_a_rule_may_take_nothing_but_commitment() -> None:
+    nodes = NODES.replace('9]:104"}', '9]:104", commitment: true}')
+    rules = compiled(nodes, RULE.replace("[workstation]", "[workstation, local], verify: commitment"))
+    assert rules.rules["chest"].move.verify == "commitment"
 
 
 def test_cron_is_read_in_the_zone_of_the_source() -> None:

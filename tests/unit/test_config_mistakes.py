@@ -30,7 +30,7 @@ MISTAKES = [
     ("not-supported-section", "DR011", 8, "error"),
     ("not-supported-settle", "DR011", 13, "error"),
     ("not-supported-limits-in-rule", "DR011", 17, "error"),
-    ("not-supported-tls", "DR011", 5, "error"),
+    ("not-supported-push", "DR011", 5, "error"),
     ("type-list-for-text", "DR012", 11, "error"),
     ("type-text-for-list", "DR012", 18, "error"),
     ("type-text-for-mapping", "DR012", 15, "error"),
@@ -40,12 +40,16 @@ MISTAKES = [
     ("node-without-address", "DR013", 2, "error"),
     ("rule-without-source", "DR013", 10, "error"),
     ("rule-without-destination", "DR013", 17, "error"),
+    ("tls-without-files", "DR013", 5, "error"),
+    ("tls-certificate-without-key", "DR013", 5, "error"),
     ("bad-duration", "DR014", 12, "error"),
     ("bad-enum", "DR014", 19, "error"),
     ("bad-number-too-large", "DR014", 5, "error"),
     ("bad-empty-list", "DR014", 18, "error"),
     ("bad-ledger", "DR014", 9, "error"),
     ("bad-period", "DR014", 12, "error"),
+    ("commitment-too-long", "DR014", 8, "error"),
+    ("commitment-not-offered", "DR014", 20, "error"),
     ("name-with-space", "DR021", 9, "error"),
     ("name-local", "DR021", 5, "error"),
     ("name-other", "DR021", 5, "error"),
@@ -65,6 +69,7 @@ MISTAKES = [
     ("unknown-time-zone", "DR026", 5, "error"),
     ("unknown-time-zone-of-sweep", "DR026", 13, "error"),
     ("same-port", "DR027", 9, "error"),
+    ("tls-file-missing", "DR028", 7, "error"),
     ("attribute-misspelt", "DR030", 16, "error"),
     ("attribute-wrong-case", "DR030", 16, "error"),
     ("attribute-with-spaces", "DR030", 16, "error"),
@@ -107,6 +112,7 @@ MISTAKES = [
     ("deadlines", "DR043", 5, "error"),
     ("condition-below-level", "DR044", 16, "warning"),
     ("all-disabled", "DR045", 9, "warning"),
+    ("via-get-elsewhere", "DR047", 19, "error"),
     ("key-unused", "DR046", 14, "warning"),
     ("both-ways", "DR041", 21, "warning"),
     ("haste", "DR043", 12, "warning"),
@@ -116,6 +122,7 @@ MISTAKES = [
 
 def load(name: str, directory: Path) -> config.Loaded:
     shutil.copy(DATA / f"{name}.yaml", directory)
+    shutil.copy(DATA / "authority.pem", directory)  # a certificate, for those that name one
     return config.load(directory)
 
 

@@ -22,11 +22,14 @@ from router.domain.events import (
     AssociationEnded,
     AssociationsActive,
     AttemptEnded,
+    CommitmentNoted,
     ConfigurationLoaded,
     Event,
     InstanceStored,
     MoveResponded,
     NodeReachability,
+    RouteResumed,
+    RouteStopped,
     StoreRefusal,
     SubOperationsCounted,
     SweepEnded,
@@ -108,6 +111,7 @@ LINES: list[tuple[Event, dict[str, Any]]] = [
             "matches": 9,
             "selected": 2,
             "queries": 1,
+            "unavailable": 0,
             "duration_seconds": 0.123,
         },
     ),
@@ -129,6 +133,7 @@ LINES: list[tuple[Event, dict[str, Any]]] = [
             "matches": 0,
             "selected": 0,
             "queries": 0,
+            "unavailable": 0,
             "duration_seconds": 2.0,
             "cause": "unreachable",
             "detail": "pacs refused the connection.",
@@ -179,6 +184,21 @@ LINES: list[tuple[Event, dict[str, Any]]] = [
         },
     ),
     (
+        RouteStopped(source="pacs", destination="ws", cause="destination-unknown", message="Nobody knows it."),
+        {
+            "event": "route stopped: its transfers wait, one tries it now and then",
+            "level": "warning",
+            "source": "pacs",
+            "destination": "ws",
+            "cause": "destination-unknown",
+            "detail": "Nobody knows it.",
+        },
+    ),
+    (
+        RouteResumed(source="pacs", destination="ws"),
+        {"event": "route resumed", "level": "info", "source": "pacs", "destination": "ws"},
+    ),
+    (
         StoreRefusal(calling="pacs", reason="out-of-space"),
         {"event": "store refused", "level": "warning", "calling": "pacs", "reason": "out-of-space"},
     ),
@@ -191,6 +211,10 @@ LINES: list[tuple[Event, dict[str, Any]]] = [
             "role": "requestor",
             "result": "timeout",
         },
+    ),
+    (
+        CommitmentNoted(node="pacs", result="overdue"),
+        {"event": "storage commitment", "level": "warning", "node": "pacs", "result": "overdue"},
     ),
     (NodeReachability(node="pacs", up=False), {"event": "node down", "level": "warning", "node": "pacs"}),
     (
@@ -212,6 +236,7 @@ SILENT: list[Event] = [
     InstanceStored(calling="pacs", status=0, size=9),
     AssociationEnded(node="pacs", role="acceptor", result="accepted"),
     AssociationsActive(node="pacs", role="acceptor", change=1),
+    CommitmentNoted(node="pacs", result="committed"),
     NodeReachability(node="pacs", up=True),
 ]
 

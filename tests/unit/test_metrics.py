@@ -27,11 +27,14 @@ from router.domain.events import (
     AssociationEnded,
     AssociationsActive,
     AttemptEnded,
+    CommitmentNoted,
     ConfigurationLoaded,
     Event,
     InstanceStored,
     MoveResponded,
     NodeReachability,
+    RouteResumed,
+    RouteStopped,
     StoreRefusal,
     SubOperationsCounted,
     SweepEnded,
@@ -169,6 +172,11 @@ EXACT: list[tuple[Event, dict[str, float]]] = [
         },
     ),
     (
+        RouteStopped(source="pacs", destination="ws", cause="destination-unknown", message="Nobody knows it."),
+        {"route_stopped{destination=ws,source=pacs}": 1},
+    ),
+    (RouteResumed(source="pacs", destination="local"), {}),
+    (
         MoveResponded(source="pacs", destination="local", status=0xA702),
         {"move_responses_total{destination=local,source=pacs,status=0xA702}": 1},
     ),
@@ -233,6 +241,10 @@ EXACT: list[tuple[Event, dict[str, float]]] = [
         {"associations_active{node=ws,role=acceptor}": 1},
     ),
     (NodeReachability(node="ws", up=True), {"node_up{node=ws}": 1}),
+    (
+        CommitmentNoted(node="ws", result="overdue"),
+        {"storage_commitments_total{node=ws,result=overdue}": 1},
+    ),
     (
         ConfigurationLoaded(successful=True, content_hash="abc"),
         {
@@ -320,6 +332,24 @@ def test_nothing_remains_of_a_transfer_that_is_abandoned(bench: Bench, end: Even
     assert remaining(bench) == 1
 
 
+def test_a_stopped_route_is_shown_until_it_works_again_whatever_is_configured_meanwhile(bench: Bench) -> None:
+    def shown() -> float | None:
+        return bench.all.get(("route_stopped", frozenset({("source", "pacs"), ("destination", "ws")})))
+
+    assert shown() == 0
+    stopped = RouteStopped(source="pacs", destination="ws", cause="destination-unknown")
+    bench.metrics(stopped)
+    bench.metrics(RouteStopped(source="pacs", destination="nobody", cause="destination-unknown"))
+    assert shown() == 1
+    bench.metrics.configure(rule_set({"ct": ("pacs", ["local"])}, ["pacs"]))
+    assert shown() is None
+    bench.metrics.configure(HOSPITAL)
+    assert shown() == 1
+    bench.metrics(RouteResumed(source="pacs", destination="ws"))
+    assert shown() == 0
+    assert "nobody" not in bench.text
+
+
 def test_what_remains_on_a_route_that_is_removed_is_counted_as_other_until_it_ends(bench: Bench) -> None:
     bench.metrics(counted(1, remaining=10))
     bench.metrics.configure(rule_set({"ct": ("pacs", ["local"])}, ["pacs"]))
@@ -372,6 +402,8 @@ def test_every_configured_label_set_exists_from_the_start_at_0(bench: Bench) -> 
         expected.add(f"node_up{{node={node}}}")
     for node in [*nodes, "other"]:
         expected.add(f"store_bytes_total{{calling={node}}}")
+        for result in ("requested", "refused", "committed", "failed", "overdue", "unknown", "not_taken"):
+            expected.add(f"storage_commitments_total{{node={node},result={result}}}")
         expected.add(f"store_instances_total{{calling={node},status=0x0000}}")
         for role in ("requestor", "acceptor"):
             expected.add(f"associations_active{{node={node},role={role}}}")
@@ -532,6 +564,9 @@ def test_all_reasons_and_statuses_the_router_answers_with_have_their_series() ->
                     for keyword in call.keywords
                     if keyword.arg == "reason" and isinstance(keyword.value, ast.Constant)
                 }
+        if path.parent == ROUTER / "dimse":  # what a TlsError says is the reason too
+            texts = {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant)}
+            reasons |= {text for text in texts if isinstance(text, str) and re.fullmatch("tls-[a-z-]+", text)}
     assert len(reasons) > 5
     assert reasons == set(REFUSALS) - {"other"}
     assert {f"0x{0xC000 if status >> 12 == 0xC else status:04X}" for status in statuses} <= set(STORE_STATUSES)
@@ -556,6 +591,7 @@ def test_the_metrics_are_those_of_the_design() -> None:
         "move_suboperations_remaining": {"source", "destination"},
         "transfers_total": {"rule", "source", "destination", "verdict"},
         "move_responses_total": {"source", "destination", "status"},
+        "route_stopped": {"source", "destination"},
         "transfer_duration_seconds": {"source", "destination"},
         "transfers": {"state", "source", "destination"},
         "transfers_oldest_queued_seconds": {"source", "destination"},
@@ -563,6 +599,7 @@ def test_the_metrics_are_those_of_the_design() -> None:
         "sweeps_total": {"rule", "source", "result"},
         "sweep_duration_seconds": {"rule", "source"},
         "sweep_matches_total": {"rule", "source"},
+        "sweep_unavailable_total": {"rule", "source"},
         "sweep_complete": {"rule", "source"},
         "sweep_last_success_timestamp_seconds": {"rule", "source"},
         "sweeps_missed_total": {"rule", "source"},
@@ -573,6 +610,7 @@ def test_the_metrics_are_those_of_the_design() -> None:
         "associations_total": {"node", "role", "result"},
         "associations_active": {"node", "role"},
         "node_up": {"node"},
+        "storage_commitments_total": {"node", "result"},
         "breaker_open": {"node"},
         "window_open": {"node"},
         "config_last_reload_successful": set(),

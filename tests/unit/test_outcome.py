@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from router import errors
+from router.domain.causes import CAUSES
 from router.domain.dicom import SubOperationCounts
 from router.domain.outcome import (
-    CAUSES,
-    FIND_FAILURES,
-    MOVE_STATUSES,
-    STATUS_RANGES,
+    SOON_TRIES,
     Evidence,
     Expectation,
     Remedy,
@@ -21,25 +21,15 @@ from router.domain.outcome import (
     missing_instances,
     outcome_of_error,
     outcome_of_status,
-    portions,
     quotable,
+    retry_wait,
 )
-from router.domain.progress import Progress
+from router.domain.rule import Retry
 from router.domain.transfer import Happening, Instance
 
 
 def counts(completed: int | None = None, failed: int | None = None, warning: int | None = None) -> SubOperationCounts:
     return SubOperationCounts(None, completed, failed, warning)
-
-
-def test_every_status_leads_to_a_cause_with_a_sentence() -> None:
-    for cause in {*MOVE_STATUSES.values(), *(cause for _, _, cause in STATUS_RANGES)}:
-        assert CAUSES[cause].sentence.endswith((".", "?"))
-
-
-@given(st.integers(0, 0xFFFF))
-def test_any_status_is_classified(status: int) -> None:
-    assert outcome_of_status(status, counts(), None).cause in CAUSES
 
 
 @pytest.mark.parametrize(
@@ -51,12 +41,21 @@ def test_any_status_is_classified(status: int) -> None:
         (0x0000, counts(3, 2, 0), 5, "success-partial", Remedy.SMALLER),
         (0x0000, counts(0, 0, 0), 5, "success-empty", Remedy.LATER),
         (0x0000, counts(0, 5, 0), 5, "all-failed", Remedy.LATER),
-        (0x0000, counts(), 5, "success", Remedy.NONE),
+        (0x0000, counts(), 5, "success-uncounted", Remedy.NONE),
+        (0x0000, counts(7, 0, 0), 5, "success-excess", Remedy.NONE),
+        (0x0000, counts(0, 0, 0), 0, "success", Remedy.NONE),
         (0x0000, counts(3, 0, 0), None, "success", Remedy.NONE),
         (0xB000, counts(3, 2, 0), 5, "some-failed", Remedy.SMALLER),
         (0xB000, counts(0, 5, 0), 5, "all-failed", Remedy.LATER),
         (0xB000, counts(0, 0, 5), 5, "warning", Remedy.NONE),
         (0xB000, counts(2, None, 2), 10, "some-failed", Remedy.SMALLER),
+        (0xB000, counts(), 5, "warning-uncounted", Remedy.SMALLER),
+        (0xB007, counts(0, 0, 5), 5, "warning", Remedy.NONE),
+        (0x0107, counts(0, 0, 5), 5, "warning", Remedy.NONE),
+        (0x0110, counts(), 5, "processing-failure", Remedy.SOON),
+        (0x0112, counts(), 5, "no-such-instance", Remedy.LATER),
+        (0x0210, counts(), 5, "duplicate-invocation", Remedy.SOON),
+        (0xA701, counts(), 5, "matches-unknown", Remedy.SMALLER),
         (0x0000, counts(None, 3, None), 10, "all-failed", Remedy.LATER),
         (0xA702, counts(), 5, "suboperations-impossible", Remedy.LATER),
         (0xA801, counts(), 5, "destination-unknown", Remedy.STOP_ROUTE),
@@ -83,15 +82,22 @@ def test_the_peers_comment_reaches_the_administrator() -> None:
 @pytest.mark.parametrize(
     ("error", "cause", "remedy"),
     [
-        (errors.AssociationRejected(1, 1, 3), "rejected", Remedy.STOP_ROUTE),
-        (errors.AssociationRejected(1, 1, 7), "rejected", Remedy.STOP_ROUTE),
-        (errors.AssociationRejected(2, 3, 2), "rejected-busy", Remedy.LATER),
-        (errors.AssociationRejected(1, 3, 2), "rejected-busy", Remedy.LATER),
+        (errors.AssociationRejected(1, 1, 3), "rejected-calling-ae-title", Remedy.STOP_ROUTE),
+        (errors.AssociationRejected(1, 1, 7), "rejected-called-ae-title", Remedy.STOP_ROUTE),
+        (errors.AssociationRejected(2, 3, 2), "rejected-local-limit", Remedy.LATER),
+        (errors.AssociationRejected(1, 3, 2), "rejected-busy-permanent", Remedy.LATER),
         (errors.AssociationRejected(2, 1, 1), "rejected-busy", Remedy.LATER),
+        (errors.AssociationRejected(7, 7, 7), "rejected", Remedy.STOP_ROUTE),
         (errors.ConnectionFailed(), "unreachable", Remedy.LATER),
+        (errors.ConnectionFailed("Refused.", "connection-refused"), "connection-refused", Remedy.LATER),
+        (errors.TlsError("No.", "tls-expired"), "tls-expired", Remedy.STOP_ROUTE),
+        (errors.TlsError("No.", "tls-something-new"), "tls", Remedy.LATER),
         (errors.ConnectionLost(), "connection-lost", Remedy.SMALLER),
         (errors.AssociationAborted(0, 0), "aborted", Remedy.SMALLER),
+        (errors.AssociationAborted(2, 0), "aborted-by-provider", Remedy.SMALLER),
+        (errors.AssociationAborted(2, 6), "aborted-invalid-parameter", Remedy.SMALLER),
         (errors.DeadlineExceeded(), "timeout", Remedy.SMALLER),
+        (errors.DeadlineExceeded("Silent.", "timeout-inactivity"), "timeout-inactivity", Remedy.SMALLER),
         (errors.ContextRefused(), "no-context", Remedy.STOP_ROUTE),
         (errors.RemoteProtocolError(), "protocol", Remedy.LATER),
     ],
@@ -162,46 +168,6 @@ def test_findings_of_other_instances_prove_nothing() -> None:
     assert judge(ALL, found(A, B, stranger), "success").happening is Happening.CONTRADICTION
 
 
-SERIES = st.sampled_from(["1.1", "1.2", "1.3"])
-INSTANCES = st.builds(lambda s, n: Instance(s, f"{s}.{n}"), SERIES, st.integers(0, 30))
-
-
-@given(st.frozensets(INSTANCES, min_size=1), st.data(), st.integers(1, 7))
-def test_portions_ask_for_exactly_what_is_missing(
-    expected: frozenset[Instance], data: st.DataObject, limit: int
-) -> None:
-    missing = data.draw(st.frozensets(st.sampled_from(sorted(expected))))
-    asked: list[Instance] = []
-    for portion in portions(missing, expected, limit):
-        assert 1 <= max(len(portion.series_instance_uids), len(portion.sop_instance_uids)) <= limit
-        if portion.sop_instance_uids:
-            (series,) = portion.series_instance_uids
-            some = [Instance(series, uid) for uid in portion.sop_instance_uids]
-        else:
-            some = [i for i in expected if i.series_instance_uid in portion.series_instance_uids]
-        assert portion.size == len(some)
-        asked += some
-    assert sorted(asked) == sorted(missing)
-
-
-COUNTS = st.builds(SubOperationCounts, *[st.none() | st.integers(0, 65535)] * 4)
-
-
-@given(st.lists(COUNTS))
-def test_counters_never_fall_however_they_are_reported(responses: list[SubOperationCounts]) -> None:
-    progress = Progress()
-    total = 0
-    for response in responses:
-        increase = progress.advance(response)
-        assert increase.completed is not None and increase.completed >= 0
-        total += increase.completed
-    assert total == progress.completed == max((r.completed or 0 for r in responses), default=0)
-
-
-def test_failures_of_queries_have_words() -> None:
-    assert all(text and not text.endswith(".") for text in FIND_FAILURES.values())
-
-
 @pytest.mark.parametrize(
     ("comment", "quoted"),
     [
@@ -214,3 +180,29 @@ def test_failures_of_queries_have_words() -> None:
 )
 def test_comments_of_peers_are_quoted_without_identifiers(comment: str, quoted: str) -> None:
     assert quotable(comment) == quoted
+
+
+CODES = st.sampled_from(sorted(CAUSES))
+
+
+@given(CODES, st.integers(1, 20), st.integers(1, 20), st.floats(0, 1, exclude_max=True))
+def test_waits_are_bounded_and_end_with_the_budget(cause: str, attempts: int, budget: int, uniform: float) -> None:
+    retry = Retry(attempts=budget, delay=30.0, maximum_delay=3600.0)
+    wait = retry_wait(retry, cause, attempts, uniform)
+    most = min(budget, CAUSES[cause].tries or budget)
+    assert (wait is None) is (attempts >= most)
+    if wait is not None and CAUSES[cause].remedy is Remedy.SOON and attempts <= SOON_TRIES:
+        assert timedelta(seconds=1) <= wait <= timedelta(seconds=8)
+    elif wait is not None:
+        assert timedelta(0) <= wait <= timedelta(seconds=3600)
+
+
+def test_soon_is_no_later_than_the_rule_says() -> None:
+    retry = Retry(attempts=3, delay=0.5, maximum_delay=1.0)
+    wait = retry_wait(retry, "processing-failure", 1, 0.999)
+    assert wait is not None
+    assert wait <= timedelta(seconds=0.5)
+
+
+def test_a_cause_of_an_older_version_is_retried_like_any_other() -> None:
+    assert retry_wait(Retry(attempts=2), "no such cause", 1, 0.5) == timedelta(seconds=15)

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
-from router.domain.dicom import Identifier
 from router.domain.selection import Action, Candidate, Decision, Selection, decide
 from router.domain.transfer import Happening, Intent, State, TransferFact
 
 
 def study(count: int | None = 10) -> Candidate:
-    return Candidate(study_instance_uid="1.2.3", instance_count=count, identifier=Identifier())
+    return Candidate(study_instance_uid="1.2.3", instance_count=count)
 
 
 def judge(fact: TransferFact | None, candidate: Candidate, *, manual: bool = False) -> Decision:
@@ -95,3 +95,56 @@ def test_what_is_under_way_belongs_to_the_sweep_that_found_it() -> None:
     selection = Selection(decisions=[judge(fact(State.QUEUED), study()), judge(None, study())])
     assert selection.under_way == [7]
     assert len(selection.to_move) == 1
+
+
+@pytest.mark.parametrize("availability", ["OFFLINE", "UNAVAILABLE", "Offline"])
+def test_what_the_source_cannot_send_is_left_out_and_counted_once(availability: str) -> None:
+    candidate = msgspec.structs.replace(study(), availability=availability)
+    decisions = decide(
+        rule="r",
+        source="archive",
+        destinations=["ws", "local"],
+        priority="normal",
+        candidates=[candidate],
+        facts={},
+        manual=False,
+    )
+    assert [(d.action, d.code, d.new) for d in decisions] == [(Action.SKIP, "unavailable", None)] * 2
+    assert Selection(decisions=decisions).unavailable == 1
+
+
+@pytest.mark.parametrize("state", [State.COMPLETE, State.QUEUED])
+def test_what_need_not_be_moved_is_not_called_off_line(state: State) -> None:
+    candidate = msgspec.structs.replace(study(), availability="OFFLINE")
+    assert judge(fact(state), candidate).code != "unavailable"
+    grown = msgspec.structs.replace(study(11), availability="OFFLINE")
+    assert judge(fact(State.COMPLETE), grown).code == "unavailable"
+
+
+@pytest.mark.parametrize(("priority", "near", "far"), [("urgent", 0, 1), ("normal", 1, 2), ("low", 2, 2)])
+def test_what_is_near_line_comes_after_what_is_online(priority: str, near: int, far: int) -> None:
+    online, nearline = (
+        decide(
+            rule="r",
+            source="archive",
+            destinations=["ws"],
+            priority=priority,
+            candidates=[msgspec.structs.replace(study(), availability=availability)],
+            facts={},
+            manual=False,
+        )[0]
+        for availability in ("ONLINE", "NEARLINE")
+    )
+    assert online.new is not None
+    assert nearline.new is not None
+    assert (online.new.priority, nearline.new.priority) == (near, far)
+    assert nearline.new.availability == "NEARLINE"
+    assert "near line" in nearline.reason
+    assert "near line" not in online.reason
+
+
+@pytest.mark.parametrize("said", ["", "LOST", "x" * 5000])
+def test_what_is_no_availability_is_taken_as_online(said: str) -> None:
+    decision = judge(None, msgspec.structs.replace(study(), availability=said))
+    assert decision.new is not None
+    assert (decision.new.availability, decision.new.priority) == ("", 0)

@@ -8,7 +8,8 @@ from collections.abc import Callable
 import pytest
 
 from router.domain.rule import Node, NodeLimits
-from router.engine.slots import NodeSlots, Urgency
+from router.domain.transfer import Route
+from router.engine.slots import Detours, NodeSlots, Urgency
 from router.errors import Cancelled, DeadlineExceeded
 from tests.support.process import wait_for
 
@@ -90,3 +91,17 @@ def test_a_slot_is_given_back_whatever_happens() -> None:
     with pytest.raises(RuntimeError), slots.hold(node(), Urgency.MOVE, NEVER):
         raise RuntimeError
     assert slots.in_use("archive") == 0
+
+
+def test_a_detour_is_slow_only_after_a_while_and_never_when_it_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    detours = Detours()
+    route = Route("archive", "ws")
+    with detours.wait(route):
+        assert detours.slow() == []
+        monkeypatch.setattr(Detours, "SLOW_SECONDS", 0.0)
+        with detours.wait(route):
+            assert detours.slow() == [route, route]
+            first = detours.late()
+        assert detours.slow() == [route]
+        assert len(first - detours.late()) == 1
+    assert (detours.slow(), detours.late()) == ([], frozenset())

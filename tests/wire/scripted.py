@@ -1,28 +1,69 @@
-"""An archive for the tests, made of our own acceptor: it answers C-ECHO itself, C-FIND and C-MOVE by a script."""
+"""An archive for the tests, made of our own acceptor: it answers C-ECHO itself, and the rest by a script."""
 
 from __future__ import annotations
 
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from router.dimse import command as commands
 from router.dimse.association import Association, Limits
-from router.dimse.pdu import AssociateRequest, ContextReply
+from router.dimse.pdu import AssociateRequest, ContextReply, RoleSelection
 from router.dimse.request import find_identifier
 from router.domain.dicom import Identifier, QueryRetrieveLevel
 from router.errors import WireError
 
 
 class Call:
-    """One C-MOVE or C-FIND as the script sees it."""
+    """One C-MOVE, C-GET or C-FIND as the script sees it."""
 
     def __init__(self, association: Association, context_id: int, message_id: int, field: int) -> None:
         self._association = association
         self._field = field
         self._context_id = context_id
         self.message_id = message_id
+
+    @property
+    def association(self) -> Association:
+        """The association it came on."""
+        return self._association
+
+    def context_of(self, sop_class: str, transfer_syntax: str) -> int | None:
+        """The accepted context of a SOP class and transfer syntax."""
+        for context in self._association.contexts.values():
+            if (context.abstract_syntax, context.transfer_syntax) == (sop_class, transfer_syntax):
+                return context.context_id
+        return None
+
+    def store(
+        self, context_id: int | None, sop_class: str, instance: str, data: bytes, *, number: int = 7
+    ) -> commands.Command:
+        """A sub-operation of a C-GET: a C-STORE on the same association, and the answer to it."""
+        self.send_store(context_id, sop_class, instance, data, number=number)
+        message = self._association.receive(time.monotonic() + 10.0)
+        assert message is not None
+        assert message.command.number(commands.MESSAGE_ID_BEING_RESPONDED_TO) == number
+        return message.command
+
+    def send_store(
+        self, context_id: int | None, sop_class: str, instance: str, data: bytes, *, number: int = 7
+    ) -> None:
+        """Only the request of it."""
+        self._association.send(
+            self._context_id if context_id is None else context_id,
+            commands.encode(
+                {
+                    commands.AFFECTED_SOP_CLASS_UID: sop_class,
+                    commands.COMMAND_FIELD: commands.C_STORE_RQ,
+                    commands.MESSAGE_ID: number,
+                    commands.PRIORITY: 0,
+                    commands.COMMAND_DATA_SET_TYPE: commands.DATA_SET,
+                    commands.AFFECTED_SOP_INSTANCE_UID: instance,
+                }
+            ),
+            data,
+        )
 
     def respond(
         self,
@@ -94,10 +135,21 @@ class Call:
 
 
 class Archive:
-    """Listens on a free port until `stop`."""
+    """Listens on a free port until `stop`. It refuses contexts of `refused` and agrees to no role for `unsent`."""
 
-    def __init__(self, script: Callable[[Call], None]) -> None:
+    def __init__(
+        self,
+        script: Callable[[Call], None],
+        *,
+        refused: Collection[str] = (),
+        unsent: Collection[str] = (),
+        answers_roles: bool = True,
+    ) -> None:
         self._script = script
+        self._refused = refused
+        self._unsent = unsent
+        self._answers_roles = answers_roles
+        self.requests: list[AssociateRequest] = []
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port = self._listener.getsockname()[1]
         self.close_on_next_message = False
@@ -117,12 +169,26 @@ class Archive:
             thread.start()
 
     def _serve(self, connection: socket.socket) -> None:
+        roles: list[RoleSelection] = []
+
         def decide(request: AssociateRequest) -> list[ContextReply]:
-            return [ContextReply(context.context_id, 0, context.transfer_syntaxes[0]) for context in request.contexts]
+            self.requests.append(request)
+            if self._answers_roles:
+                roles.extend(role._replace(scp=role.sop_class_uid not in self._unsent) for role in request.roles)
+            return [
+                ContextReply(
+                    context.context_id,
+                    3 if context.abstract_syntax in self._refused else 0,
+                    context.transfer_syntaxes[0],
+                )
+                for context in request.contexts
+            ]
 
         with connection:
             try:
-                association = Association.accept(connection, decide, peer="The router", limits=Limits(inactivity=10.0))
+                association = Association.accept(
+                    connection, decide, peer="The router", limits=Limits(inactivity=10.0), roles=roles
+                )
                 while association.established:
                     self._answer(association)
             except WireError:

@@ -28,7 +28,16 @@ SHORT = {"negotiation": 0.5, "pdu": 0.5, "stall": 0.5}
 class Server(StoreServer):
     """A Store SCP on a free port that remembers what it was told."""
 
-    def __init__(self, root: Path, *, sink: Any = None, policy: Any = None, on_receipt: Any = None, **settings: Any):
+    def __init__(
+        self,
+        root: Path,
+        *,
+        sink: Any = None,
+        policy: Any = None,
+        on_receipt: Any = None,
+        on_answer: Any = None,
+        **settings: Any,
+    ):
         self.events: list[Event] = []
         self.receipts: list[Receipt] = []
         self.store = ObjectStore(root)
@@ -38,6 +47,7 @@ class Server(StoreServer):
             policy=policy or (lambda calling, called, address: Accepted("other")),
             on_receipt=on_receipt or self.receipts.append,
             observer=self.events.append,
+            on_answer=on_answer,
         )
 
     def events_of(self, kind: type[Event]) -> list[Any]:

@@ -1,11 +1,13 @@
 """Peers that are silent, drip, lie about lengths, talk nonsense: at the Store SCP and at the requestor."""
 
+import contextlib
 import socket
 import struct
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -15,6 +17,7 @@ from router.dimse import command as commands
 from router.dimse import pdu
 from router.dimse.association import Association, Limits
 from router.dimse.pdu import AssociateRequest, ContextReply, ProposedContext
+from router.dimse.store_scp import ServerSettings
 from router.errors import (
     AssociationAborted,
     AssociationRejected,
@@ -25,8 +28,10 @@ from router.errors import (
     RemoteProtocolError,
     WireError,
 )
+from router.receiving import Receivers, ReceiverSettings
 from tests.support.part10 import dataset_bytes
 from tests.support.process import wait_for
+from tests.support.samples import StudyFiles
 from tests.wire.scu import CT, EXPLICIT, SHORT, Server, associate, echo, raw, read_all, store, store_command
 
 REQUEST = pdu.encode_associate_request(
@@ -192,24 +197,163 @@ def test_a_data_set_that_trickles_in_whole_pdus_ends_too(server):
     assert server.files() == []
 
 
-def test_an_honest_sender_is_served_beside_two_hundred_bad_ones(tmp_path, study):
-    made = study(instances=20)
-    with Server(
-        tmp_path / "store", negotiation=3.0, pdu=3.0, stall=3.0, inactivity=5.0, maximum_associations=250
-    ) as server:
-        before = threading.active_count()
-        bad = [raw(server.port) for _ in range(200)]
-        for number, connection in enumerate(bad):
-            (silent, half_a_header, half_a_request, half_a_pdu, half_a_data_set)[number % 5](connection)
-        association = associate(server.port)
-        for path, uid in made.sop_instance_uids.items():
-            assert store(association, uid, dataset_bytes(path)).status == 0
-        association.release(5.0)
-        server.wait_until_idle(30.0)
-        for connection in bad:
-            connection.close()
-        assert len(server.files()) == 20
-        wait_for(lambda: threading.active_count() <= before, "the threads to end")
+def four_gigabytes(connection: socket.socket) -> None:
+    connection.sendall(WRONG_BEFORE_AN_ASSOCIATION["4 GiB"])
+
+
+def four_gigabytes_of_data(connection: socket.socket) -> None:
+    connection.sendall(p_data((1, 3, COMMAND)) + WRONG_IN_AN_ASSOCIATION["a PDU of 4 GiB"])
+
+
+def half_a_pdu_of_data(connection: socket.socket) -> None:
+    connection.sendall(p_data((1, 3, COMMAND)) + pdu.HEADER.pack(4, 100_000) + bytes(50_000))
+
+
+DRIPPING_REQUEST = [bytes([byte]) for byte in REQUEST]
+DRIPPING_DATA = [p_data((1, 3, COMMAND)) + pdu.HEADER.pack(4, 5000), *[b"\0"] * 5000]
+HOSTILE = {silent: 56, half_a_request: 30, four_gigabytes: 30}
+HOSTILE_IN_AN_ASSOCIATION = {half_a_pdu_of_data: 18, four_gigabytes_of_data: 18}
+DRIPPING, DRIPPING_IN_AN_ASSOCIATION = 30, 18
+"""Together two hundred; those in an association are fewer than the router takes at once, for it counts them."""
+
+
+class Usage(NamedTuple):
+    """What a process uses."""
+
+    memory: int
+    descriptors: int
+    threads: int
+
+    @classmethod
+    def of(cls, pid: int) -> "Usage":
+        proc = Path(f"/proc/{pid}")
+        resident = int((proc / "statm").read_text().split()[1]) * 4096
+        return cls(resident, len(list((proc / "fd").iterdir())), len(list((proc / "task").iterdir())))
+
+
+def forget_peak(pid: int) -> None:
+    """Let the peak of its memory begin anew (proc_pid_clear_refs(5))."""
+    Path(f"/proc/{pid}/clear_refs").write_text("5")
+
+
+def peak_memory(pid: int) -> int:
+    """The most it has used since."""
+    (line,) = [line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("VmHWM")]
+    return int(line.split()[1]) * 1024
+
+
+class Drips:
+    """Sends each connection its next part once a second, until all of them have ended or `stop`."""
+
+    def __init__(self) -> None:
+        self.ended = 0
+        self._left: list[tuple[socket.socket, Iterator[bytes]]] = []
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def add(self, connection: socket.socket, parts: Iterable[bytes]) -> None:
+        self._left.append((connection, iter(parts)))
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def _run(self) -> None:
+        while True:
+            for drip in list(self._left):
+                connection, parts = drip
+                try:
+                    connection.sendall(next(parts))
+                except OSError:
+                    self.ended += 1
+                    self._left.remove(drip)
+            if self._stop.wait(1.0):
+                return
+
+    def stop(self) -> None:
+        self._stop.set()
+        self._thread.join(10)
+        assert not self._thread.is_alive()
+
+
+@pytest.fixture
+def receiver(tmp_path: Path) -> Iterator[Receivers]:
+    """A receiver as the router runs it, in a process of its own, with deadlines that a test can wait for."""
+    settings = ReceiverSettings(
+        ae_title="ROUTER",
+        server=ServerSettings(host="127.0.0.1", port=0, negotiation=4.0, pdu=4.0, stall=4.0, inactivity=4.0),
+        store=str(tmp_path / "store"),
+        durability="fsync",
+        minimum_free=0,
+        callers={"SENDER": "sender", "EVIL": "evil"},
+    )
+    receivers = Receivers(
+        settings,
+        1,
+        on_receipts=lambda receipts: None,
+        observer=lambda event: None,
+        on_loss=lambda: None,
+        trouble=lambda what, error: None,
+    )
+    receivers.start()
+    yield receivers
+    receivers.stop(5.0)
+
+
+def send_all(port: int, made: StudyFiles) -> None:
+    association = associate(port)
+    for path, uid in made.sop_instance_uids.items():
+        assert store(association, uid, dataset_bytes(path)).status == 0
+    association.release(5.0)
+
+
+def test_an_honest_sender_is_served_beside_two_hundred_hostile_ones(receiver, tmp_path, study):
+    (pid,) = receiver.pids
+    made = study(instances=20, rows=128)
+    send_all(receiver.port, study(instances=3))
+    idle = Usage.of(pid)
+    wait_for(lambda: Usage.of(pid).threads < idle.threads or idle.threads <= 4, "the first association to end")
+    idle = Usage.of(pid)
+    forget_peak(pid)
+
+    drips = Drips()
+    with contextlib.ExitStack() as hostile:
+        connections = []
+
+        def another(connection: socket.socket) -> socket.socket:
+            connections.append(hostile.enter_context(connection))
+            return connection
+
+        for behaviour, count in HOSTILE_IN_AN_ASSOCIATION.items():
+            for _ in range(count):
+                behaviour(another(established(receiver.port)))
+        for _ in range(DRIPPING_IN_AN_ASSOCIATION):
+            drips.add(another(established(receiver.port)), DRIPPING_DATA)
+        for behaviour, count in HOSTILE.items():
+            for _ in range(count):
+                behaviour(another(raw(receiver.port)))
+        for _ in range(DRIPPING):
+            drips.add(another(raw(receiver.port)), DRIPPING_REQUEST)
+        assert len(connections) == 200
+        drips.start()
+
+        began = time.monotonic()
+        send_all(receiver.port, made)
+        assert time.monotonic() - began < 2.0
+        there = Usage.of(pid).threads - idle.threads
+        assert there >= 200 - 30 - 18, "all were still there, but for those that announced 4 GiB, who may be gone"
+
+        # All of them go, though some never stop to drip, and none is told to.
+        wait_for(lambda: Usage.of(pid).threads <= idle.threads, "the hostile connections to be ended")
+        for connection in connections:
+            read_all(connection)
+        wait_for(lambda: drips.ended == DRIPPING + DRIPPING_IN_AN_ASSOCIATION, "the drips to run into the end")
+        drips.stop()
+        wait_for(lambda: Usage.of(pid).descriptors <= idle.descriptors, "the descriptors to be given back")
+        assert peak_memory(pid) <= idle.memory + (64 << 20)
+    files = [path for path in (tmp_path / "store").rglob("*") if path.is_file()]
+    assert len(files) == 23 and {path.suffix for path in files} == {".dcm"}
+    send_all(receiver.port, made)
+    assert receiver.pids == [pid]
 
 
 def test_the_oldest_silent_connection_makes_room(tmp_path):

@@ -16,7 +16,8 @@ from pydicom.filereader import read_dataset
 from pydicom.filewriter import write_dataset
 from pydicom.sequence import Sequence
 
-from router.dimse.identifier import IdentifierError, decode, decode_with_pydicom
+from router.dimse import identifier as identifiers
+from router.dimse.identifier import Decoder, IdentifierError, decode, decode_with_pydicom
 from router.dimse.request import failed_uids, find_identifier, move_identifier
 from router.domain.dicom import Identifier, QueryRetrieveLevel
 from router.domain.exchange import MoveRequest
@@ -298,6 +299,72 @@ def test_both_paths_agree_on_any_values(transfer_syntax, elements):
             outcomes.append(None)
     assert outcomes[0] == outcomes[1]
     assert outcomes[0] is not None
+
+
+# a decoder of many ---------------------------------------------------------------------------------------------------
+
+OTHER_VRS = {"CS": "AE", "AE": "LO", "LO": "IS", "PN": "UT", "IS": "CS", "UT": "PN", "US": "LO"}
+few = st.sampled_from(
+    [b"", b" ", b"\0", b"CT", b" CT", b"CT ", b"CT\\MR ", b"\xe9 ", b"Doe^Jane", b"\x1bX", b"ISO_IR 192"]
+)
+data_sets = st.lists(
+    st.lists(st.tuples(st.sampled_from(TAGS), few, st.booleans()), max_size=6, unique_by=lambda element: element[0]),
+    max_size=6,
+)
+
+
+@BOTH
+@pytest.mark.parametrize("limit", [1, 2, 1024])
+@given(elements=data_sets, data=st.data())
+def test_what_came_before_changes_nothing(transfer_syntax, limit, elements, data):
+    encoded = [
+        raw(
+            *sorted((tag, OTHER_VRS.get(vr, vr) if other else vr, value) for (tag, vr), value, other in one),
+            transfer_syntax=transfer_syntax,
+        )
+        for one in elements
+    ]
+    encoded += [one[: data.draw(st.integers(0, len(one)))] for one in encoded]
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("_MAXIMUM_HEADS", "_MAXIMUM_ATTRIBUTES", "_MAXIMUM_VALUES", "_MAXIMUM_LENGTH"):
+            patch.setattr(identifiers, name, min(limit, getattr(identifiers, name)))
+        decoder = Decoder(transfer_syntax)
+        for one in encoded:
+            outcomes = []
+            for path in (decoder.decode, lambda one: decode(one, transfer_syntax)):
+                try:
+                    outcomes.append(path(one).elements)
+                except IdentifierError:
+                    outcomes.append(None)
+            assert outcomes[0] == outcomes[1]
+
+
+@BOTH
+def test_a_known_value_that_is_cut_off_is_refused(transfer_syntax):
+    decoder = Decoder(transfer_syntax)
+    for value in (b"CT", b"CT\\MR "):
+        whole = raw((0x00080061, "CS", value), transfer_syntax=transfer_syntax)
+        assert decoder.decode(whole) == decode(whole, transfer_syntax)
+    with pytest.raises(IdentifierError):
+        decoder.decode(whole[:-4])
+
+
+@BOTH
+def test_values_that_come_again_are_made_once_and_what_is_remembered_has_a_bound(transfer_syntax):
+    decoder = Decoder(transfer_syntax)
+    found = [
+        decoder.decode(
+            raw((0x00080061, "CS", b"CT"), (0x0020000D, "UI", b"1.%05d" % number), transfer_syntax=transfer_syntax)
+        )
+        for number in range(5000)
+    ]
+    assert len({id(one.values("ModalitiesInStudy")) for one in found}) == 1
+    assert [one.text("StudyInstanceUID") for one in found] == [f"1.{number:05}" for number in range(5000)]
+    assert sum(map(len, decoder._known.values())) < 10
+    for tag in range(0x00091001, 0x0009F001):
+        decoder.decode(raw((tag, "LO", b"x"), transfer_syntax=transfer_syntax))
+    assert len(decoder._heads) <= 4096
+    assert sum(map(len, decoder._known.values())) <= 64
 
 
 @BOTH

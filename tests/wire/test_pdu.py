@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from pynetdicom.pdu import A_ABORT_RQ, A_ASSOCIATE_AC, A_ASSOCIATE_RJ, A_ASSOCIATE_RQ, A_RELEASE_RP, A_RELEASE_RQ
 
 from router.dimse import pdu
-from router.dimse.pdu import AssociateRequest, ContextReply, PduType, ProposedContext
+from router.dimse.pdu import AssociateRequest, ContextReply, PduType, ProposedContext, RoleSelection, agreed_roles
 from router.errors import RemoteProtocolError
 
 uids = st.lists(st.integers(1, 99999), min_size=2, max_size=8).map(lambda parts: ".".join(map(str, parts)))
@@ -16,7 +16,17 @@ titles = st.text("ABCXYZ019_", min_size=1, max_size=16)
 contexts = st.lists(
     st.tuples(st.integers(0, 127), uids, st.lists(uids, min_size=1, max_size=5)), max_size=20, unique_by=lambda c: c[0]
 ).map(lambda found: tuple(ProposedContext(2 * number + 1, uid, tuple(syntaxes)) for number, uid, syntaxes in found))
-requests = st.tuples(titles, titles, contexts, st.integers(0, 0xFFFFFFFF)).map(lambda found: AssociateRequest(*found))
+roles = st.lists(
+    st.builds(RoleSelection, uids, st.booleans(), st.booleans()), max_size=10, unique_by=lambda r: r[0]
+).map(tuple)
+requests = st.builds(
+    lambda called, calling, contexts, length, roles: AssociateRequest(called, calling, contexts, length, roles=roles),
+    titles,
+    titles,
+    contexts,
+    st.integers(0, 0xFFFFFFFF),
+    roles,
+)
 
 
 def body(encoded: bytes) -> bytes:
@@ -42,23 +52,29 @@ def test_pynetdicom_reads_our_request(request):
         (item.context_id, item.abstract_syntax, tuple(item.transfer_syntax)) for item in theirs.presentation_context
     ] == [tuple(context) for context in request.contexts]
     assert theirs.user_information.maximum_length == request.maximum_length
+    assert [
+        (uid, bool(item.scu_role), bool(item.scp_role))
+        for uid, item in (theirs.user_information.role_selection or {}).items()
+    ] == [tuple(role) for role in request.roles]
     assert pdu.decode_associate_request(body(theirs.encode()))._replace(titles=b"") == request
 
 
-@given(requests, st.integers(0, 0xFFFFFFFF), st.data())
-def test_our_accept_is_read_by_pynetdicom_and_by_us(request, maximum_length, data):
+@given(requests, st.integers(0, 0xFFFFFFFF), roles, st.data())
+def test_our_accept_is_read_by_pynetdicom_and_by_us(request, maximum_length, answered, data):
     replies = tuple(
         ContextReply(context.context_id, data.draw(st.integers(0, 4)), context.transfer_syntaxes[0])
         for context in request.contexts
     )
     received = pdu.decode_associate_request(body(pdu.encode_associate_request(request)))
-    encoded = pdu.encode_associate_accept(received, replies, maximum_length)
+    encoded = pdu.encode_associate_accept(received, replies, maximum_length, roles=answered)
     assert encoded[10:74] == received.titles
     decoded = pdu.decode_associate_accept(body(encoded))
     assert decoded.contexts == replies
     assert decoded.maximum_length == maximum_length
+    assert decoded.roles == answered
     theirs = A_ASSOCIATE_AC()
     theirs.decode(encoded)
+    assert set(theirs.user_information.role_selection or {}) == {role.sop_class_uid for role in answered}
     assert [(item.context_id, item.result) for item in theirs.presentation_context] == [
         (reply.context_id, reply.result) for reply in replies
     ]
@@ -88,6 +104,36 @@ def test_items_nobody_knows_are_ignored():
     encoded = pdu.encode_associate_request(AssociateRequest("A", "B", (), 16384))
     unknown = b"\x7f\x00\x00\x03abc"
     assert pdu.decode_associate_request(encoded[6:] + unknown).maximum_length == 16384
+
+
+@given(roles, roles, st.data())
+def test_roles_are_given_only_where_both_sides_want_them(proposed, others, data):
+    known = data.draw(st.lists(st.sampled_from(proposed), unique=True)) if proposed else []
+    allowed = (*others, *(role._replace(scp=data.draw(st.booleans())) for role in known))
+    may = {role.sop_class_uid: role for role in allowed}
+    agreed = agreed_roles(proposed, allowed)
+    assert {role.sop_class_uid for role in agreed} == {role.sop_class_uid for role in proposed} & may.keys()
+    wanted = {role.sop_class_uid: role for role in proposed}
+    for uid, scu, scp in agreed:
+        assert (scu, scp) == (wanted[uid].scu and may[uid].scu, wanted[uid].scp and may[uid].scp)
+
+
+def test_a_role_is_one_for_each_class_the_first_and_there_are_no_more_of_them_than_contexts():
+    others = [RoleSelection(f"1.3.{number}", False, True) for number in range(1000)]
+    many = (RoleSelection("1.2", False, True), RoleSelection("1.2", True, False), *others)
+    request = pdu.decode_associate_request(
+        body(pdu.encode_associate_request(AssociateRequest("A", "B", (), 0, roles=many)))
+    )
+    assert request.roles[0] == many[0]
+    assert len(request.roles) == pdu.MAXIMUM_CONTEXTS
+
+
+@pytest.mark.parametrize("content", [b"", b"\0\3", b"\0\0\1", b"\0\x031.2\1", b"\0\x021.2\0\1", b"\0\x041.2\0\1"])
+def test_a_role_selection_that_is_not_as_long_as_it_says(content):
+    user = b"\x54\0" + len(content).to_bytes(2, "big") + content
+    encoded = pdu.encode_associate_request(AssociateRequest("A", "B", (), 0))[6:]
+    with pytest.raises(RemoteProtocolError, match="role selection"):
+        pdu.decode_associate_request(encoded + b"\x50\0" + len(user).to_bytes(2, "big") + user)
 
 
 def test_more_than_128_contexts_are_refused():

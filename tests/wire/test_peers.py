@@ -1,5 +1,6 @@
 """C-ECHO, C-FIND and C-MOVE to real archives, and to peers that behave as some in the field do."""
 
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -435,8 +436,9 @@ def test_a_move_without_progress_is_cancelled(router, scripted):
         seen.append(call.wait_for_cancel())
         call.respond(0xFE00, remaining=2, completed=0, failed=0, warning=0)
 
-    with pytest.raises(DeadlineExceeded, match=r"made no progress with a C-MOVE for 0.4 s; it was cancelled"):
+    with pytest.raises(DeadlineExceeded, match=r"made no progress with a C-MOVE for 0.4 s; it was cancelled") as caught:
         router.move(scripted(script, move=MoveSettings(inactivity=0.4)))
+    assert caught.value.cause == "timeout-inactivity"
     assert seen == [True]
     assert len(router.progress) == 2
 
@@ -456,8 +458,51 @@ def test_a_move_that_never_ends_is_cancelled_at_the_total(router, scripted):
             call.respond(0xFF00, remaining=1, completed=0, failed=0, warning=0)
         call.respond(0xFE00)
 
-    with pytest.raises(DeadlineExceeded, match=r"did not finish a C-MOVE within 0.6 s"):
+    with pytest.raises(DeadlineExceeded, match=r"did not finish a C-MOVE within 0.6 s") as caught:
         router.move(scripted(script, move=MoveSettings(total=0.6)))
+    assert caught.value.cause == "timeout-total"
+
+
+def test_a_request_may_take_longer_than_the_node_usually_does(router, scripted):
+    """A tape, or thousands of instances: both deadlines are those of the request where they are longer."""
+
+    def script(call) -> None:
+        time.sleep(1.0)
+        call.respond(0x0000, completed=1, failed=0, warning=0)
+
+    source = scripted(script, move=MoveSettings(inactivity=0.3, total=0.5))
+    assert router.move(source, inactivity=20.0, total=20.0).status == 0
+
+
+def test_arriving_instances_do_not_put_off_the_total(router, scripted):
+    def script(call) -> None:
+        assert call.wait_for_cancel()
+        call.respond(0xFE00)
+
+    with pytest.raises(DeadlineExceeded, match=r"did not finish a C-MOVE within 0\.6 s"):
+        router.move(scripted(script, move=MoveSettings(inactivity=0.3, total=0.6)), last_arrival=time.monotonic)
+
+
+def test_each_way_of_not_getting_an_association_has_a_cause_of_its_own(router, monkeypatch):
+    def causes(**settings: Any) -> str:
+        with pytest.raises(WireError) as caught:
+            router.peers.echo(node(**settings))
+        return caught.value.cause
+
+    def unresolved(*_: Any) -> None:
+        raise socket.gaierror
+
+    def unanswered(*_: Any) -> None:
+        raise TimeoutError
+
+    assert causes(port=1) == "connection-refused"
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+        assert causes(port=port, timeouts=Timeouts(negotiation=0.3)) == "negotiation-timeout"
+    monkeypatch.setattr("router.dimse.association.connect", unresolved)
+    assert causes(port=1) == "name-unresolved"
+    monkeypatch.setattr("router.dimse.association.connect", unanswered)
+    assert causes(port=1) == "connect-timeout"
 
 
 def test_a_move_can_be_cancelled_from_this_side(router, scripted):
@@ -474,7 +519,7 @@ def test_a_move_can_be_cancelled_from_this_side(router, scripted):
 
 
 def test_a_cancelled_move_that_goes_on_is_aborted(router, scripted, monkeypatch):
-    monkeypatch.setattr("router.dimse.move.CANCEL_GRACE", 0.3)
+    monkeypatch.setattr("router.dimse.retrieve.CANCEL_GRACE", 0.3)
     cancelled = threading.Event()
     cancelled.set()
 

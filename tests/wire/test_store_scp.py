@@ -1,17 +1,29 @@
 """The Store SCP against real senders, refusals, limits, and an orderly end."""
 
+import os
 import socket
 import threading
 import uuid
+import warnings
+from collections.abc import Collection
+from pathlib import Path
 
+import pydicom
 import pytest
+from pydicom import dcmread
+from pydicom.datadict import tag_for_keyword
+from pydicom.dataset import Dataset
+from pydicom.filebase import DicomBytesIO
+from pydicom.filewriter import write_dataset
+from pynetdicom import ALL_TRANSFER_SYNTAXES, AllStoragePresentationContexts
 
 from router.dimse import command as commands
+from router.dimse import pdu
 from router.dimse.store_scp import Accepted
 from router.domain.events import AssociationEnded, AssociationsActive, InstanceStored, StoreRefusal
 from router.errors import AssociationRejected, ConfigurationError, LedgerError, StoreRefused, WireError
 from tests.support.dcmtk import Address, echoscu, store_as_is, storescu
-from tests.support.part10 import dataset_bytes
+from tests.support.part10 import dataset_bytes, read_part10
 from tests.support.process import wait_for
 from tests.wire.scu import (
     CT,
@@ -26,6 +38,8 @@ from tests.wire.scu import (
     store_command,
 )
 
+CUT_OFF = {"MR_truncated.dcm", "rtplan_truncated.dcm"}
+BIG_ENDIAN = "1.2.840.10008.1.2.2"
 DEFLATED, JPEG = "1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.4.50"
 
 
@@ -81,6 +95,126 @@ def test_every_sample_is_kept_byte_for_byte(server, samples):
             sample.series_instance_uid,
         )
         assert receipt.transfer_syntax_uid == sample.transfer_syntax_uid
+
+
+SHIPPED = sorted(
+    path
+    for path in (Path(pydicom.__file__).parent / "data").rglob("*")
+    if path.is_file() and path.read_bytes()[128:132] == b"DICM"
+)
+"""All of pydicom's Part 10 files: the broken, the odd and the several encodings of one instance included."""
+
+
+def expected_of(path: Path) -> tuple[str, str, str, int]:
+    """SOP class, SOP instance and transfer syntax to send a file under, and the status it must be answered with.
+
+    By pydicom's word on what is in the data set. What lacks these UIDs is sent under those of its file meta.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        dataset = dcmread(path, stop_before_pixels=True, force=True)
+        meta = dataset.file_meta
+        sop_class = str(dataset.get("SOPClassUID") or meta.get("MediaStorageSOPClassUID") or CT)
+        instance = str(dataset.get("SOPInstanceUID") or meta.get("MediaStorageSOPInstanceUID") or "1.2.3")
+        whole = all(dataset.get(word) for word in ("SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID"))
+    status = 0xC001 if path.name in CUT_OFF else 0 if whole else 0xC002
+    return sop_class, instance, str(meta.get("TransferSyntaxUID") or IMPLICIT), status
+
+
+def test_every_file_of_pydicom_is_kept_byte_for_byte_or_refused_for_what_it_lacks(server):
+    kept: set[tuple[str, str]] = set()
+    for path in SHIPPED:
+        sop_class, uid, syntax, status = expected_of(path)
+        association = associate(server.port, [(sop_class, (syntax,))])
+        if not association.contexts:  # deflated, and directories of media, which are no instances
+            assert syntax == DEFLATED or sop_class == "1.2.840.10008.1.3.10", path.name
+            association.release(5.0)
+            continue
+        data = dataset_bytes(path)
+        response = store(association, uid, data, sop_class)
+        association.release(5.0)
+        assert (path.name, hex(response.status)) == (path.name, hex(status))
+        if status == 0:
+            (stored,) = server.files()
+            assert stored.read_bytes().endswith(data), path.name
+            assert server.receipts[-1].size == len(data), path.name
+            assert read_part10(stored).dataset == data, path.name
+            stored.unlink()  # the next file may be another encoding of the same instance
+            kept.add((sop_class, syntax))
+        nothing_left(server)
+    assert len({syntax for _, syntax in kept}) >= 10
+    assert len({sop_class for sop_class, _ in kept}) >= 12
+    assert len(kept) >= 30
+
+
+PRIVATE_CLASSES = [
+    "1.3.12.2.1107.5.9.1",
+    "1.2.840.113619.4.2",
+    "1.2.826.0.1.3680043.2.93.1.0.1",
+    "1.3.46.670589.2.3.1.1",
+]
+PRIVATE_SYNTAXES = ["1.2.840.113619.5.2", "1.2.826.0.1.3680043.2.494.1.1", "1.3.46.670589.33.1.4.1"]
+NOT_STREAMED = {DEFLATED, "1.2.840.10008.1.2.4.95", "1.2.840.10008.1.2.4.205"}
+"""The whole data set is deflated."""
+
+
+def data_set(
+    sop_class: str = CT,
+    instance: str = "1.2.3.4",
+    study: str = "1.2",
+    series: str = "1.2.3",
+    syntax: str = EXPLICIT,
+    *,
+    leave_out: Collection[str] = (),
+) -> bytes:
+    """A data set with an odd private element in front and odd pixels behind, as no writer in order would make it."""
+    dataset = Dataset()
+    for keyword, value in (
+        ("SOPClassUID", sop_class),
+        ("SOPInstanceUID", instance),
+        ("StudyInstanceUID", study),
+        ("SeriesInstanceUID", series),
+    ):
+        if keyword not in leave_out:
+            dataset.add_new(tag_for_keyword(keyword), "UI", value)
+    dataset.add_new(0x00090010, "LO", "PRIVATE")
+    dataset.add_new(0x00091001, "UN", os.urandom(333) + b"\0")
+    dataset.PatientName = "M\xfcller^J\xf6rg"
+    dataset.SpecificCharacterSet = "ISO_IR 100"
+    dataset.add_new(0x7FE00010, "OB", os.urandom(2000))
+    stream = DicomBytesIO()
+    stream.is_implicit_VR, stream.is_little_endian = syntax == IMPLICIT, syntax != BIG_ENDIAN
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # UIDs that are none are the point of some tests
+        write_dataset(stream, dataset)
+    return stream.getvalue()
+
+
+def test_every_storage_class_and_transfer_syntax_private_ones_too_is_kept_byte_for_byte(server):
+    syntaxes = [*(syntax for syntax in ALL_TRANSFER_SYNTAXES if syntax not in NOT_STREAMED), *PRIVATE_SYNTAXES]
+    classes = [
+        *PRIVATE_CLASSES,
+        *(str(context.abstract_syntax) for context in AllStoragePresentationContexts),
+    ]
+    pairs = [*((CT, syntax) for syntax in syntaxes), *((sop_class, EXPLICIT) for sop_class in classes)]
+    for start in range(0, len(pairs), 128):
+        some = pairs[start : start + 128]
+        association = associate(server.port, [(sop_class, (syntax,)) for sop_class, syntax in some])
+        assert len(association.contexts) == len(some), "all are accepted"
+        for place, (sop_class, syntax) in enumerate(some):
+            uid = f"1.2.3.{start + place}"
+            data = data_set(sop_class, uid, syntax=syntax)
+            assert store(association, uid, data, sop_class, 2 * place + 1).status == 0, (sop_class, syntax)
+            (stored,) = server.store.root.rglob(f"{uid}.dcm")
+            found = read_part10(stored)
+            assert (found.sop_class_uid, found.sop_instance_uid, found.transfer_syntax_uid, found.dataset) == (
+                sop_class,
+                uid,
+                syntax,
+                data,
+            )
+        association.release(5.0)
+    assert len(server.files()) == len(pairs) > 200
 
 
 # contexts -----------------------------------------------------------------------------------------------------------
@@ -191,6 +325,117 @@ def test_refusals_have_their_status_and_the_association_goes_on(server, study):
         "unparseable",
         "conflict",
     }
+
+
+LONG = "1." * 99 + "11"
+"""200 characters."""
+HOSTILE_UIDS = [
+    "..",
+    "../../../tmp/x",
+    "/etc/passwd",
+    "1/2",
+    "1.2.\0.3",
+    "1.2\n3",
+    "1" * 65,
+    LONG,
+    "1..2",
+    ".1",
+    "a.b",
+    "*",
+]
+UID_PLACES = ["study", "series", "instance"]
+
+
+def everything_below(directory: Path, store: Path) -> dict[Path, bytes]:
+    """All files below a directory that are not the store's, with their content."""
+    return {
+        path: path.read_bytes() for path in directory.rglob("*") if path.is_file() and not path.is_relative_to(store)
+    }
+
+
+def test_uids_that_would_lead_elsewhere_are_refused_and_touch_nothing(tmp_path):
+    """In the command and in the data set, at each place: the right status, and nothing in the store or beside it."""
+    (tmp_path / "beside").mkdir()
+    (tmp_path / "beside" / "x.dcm").write_bytes(b"untouched")
+    root = tmp_path / "deep" / "down" / "store"
+    before = everything_below(tmp_path, root)
+    with Server(root) as server:
+        association = associate(server.port)
+        for uid in HOSTILE_UIDS:
+            assert store(association, uid, data_set(instance=uid)).status == 0x0117, repr(uid)
+            for place in UID_PLACES:
+                response = store(association, "1.2.3.4", data_set(**{place: uid}))
+                # What is longer than any UID is no data set; one that differs from the command's is a mismatch.
+                allowed = {0xC001} if uid == LONG else {0xA900} if place == "instance" else {0xC003}
+                assert response.status in allowed, (place, uid, hex(response.status))
+                nothing_left(server)
+        assert {path.name for path in root.iterdir()} == {".incoming"}
+        assert server.receipts == []
+        assert store(association, "1.2.3.4", data_set()).status == 0, "the association goes on"
+        association.release(5.0)
+        assert [str(path.relative_to(root)) for path in server.files()] == ["1.2/1.2.3/1.2.3.4.dcm"]
+    assert everything_below(tmp_path, root) == before
+
+
+def test_missing_and_differing_uids_have_their_status_and_leading_zeros_are_kept(server):
+    association = associate(server.port)
+    for keyword in ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID"):
+        assert store(association, "1.2.3.4", data_set(leave_out={keyword})).status == 0xC002, keyword
+    assert store(association, "1.2.3.5", data_set()).status == 0xA900
+    assert store(association, "1.2.3.4", data_set("1.2.840.10008.5.1.4.1.1.4")).status == 0xA900
+    nothing_left(server)
+    assert store(association, "1.02.003", data_set(study="1.02", series="1.002", instance="1.02.003")).status == 0
+    assert store(association, "1.2.3", data_set(study="1.2", series="1.2", instance="1.2.3")).status == 0
+    association.release(5.0)
+    names = {str(path.relative_to(server.store.root)) for path in server.files()}
+    assert names == {"1.02/1.002/1.02.003.dcm", "1.2/1.2/1.2.3.dcm"}, "as they came, each its own"
+
+
+def test_a_data_set_cut_off_anywhere_in_its_head_is_refused(server):
+    data = data_set()
+    end_of_head = data.index(b"1.2.3\0", data.index(b"\x20\x00\x0e\x00"))
+    association = associate(server.port)
+    for size in range(end_of_head):
+        status = store(association, "1.2.3.4", data[:size]).status
+        assert status in {0xC001, 0xC002}, (size, hex(status))
+        assert not list(server.store.root.rglob("*.dcm"))
+    association.release(5.0)
+    nothing_left(server)
+    assert server.receipts == []
+
+
+@pytest.mark.parametrize("syntax", [EXPLICIT, IMPLICIT])
+@pytest.mark.parametrize("missing", [1, 2, 1000, 1999, 2000])
+def test_a_data_set_cut_off_behind_its_head_is_refused(server, syntax, missing):
+    """Nothing half is a success: what is shorter than it says was cut off before it reached this side."""
+    association = associate(server.port, [(CT, (syntax,))])
+    status = store(association, "1.2.3.4", data_set(syntax=syntax)[:-missing]).status
+    association.release(5.0)
+    assert hex(status) == hex(0xC001)
+    assert server.receipts == []
+    nothing_left(server)
+
+
+def nothing_left(server: Server) -> None:
+    """No file of any kind; a temporary one may go only after the answer."""
+    wait_for(lambda: server.files() == [], "an empty store")
+
+
+def test_a_sender_that_dies_anywhere_in_a_data_set_leaves_nothing(server):
+    data = data_set()
+    for size in (0, 1, 100, len(data) - 1):
+        association = associate(server.port)
+        association._send([p_data_of(1, store_command("1.2.3.4"), command=True), p_data_of(1, data[:size])])
+        association.close()
+        server.wait_until_idle()
+        assert server.files() == []
+        assert {path.name for path in server.store.root.iterdir()} == {".incoming"}
+    assert server.receipts == []
+
+
+def p_data_of(context_id: int, content: bytes, *, command: bool = False) -> bytes:
+    """One P-DATA-TF: a whole command set, or a part of a data set that is not the last."""
+    return pdu.PDATA_HEADER.pack(4, len(content) + 6, len(content) + 2, context_id, 3 if command else 0) + content
 
 
 class FullSink:

@@ -763,7 +763,7 @@ def test_an_answer_to_something_else(router, scripted):
 
 def test_nobody_there_and_nobody_welcome(router, scripted):
     nobody = router.store(node(1), (router.made() for _ in range(2)))
-    assert (nobody.cause, nobody.counts) == ("unreachable", {Standing.NOT_SENT: 2})
+    assert (nobody.cause, nobody.counts) == ("connection-refused", {Standing.NOT_SENT: 2})
     assert "refused the connection" in nobody.reason
     busy = scripted(obliging, decide=lambda request: Refusal(2, 3, 2))
     rejected = router.store(node(busy.port), [router.made()])

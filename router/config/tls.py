@@ -1,0 +1,66 @@
+"""The keys `tls`: from paths beside the YAML to settings whose files were loaded once to see that they fit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from router.config.diagnostics import Code
+from router.config.document import MappingNode, Node
+from router.config.schema import node_at
+from router.dimse.tls_files import faults
+from router.domain.rule import TlsSettings
+
+_FILES = ("ca", "certificate", "key")
+
+Report = Callable[[Node, Code, str, str], None]
+
+
+def tls_settings(
+    tree: MappingNode,
+    values: Mapping[str, Any],
+    subject: str,
+    *,
+    own: TlsSettings | None,
+    whole: bool,
+    report: Report,
+) -> TlsSettings | None:
+    """What the key `tls` of a node or of the router says; what it leaves out is the router's `own`.
+
+    None without TLS. Faults of the files go to `report`, and what is missing, where the tree is `whole`.
+    """
+    given = values.get("tls", False)
+    if given is False:
+        return None
+    given = given if isinstance(given, dict) else {}
+    place = node_at(tree, ("tls",))
+    paths = {name: _path(tree, given, name) for name in _FILES if name in given}
+    pair = {"certificate", "key"} & set(paths)
+    borrowed = [] if own is None else [name for name in _FILES if name not in paths and not (pair and name != "ca")]
+    for name in borrowed:
+        paths[name] = getattr(own, name)
+    missing = [name for name in _FILES if name not in paths]
+    if missing:
+        if whole:
+            hint = (
+                "certificate and key belong together" if len(pair) == 1 else "name the files here or under router.tls"
+            )
+            report(place, Code.MISSING_KEY, f"{subject}.tls has no {' and no '.join(missing)}", hint)
+        return None
+    settings = TlsSettings(**paths, verify_hostname=given.get("verify_hostname", True))
+    for fault in faults(settings):
+        if fault.setting not in borrowed:
+            report(_place(tree, fault.setting), Code.TLS_FILE, f"{subject}.tls.{fault.setting}: {fault}", "")
+    return settings
+
+
+def _path(tree: MappingNode, given: Mapping[str, Any], name: str) -> str:
+    """An absolute path; a relative one starts where the file lies in which it stands."""
+    value = given[name]
+    text = value["file"] if isinstance(value, dict) else value
+    return str(Path(_place(tree, name).file).absolute().parent / text)
+
+
+def _place(tree: MappingNode, name: str) -> Node:
+    return node_at(tree, ("tls", name, "file"))

@@ -1,0 +1,129 @@
+"""The engine against fake peers and a real ledger, each step taken by hand. No network, no waiting."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+from router.domain.condition import Condition
+from router.domain.events import Event, SubOperationsCounted
+from router.domain.rule import Move, Node, NodeLimits, RouterSettings, Rule, RuleSet, Sweep
+from router.domain.sweep import SweepDue, SweepReport
+from router.domain.transfer import Transfer
+from router.engine.arrivals import Arrivals
+from router.engine.commitment import Committer
+from router.engine.evidence import EvidenceGatherer
+from router.engine.mover import LEASE_SECONDS, Kit, Mover
+from router.engine.query import Inquiry
+from router.engine.routes import Refusals, RouteWatch, StoppedRoutes
+from router.engine.slots import Detours, NodeSlots
+from router.engine.sweep import Sweeper
+from router.engine.tally import Tallies
+from router.engine.verifier import Verifier
+from router.ledger.ledger import SqlLedger
+from tests.support.fake_peers import FakeClock, FakePeers
+
+
+def node(name: str) -> Node:
+    return Node(name=name, ae_title=name.upper(), host="127.0.0.1", port=104, limits=NodeLimits(associations=2))
+
+
+class Bench:
+    """An engine on the bench: each step of it is taken by hand."""
+
+    def __init__(self, directory: Path, **move: object) -> None:
+        self.clock = FakeClock()
+        self.ledger = SqlLedger.open(f"sqlite:///{directory}/ledger.db")
+        self.peers = FakePeers(self.ledger)
+        self.peers.titles = {"WS": "ws", "PACS": "pacs"}
+        self.events: list[Event] = []
+        self.never = threading.Event()
+        self.lost_files: set[str] = set()
+        settings = Move(to=("local",), **move)  # type: ignore[arg-type]
+        self.rules = RuleSet(
+            router=RouterSettings(),
+            nodes={name: node(name) for name in ("pacs", "ws")},
+            rules={"r": Rule(name="r", sweep=Sweep(source="pacs"), where=Condition(), move=settings)},
+            content_hash="x",
+        )
+        self.refusals = Refusals()
+        self.stopped = StoppedRoutes(self.ledger, self.events.append)
+        slots = NodeSlots()
+        self.inquiry = inquiry = Inquiry(self.peers, slots)
+        evidence = EvidenceGatherer(self.ledger, inquiry, self.held)
+        observer = self.events.append
+        tallies = Tallies(observer)
+        self.sweeper = Sweeper(
+            rules=lambda: self.rules, ledger=self.ledger, inquiry=inquiry, clock=self.clock, observer=observer
+        )
+        kit = Kit(
+            peers=self.peers,
+            ledger=self.ledger,
+            inquiry=inquiry,
+            evidence=evidence,
+            slots=slots,
+            arrivals=Arrivals(),
+            tallies=tallies,
+            routes=RouteWatch(self.ledger, self.clock, self.refusals),
+            detours=Detours(),
+            clock=self.clock,
+            observer=observer,
+        )
+        self.committer = Committer(
+            ledger=self.ledger,
+            inquiry=inquiry,
+            peers=self.peers,
+            slots=slots,
+            clock=self.clock,
+            observer=observer,
+        )
+        self.mover = Mover(lambda: self.rules, kit)
+        self.verifier = Verifier(
+            rules=lambda: self.rules,
+            ledger=self.ledger,
+            evidence=evidence,
+            committer=self.committer,
+            tallies=tallies,
+            clock=self.clock,
+            observer=observer,
+        )
+
+    def held(self, study: str) -> set[str]:
+        return self.ledger.received(study) - self.lost_files
+
+    def to(self, *destinations: str, **move: object) -> None:
+        rule = self.rules.rules["r"]
+        settings = Move(to=destinations, **move)  # type: ignore[arg-type]
+        changed = Rule(name="r", sweep=rule.sweep, where=rule.where, move=settings)
+        self.rules = RuleSet(router=self.rules.router, nodes=self.rules.nodes, rules={"r": changed}, content_hash="y")
+
+    def sweep(self, *, manual: bool = False) -> SweepReport:
+        self.clock.advance(60)
+        self.ledger.add_sweeps([SweepDue(rule="r", source="pacs", due_at=self.clock.now(), manual=manual)])
+        claim = self.ledger.claim_sweep(["pacs"], self.clock.now(), LEASE_SECONDS)
+        assert claim is not None
+        return self.sweeper.run(claim, self.never)
+
+    def step(self) -> Transfer | None:
+        """Run whatever is due next; None where nothing is."""
+        now = self.clock.now()
+        transfer = self.ledger.claim_verification(["local", "ws"], now, LEASE_SECONDS)
+        if transfer is not None:
+            return self.verifier.run(transfer, self.never)
+        self.stopped.look(self.rules, now)
+        probe = self.stopped.claim_probe(["pacs"], self.rules, now, LEASE_SECONDS, ())
+        transfer = probe or self.ledger.claim_transfer(["pacs"], now, LEASE_SECONDS)
+        return self.mover.run(transfer, self.never) if transfer is not None else None
+
+    def finish(self) -> list[Transfer]:
+        """Work until everything has ended, letting waits pass."""
+        for _ in range(200):
+            if self.step() is None:
+                open_ = [t for t in self.ledger.transfers() if not t.ended]
+                if not open_:
+                    return sorted(self.ledger.transfers(), key=lambda t: t.id)
+                self.clock.advance(max(0.0, (min(t.next_at for t in open_) - self.clock.now()).total_seconds()) + 0.001)
+        raise AssertionError("the transfers do not end")
+
+    def counted(self) -> int:
+        return sum(e.counts.completed or 0 for e in self.events if isinstance(e, SubOperationsCounted))

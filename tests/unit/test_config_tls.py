@@ -1,0 +1,149 @@
+"""The keys `tls`: whose files are used where, and what is said of files that cannot be used."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from router import config
+from router.config.diagnostics import as_text
+from router.domain.rule import RuleSet, TlsSettings
+from tests.support.certificates import Authority
+from tests.support.process import run
+
+NODES = """
+nodes:
+  archive:
+    ae_title: ARCHIVE
+    address: 10.0.0.5:2762
+    tls: %s
+  plain: {ae_title: WS1, address: 10.0.0.9:104}
+"""
+ROUTER = """
+router:
+  tls: {ca: keys/ca.pem, certificate: keys/router.pem, key: {file: keys/router.key}}
+"""
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    authority = Authority(tmp_path_factory.mktemp("made") / "keys")
+    authority.issue("router")
+    authority.issue("other")
+    return authority.directory
+
+
+@pytest.fixture
+def directory(tmp_path: Path, made: Path) -> Path:
+    (tmp_path / "keys").symlink_to(made)
+    return tmp_path
+
+
+def load(directory: Path, *texts: str) -> config.Loaded:
+    for number, text in enumerate(texts):
+        (directory / f"{number}.yaml").write_text(text, "utf-8")
+    return config.load(directory)
+
+
+def rule_set(directory: Path, *texts: str) -> RuleSet:
+    loaded = load(directory, *texts)
+    assert loaded.rule_set is not None, as_text(loaded.diagnostics)
+    return loaded.rule_set
+
+
+def settings(directory: Path, name: str = "router", *, verify_hostname: bool = True) -> TlsSettings:
+    keys = directory / "keys"
+    return TlsSettings(
+        ca=str(keys / "ca.pem"),
+        certificate=str(keys / f"{name}.pem"),
+        key=str(keys / f"{name}.key"),
+        verify_hostname=verify_hostname,
+    )
+
+
+def test_the_router_its_nodes_and_those_without(directory: Path) -> None:
+    rules = rule_set(directory, ROUTER, NODES % "true")
+    assert rules.router.tls == rules.nodes["archive"].tls == settings(directory)
+    assert rules.nodes["plain"].tls is None
+
+
+@pytest.mark.parametrize("value", ["{}", "", "true"])
+def test_nothing_said_means_the_files_of_the_router(directory: Path, value: str) -> None:
+    assert rule_set(directory, ROUTER, NODES % value).nodes["archive"].tls == settings(directory)
+
+
+def test_a_node_has_its_own_and_borrows_the_rest(directory: Path) -> None:
+    rules = rule_set(directory, ROUTER, NODES % "{certificate: keys/other.pem, key: keys/other.key}")
+    assert rules.nodes["archive"].tls == settings(directory, "other")
+    rules = rule_set(directory, ROUTER, NODES % "{verify_hostname: false}")
+    assert rules.nodes["archive"].tls == settings(directory, verify_hostname=False)
+
+
+def test_a_node_may_speak_tls_where_the_router_does_not(directory: Path) -> None:
+    own = f"{{ca: {directory}/keys/ca.pem, certificate: keys/other.pem, key: {{file: keys/other.key}}}}"
+    rules = rule_set(directory, NODES % own)
+    assert (rules.router.tls, rules.nodes["archive"].tls) == (None, settings(directory, "other"))
+
+
+def test_defaults_and_an_exception(directory: Path) -> None:
+    rules = rule_set(directory, ROUTER, NODES % "false", "defaults: {nodes: {tls: true}}")
+    assert rules.nodes["archive"].tls is None
+    assert rules.nodes["plain"].tls == settings(directory)
+
+
+def test_paths_start_at_the_configuration_not_at_the_working_directory(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(directory.parent)
+    rule_set(directory, ROUTER, NODES % "true")
+    loaded = config.load(Path(os.path.relpath(directory)))
+    assert loaded.rule_set is not None
+    assert loaded.rule_set.router.tls == settings(directory)
+
+
+def test_files_that_cannot_be_used_are_shown_where_they_are_named(directory: Path, made: Path) -> None:
+    (directory / "empty.pem").touch()
+    locked = directory / "locked.key"
+    run(["openssl", "ec", "-in", made / "router.key", "-aes128", "-passout", "pass:x", "-out", locked])
+    cases = {
+        "{ca: keys/none.pem, certificate: keys/router.pem, key: keys/router.key}":
+            [(6, 15, "nodes.archive.tls.ca: '%s/keys/none.pem' cannot be read: No such file or directory.")],
+        "{ca: keys, certificate: keys/router.pem, key: keys/router.key}":
+            [(6, 15, "nodes.archive.tls.ca: '%s/keys' cannot be read: Is a directory.")],
+        "{ca: empty.pem, certificate: empty.pem, key: keys/router.key}": [
+            (6, 15, "nodes.archive.tls.ca: %s/empty.pem holds no certificate in PEM format."),
+            (6, 39, "nodes.archive.tls.certificate: %s/empty.pem holds no certificate in PEM format.")],
+        "{ca: keys/ca.pem, certificate: keys/router.pem, key: {file: keys/router.pem}}":
+            [(6, 70, "nodes.archive.tls.key: %s/keys/router.pem holds no private key in PEM format.")],
+        "{ca: keys/ca.pem, certificate: keys/router.pem, key: {file: keys/other.key}}":
+            [(6, 70, "nodes.archive.tls.key: %s/keys/other.key is not the key of the certificate %s/keys/router.pem.")],
+        "{ca: keys/ca.pem, certificate: keys/router.pem, key: locked.key}":
+            [(6, 63, "nodes.archive.tls.key: %s/locked.key is encrypted; the router needs it without a password.")],
+        '{ca: "keys/a\\0b", certificate: keys/router.pem, key: keys/router.key}':
+            [(6, 15, "nodes.archive.tls.ca: '%s/keys/a\\x00b' cannot be read: no file can be called so.")],
+    }  # fmt: skip
+    for text, expected in cases.items():
+        loaded = load(directory, NODES % text)
+        found = [(one.code, one.line, one.column, one.message) for one in loaded.diagnostics if one.is_error]
+        assert found == [
+            ("DR028", line, column, message.replace("%s", str(directory))) for line, column, message in expected
+        ]
+
+
+def test_borrowed_files_are_reported_once(directory: Path) -> None:
+    broken = ROUTER.replace("router.key", "other.key")
+    loaded = load(directory, broken, NODES % "true")
+    assert [(Path(one.file).name, one.code) for one in loaded.errors] == [("0.yaml", "DR028")]
+
+
+def test_what_is_missing_at_the_router_is_said_once(directory: Path) -> None:
+    loaded = load(directory, "router: {tls: {ca: keys/ca.pem}}", NODES % "true")
+    assert {one.code for one in loaded.errors} == {"DR013"}
+    assert {Path(one.file).name for one in loaded.errors} == {"0.yaml"}
+
+
+def test_a_key_comes_from_a_file_and_from_nowhere_else(directory: Path) -> None:
+    loaded = load(directory, ROUTER, NODES % "{certificate: keys/other.pem, key: {env: KEY}}")
+    assert {one.code for one in loaded.errors} == {"DR010", "DR013"}
