@@ -179,15 +179,35 @@ def judge(expectation: Expectation, evidence: Evidence, cause: str) -> Verdict:
             reason = f"The destination holds {there}; the source does not say how many there are."
             return Verdict(happening=Happening.NO_EVIDENCE, reason=reason, there=there)
         return _short(there, None, cause)
-    if there >= size and evidence.present is not None and not _counted_only(expectation, evidence):
+    if expectation.listed_in_full and missing is not None and not _counted_only(expectation, evidence):
         return Verdict(happening=Happening.PROVEN, reason=f"All {size} instances are there.", there=size)
+    if cause in CLEAN and not missing and _same_numbers(expectation, evidence):
+        reason = f"All {size} instances are there, by the number of each series."
+        return Verdict(happening=Happening.PROVEN, reason=reason, there=size)
     if there >= size and cause in CLEAN:
-        reason = f"The destination counts {there} of {size} instances, but does not list them all."
+        listed = evidence.present is not None and not _counted_only(expectation, evidence)
+        reason = (
+            f"The destination holds {there} instances, the source counts {size} but does not list them all."
+            if listed
+            else f"The destination counts {there} of {size} instances, but does not list them all."
+        )
         return Verdict(happening=Happening.NO_EVIDENCE, reason=reason, there=size)
     if missing is not None and cause in CLEAN:
         reason = f"The source counts {size} instances but lists {len(expectation.instances or ())}; those are there."
         return Verdict(happening=Happening.NO_EVIDENCE, reason=reason, there=there)
     return _short(min(there, size), size, cause)
+
+
+def _same_numbers(expectation: Expectation, evidence: Evidence) -> bool:
+    """Whether both sides hold the same number of instances of the same series: nothing of somebody else's among them.
+
+    More than the source has would prove nothing: a destination may hold objects of its own in the study.
+    """
+    numbers = expectation.by_series
+    if numbers is None or sum(numbers.values()) != expectation.size or evidence.series is None:
+        return False
+    listed = evidence.present is not None and not _counted_only(expectation, evidence)
+    return listed and {series: held for series, held in evidence.series.items() if held} == dict(numbers)
 
 
 def _counted_only(expectation: Expectation, evidence: Evidence) -> bool:

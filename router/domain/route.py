@@ -72,7 +72,8 @@ DISGUISES: dict[str, Disguise] = {
     "aborted": Disguise("the association was aborted", within=2.0),
     "aborted-by-provider": Disguise("the association was aborted", within=2.0),
     "connection-lost": Disguise("the connection was closed", within=2.0),
-    "unable-to-process": Disguise("status Cxxx"),
+    # Orthanc says so of a destination that it does not know, and of one that is down; others of one bad study.
+    "unable-to-process": Disguise("status Cxxx", slow_to_show=True),
     "suboperations-impossible": Disguise("status A702", slow_to_show=True),
 }
 
@@ -89,8 +90,8 @@ _QUICK = (
     "destination's AE title and address? Enter them there."
 )
 _SLOW = (
-    "{times} studies in a row came to nothing ({cause}): is the destination running, at the address that the source "
-    "has for it, and not full?"
+    "{times} studies in a row came to nothing ({cause}): does the source know the destination's AE title and address, "
+    "is the destination running there, and not full?"
 )
 
 

@@ -114,10 +114,10 @@ TRANSITIONS: dict[State, dict[Happening, State]] = {
     State.UNPROVEN: _ENDED,
     State.CONTRADICTED: _ENDED,
     State.FAILED: _ENDED,
-    State.CANCELLED: _ENDED,
+    State.CANCELLED: {Happening.AGAIN: State.QUEUED},
 }
 
-ENDED = frozenset(state for state, ways in TRANSITIONS.items() if ways is _ENDED)
+ENDED = frozenset(_VERDICTS.values())
 """States in which nothing is under way any more; each is a verdict."""
 
 UNDER_WAY = frozenset(State) - ENDED

@@ -26,6 +26,8 @@ _TICK_SECONDS = 1.0
 _GLANCE_SECONDS = 0.05
 _STRANGERS_SECONDS = 5.0
 _STALLED_SECONDS = 60.0
+_HEED_SECONDS = 0.25
+"""Between two looks for what people ask of work under way, and for routes that others have stopped."""
 _SWEEPS_PER_SOURCE = 1
 _VERIFICATIONS_PER_DESTINATION = 2
 _CANCEL_SECONDS = 20.0
@@ -89,6 +91,8 @@ class Dispatcher:
         self._next_look = 0.0
         self._late: frozenset[int] = frozenset()
         self._renewed = 0.0
+        self._heeded = float("-inf")
+        self._heeded_for: RuleSet | None = None
         self._strangers: list[str] = []
         self._strangers_at = float("-inf")
         self._turned = time.monotonic()
@@ -215,17 +219,20 @@ class Dispatcher:
         rules = self._rules()
         names = [*rules.nodes, LOCAL]
         self._late = self._detours.late()
-        self._routes.look(rules, now)
-        self._heed_wishes()
+        if time.monotonic() - self._heeded > _HEED_SECONDS or rules is not self._heeded_for:
+            self._heeded, self._heeded_for = time.monotonic(), rules
+            self._routes.look(rules, now)
+            self._heed_wishes()
         if time.monotonic() - self._strangers_at > _STRANGERS_SECONDS:
             self._strangers_at = time.monotonic()
             self._strangers = self._find_strangers(set(names))
         names += self._strangers
-        if not self._stopping.is_set():
-            self._fill(self._sweeps, names, rules, now)
-        self._fill(self._verifications, names, rules, now)
+        # The slow work first: a source should not stand idle while what it sent is looked up.
         if not self._stopping.is_set():
             self._fill(self._moves, names, rules, now)
+        self._fill(self._verifications, names, rules, now)
+        if not self._stopping.is_set():
+            self._fill(self._sweeps, names, rules, now)
 
     def _find_strangers(self, known: set[str]) -> list[str]:
         """Nodes that work waits for but the configuration does not have: it is claimed, and ends saying so."""

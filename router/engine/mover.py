@@ -7,7 +7,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import NamedTuple
 
 from router.domain.causes import LOOSE, UNSENT
@@ -32,6 +32,7 @@ from router.domain.outcome import (
     short_series,
 )
 from router.domain.progress import Progress
+from router.domain.route import stops
 from router.domain.rule import LOCAL, Move, Node, RuleSet
 from router.domain.transfer import Finish, Happening, Transfer
 from router.engine.arrivals import Arrivals
@@ -46,6 +47,8 @@ from router.engine.tally import Tallies
 from router.errors import Cancelled, WireError
 
 _RENEW_SECONDS = 1.0
+_AFTER_OTHERS = timedelta(seconds=1)
+"""A transfer that may itself be why its route is stopped is due so long after the probe: another one tries first."""
 PENDING = (0xFF00, 0xFF01)
 LEASE_SECONDS = 60.0
 
@@ -356,8 +359,13 @@ class _Attempt:
         """The outcome of the C-MOVE as a happening: look for evidence, try again, wait for the route, or give up."""
         happening, next_at, reason = Happening.MOVED, None, outcome.sentence
         stop = self._passage.ended(outcome.cause, outcome.sentence)
+        disguised = stop is not None and not stops(outcome.cause)
         if stop is not None:
             happening, reason = Happening.STOPPED, stop.reason
+            if disguised:  # it may be this study after all: that costs it an attempt, and others go before it
+                happening, next_at = self._again(outcome.cause)
+                if happening is Happening.RETRY:
+                    happening, next_at = Happening.STOPPED, stop.probe_at + _AFTER_OTHERS
         elif outcome.remedy in (Remedy.STOP_ROUTE, Remedy.PERMANENT) and not self._progressed:
             happening = Happening.FAIL
         elif outcome.cause in UNSENT:
@@ -374,7 +382,7 @@ class _Attempt:
             completed=(done.completed or 0) + (done.warning or 0),
             failed=done.failed or 0,
             warning=done.warning or 0,
-            moved=stop is None,
+            moved=stop is None or disguised,
             stop=stop,
         )
 

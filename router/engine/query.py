@@ -183,8 +183,22 @@ class Inquiry:
     ) -> tuple[str, ...]:
         keys = unique_keys(patient_id, study, series)
         keys.elements[_SOP_INSTANCE_UID] = ()
-        rows = self.find(node, QueryRetrieveLevel.IMAGE, keys, urgency, cancelled).identifiers
-        return tuple(dict.fromkeys(uid for row in rows if is_uid(uid := row.text("SOPInstanceUID"))))
+        rows = self._whole(node, QueryRetrieveLevel.IMAGE, keys, urgency, cancelled)
+        # Some archives do not match by series at this level: what says that it is of another one is left out.
+        of_it = [row.text("SOPInstanceUID") for row in rows if row.text("SeriesInstanceUID") in ("", series)]
+        if not all(map(is_uid, of_it)):
+            raise QueryFailed(0, f"{node.name} sent instances without a valid SOP Instance UID.")
+        return tuple(dict.fromkeys(of_it))
+
+    def _whole(
+        self, node: Node, level: QueryRetrieveLevel, keys: Identifier, urgency: Urgency, cancelled: threading.Event
+    ) -> list[Identifier]:
+        """The matches of an answer that can be the whole one. Raises QueryFailed for one that cannot."""
+        result = self.find(node, level, keys, urgency, cancelled)
+        limit = node.find.max_results
+        if result.undecodable or (limit is not None and len(result.identifiers) >= limit):
+            raise QueryFailed(0, f"{node.name} did not list everything at {level} level.")
+        return result.identifiers
 
     def _series_counts(
         self, node: Node, study: str, series: str, patient_id: str, urgency: Urgency, cancelled: threading.Event
@@ -192,7 +206,7 @@ class Inquiry:
         keys = unique_keys(patient_id, study, series)
         keys.elements.setdefault(_SERIES_INSTANCE_UID, ())
         keys.elements[_SERIES_INSTANCES] = ()
-        rows = self.find(node, QueryRetrieveLevel.SERIES, keys, urgency, cancelled).identifiers
+        rows = self._whole(node, QueryRetrieveLevel.SERIES, keys, urgency, cancelled)
         counts: dict[str, int | None] = {}
         for row in rows:
             uid = row.text("SeriesInstanceUID")

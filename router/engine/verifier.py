@@ -188,7 +188,7 @@ class Verifier:
         remedy = CAUSES[transfer.cause].remedy if transfer.cause in CAUSES else Remedy.LATER
         wait = retry_wait(move.retry, transfer.cause, transfer.attempts, random.random())
         gap = bool(verdict.missing or verdict.short)
-        if transfer.cause == "lease-lost" and evidence.kind == "none":
+        if transfer.cause == "lease-lost" and evidence.kind == "none" and wait is not None:
             return self._finish(transfer, Happening.RETRY, verdict.reason, verdict)
         if wait is not None and transfer.rounds < MAXIMUM_ROUNDS:
             # A repair that brought nothing was a round as well: what cannot be moved is not asked for again and again.

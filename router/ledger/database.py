@@ -62,6 +62,8 @@ class Database:
         self._name = name
         self._read_only = read_only
         self._closed = False
+        self._file: tuple[int, int] | None = None
+        """Which file it is: what is written after somebody deleted or replaced it would be lost."""
 
     @classmethod
     def open(cls, url: str, *, create: bool, read_only: bool) -> Database:
@@ -86,6 +88,8 @@ class Database:
             ) from None
         self = cls(_sqlite_engine(path, read_only=read_only), name, read_only=read_only, path=path)
         if self._prepare():
+            if not read_only:
+                self._file = _identity(path)
             return self
         self.close()
         return cls.in_memory(name, read_only=True)
@@ -144,6 +148,10 @@ class Database:
     def _translated(self) -> Iterator[None]:
         if self._closed:
             raise LedgerError(f"The ledger {self._name} is closed.")
+        if self._file is not None and self.path is not None and _identity(self.path) != self._file:
+            raise LedgerError(
+                f"The ledger {self._name} was moved, deleted or replaced while it was in use; restart the router."
+            )
         try:
             yield
         except UnusableTablesError as error:
@@ -164,6 +172,14 @@ def insert_or(table: Table, connection: Connection) -> Any:
     if connection.dialect.name == "postgresql":
         return postgresql.insert(table)
     return sqlite.insert(table)
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 def _parse(url: str) -> URL:

@@ -498,3 +498,14 @@ def test_a_service_that_was_killed_is_known_to_be_dead_at_once(path: Path) -> No
             assert watcher.services(NOW) == [info]
         # Its lock went with it, though it never said that it stops.
         assert watcher.services(NOW) == []
+
+
+@pytest.mark.parametrize("replaced", [False, True])
+def test_a_file_that_is_gone_or_another_takes_no_more_writes(path: Path, replaced: bool) -> None:
+    with open_at(path) as ledger:
+        queue(ledger, [new(intent(1))])
+        path.rename(path.with_name("moved.db"))
+        if replaced:
+            open_at(path).close()
+        with pytest.raises(LedgerError, match="restart the router"):
+            ledger.claim_transfer(["archive"], NOW, LEASE)

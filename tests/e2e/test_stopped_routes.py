@@ -74,7 +74,7 @@ WAITS = re.compile(r"^route archive -> ws1 is stopped: .*; next try at \d\d:\d\d
     [
         (Behaviour(), 1, "A801"),
         (Behaviour(abort_on_unknown_destination=True), 2, "aborted"),
-        (Behaviour(unknown_destination_status=0xC000), 2, "Cxxx"),
+        (Behaviour(unknown_destination_status=0xC000), 3, "Cxxx"),
         (Behaviour(unknown_destination_status=0xA702), 3, "A702"),
     ],
     ids=["A801", "abort", "C000", "A702"],

@@ -187,7 +187,7 @@ def test_a_destination_that_lists_no_reports_is_unproven_rather_than_sent_them_a
         ("auto", {SERIES, IMAGE}, 3, State.COMPLETE),
         ("image", {SERIES, IMAGE}, 3, State.COMPLETE),
         ("series", {SERIES}, 3, State.COMPLETE),
-        ("study", {STUDY}, 3, State.COMPLETE),
+        ("study", {STUDY}, 3, State.UNPROVEN),
         ("none", set(), None, State.UNPROVEN),
     ],
 )
@@ -476,3 +476,77 @@ def test_show_names_what_a_third_party_lacks_in_text_and_json(
     with pytest.raises(SystemExit, match="0"):
         command_line.main([*show, "--format", "json"])
     assert json.loads(capsys.readouterr().out)["missing"] == ["1.1.2.1"]
+
+
+def unwhole(bench: Bench, change: Callable[[list[Identifier]], FindResult]) -> None:
+    """The source gives no counts, and answers IMAGE queries so."""
+    bench.peers.report_counts = False
+    honest = bench.peers.find
+
+    def find(node: Node, level: QueryRetrieveLevel, keys: Identifier, **named: Any) -> FindResult:
+        result = honest(node, level, keys, **named)
+        return change(result.identifiers) if (node.name, level) == ("pacs", IMAGE) else result
+
+    bench.peers.find = find  # type: ignore[method-assign]
+
+
+@pytest.mark.parametrize("how", ["undecodable", "no uid", "capped"])
+def test_a_list_that_is_not_whole_proves_nothing(bench: Bench, how: str) -> None:
+    bench.to("ws")
+
+    def change(rows: list[Identifier]) -> FindResult:
+        kept = [row for row in rows if row.text("SOPInstanceUID") != "1.1.1.2"]
+        if how == "no uid" and len(kept) < len(rows):
+            return FindResult(identifiers=[*kept, Identifier.of(SOPInstanceUID="")], status=0)
+        return FindResult(identifiers=kept, status=0, undecodable=(len(rows) - len(kept)) * (how == "undecodable"))
+
+    if how == "capped":
+        source(bench, find=FindSettings(max_results=1))
+    unwhole(bench, change)
+    bench.peers.deliver = lambda wanted: [one for one in wanted if one[1] != "1.1.1.2"]
+    bench.peers.answer = lambda wanted, delivered: MoveResult(status=0, counts=SubOperationCounts())
+    bench.sweep()
+    (transfer,) = bench.finish()
+    assert transfer.state is State.UNPROVEN
+
+
+def test_an_archive_that_does_not_match_by_series_is_understood(bench: Bench) -> None:
+    bench.to("ws")
+    honest = bench.peers.find
+
+    def find(node: Node, level: QueryRetrieveLevel, keys: Identifier, **named: Any) -> FindResult:
+        if (node.name, level) != ("pacs", IMAGE):
+            return honest(node, level, keys, **named)
+        every = bench.peers.holdings["pacs"]["1.1"].items()
+        rows = [Identifier.of(SeriesInstanceUID=series, SOPInstanceUID=uid) for series, uids in every for uid in uids]
+        return FindResult(identifiers=rows, status=0)
+
+    bench.peers.find = find  # type: ignore[method-assign]
+    bench.sweep()
+    (transfer,) = bench.finish()
+    assert (transfer.state, transfer.expected, transfer.completed) == (State.COMPLETE, 3, 3)
+
+
+def test_a_study_whose_worker_is_always_lost_ends_with_its_budget(bench: Bench) -> None:
+    bench.to("ws", verify="none", retry=Retry(attempts=2, delay=0.1))
+    bench.sweep()
+    for _ in range(20):
+        bench.clock.advance(1000)
+        moving = bench.ledger.claim_transfer(["pacs"], bench.clock.now(), LEASE_SECONDS)
+        if moving is None:
+            break
+        bench.clock.advance(LEASE_SECONDS + 1)
+        bench.ledger.expire_leases(bench.clock.now())
+        while (look := bench.ledger.claim_verification(["ws"], bench.clock.now(), LEASE_SECONDS)) is not None:
+            bench.verifier.run(look, bench.never)
+    (transfer,) = bench.ledger.transfers()
+    assert (transfer.state, transfer.attempts) == (State.FAILED, 2)
+
+
+def test_a_cancelled_study_that_grows_stays_cancelled(bench: Bench) -> None:
+    bench.sweep()
+    (transfer,) = bench.ledger.transfers()
+    bench.ledger.apply(transfer.id, Happening.CANCEL, bench.clock.now())
+    bench.peers.add("pacs", "1.1", "1.1.1", "1.1.1.9")
+    assert bench.sweep().selected == 0
+    assert bench.finish()[0].state is State.CANCELLED

@@ -120,6 +120,12 @@ def found(*instances: Instance, kind: str = "receipts") -> Evidence:
     return Evidence(kind=kind, present=frozenset(i.sop_instance_uid for i in instances))
 
 
+def held(**series: int) -> Evidence:
+    """A destination that lists so many instances of each series."""
+    present = frozenset(f"{name}.{number}" for name, held in series.items() for number in range(held))
+    return Evidence(kind="find", present=present, series=series)
+
+
 NONE = Evidence(kind="none", note="Nobody knows.")
 
 
@@ -137,7 +143,12 @@ NONE = Evidence(kind="none", note="Nobody knows.")
         (Expectation(instances=ALL.instances, count=4), found(A, B, C), "success", Happening.NO_EVIDENCE, 3),
         (Expectation(instances=ALL.instances, count=4), found(A, B), "success", Happening.CONTRADICTION, 2),
         (ALL, Evidence(kind="find", count=2), "success", Happening.CONTRADICTION, 2),
-        (Expectation(count=3), found(A, B, C), "success", Happening.PROVEN, 3),
+        (Expectation(count=3), found(A, B, C), "success", Happening.NO_EVIDENCE, 3),
+        (Expectation(count=3), found(A, B, C), "some-failed", Happening.SOME_MISSING, 3),
+        (Expectation(series={"s": 3}), held(s=3), "success", Happening.PROVEN, 3),
+        (Expectation(series={"s": 3}), held(s=3), "some-failed", Happening.SOME_MISSING, 3),
+        (Expectation(series={"s": 3}), held(s=3, own=1), "success", Happening.NO_EVIDENCE, 3),
+        (Expectation(series={"s": 3, "t": None}, count=3), held(s=2, own=1), "success", Happening.NO_EVIDENCE, 3),
         (Expectation(count=4), found(A, B, C), "success", Happening.CONTRADICTION, 3),
         (Expectation(), found(A), "success", Happening.NO_EVIDENCE, 1),
         (Expectation(), found(), "success", Happening.CONTRADICTION, 0),

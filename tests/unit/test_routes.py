@@ -34,7 +34,8 @@ from tests.support.engine import Bench
 
 ROUTE = Route("pacs", "local")
 EMPTY = SubOperationCounts()
-QUICK = ["aborted", "connection-lost", "unable-to-process"]
+QUICK = ["aborted", "connection-lost"]
+SLOW = ["suboperations-impossible", "unable-to-process"]
 
 
 def run(cause: str, transfer: int = 1, at: float = 0.0, lasting: float = 0.5, **more: Any) -> Run:
@@ -102,8 +103,8 @@ def test_two_at_the_same_time_are_one() -> None:
     assert grounds(gathered(run("aborted", 1, at=0), run("aborted", 2, at=0.2))) == ""
 
 
-def test_a_destination_that_may_be_down_takes_several_studies() -> None:
-    slow = "suboperations-impossible"
+@pytest.mark.parametrize("slow", SLOW)
+def test_a_destination_that_may_be_down_takes_several_studies(slow: str) -> None:
     assert grounds(gathered(*(run(slow, 1, at=n) for n in range(20)))) == "", "one study may be at fault itself"
     assert grounds(gathered(*(run(slow, n, at=n) for n in range(STUDIES - 1)))) == ""
     assert "full" in grounds(gathered(*(run(slow, n, at=n) for n in range(STUDIES))))
@@ -244,8 +245,8 @@ def test_other_routes_of_the_source_go_on(bench: Stop) -> None:
     [
         (AssociationAborted(2, 0, "pacs aborted."), REPETITIONS),
         (ConnectionLost("pacs closed the connection."), REPETITIONS),
-        (0xC000, REPETITIONS),
-        (0xC123, REPETITIONS),
+        (0xC000, STUDIES),
+        (0xC123, STUDIES),
         (0xA702, STUDIES),
     ],
 )
@@ -258,6 +259,46 @@ def test_a_disguise_takes_repetition(bench: Stop, how: Any, requests: int) -> No
     assert one.reason.endswith(("Enter them there.", "not full?"))
     assert {t.state for t in transfers} == {State.QUEUED}
     assert max(t.attempts for t in transfers) == 1
+
+
+def test_one_study_that_the_source_cannot_process_stops_nothing_and_ends(bench: Stop) -> None:
+    honest = bench.honest
+
+    def move(node: Node, request: MoveRequest, **named: Any) -> MoveResult:
+        if request.study_instance_uid == "1.3":
+            return MoveResult(status=0xC000, counts=EMPTY)
+        return honest(node, request, **named)
+
+    bench.peers.move = move  # type: ignore[method-assign]
+    bench.sweep()
+    for _ in range(5):
+        bench.clock.advance(3601)
+        bench.settle()
+    states = {t.intent.study_instance_uid: t.state for t in bench.ledger.transfers()}
+    assert states.pop("1.3") is State.FAILED
+    assert set(states.values()) == {State.COMPLETE}
+    assert bench.of(RouteStopped) == []
+
+
+def test_a_study_that_may_itself_be_why_the_route_is_stopped_lets_others_try_first(bench: Stop) -> None:
+    honest = bench.honest
+    asked: list[str] = []
+
+    def move(node: Node, request: MoveRequest, **named: Any) -> MoveResult:
+        asked.append(request.study_instance_uid)
+        if request.study_instance_uid == "1.1" or len(asked) < 3:
+            raise AssociationAborted(0, 0, "pacs aborted.")
+        return honest(node, request, **named)
+
+    bench.peers.move = move  # type: ignore[method-assign]
+    bench.sweep()
+    bench.settle()
+    for _ in range(12):
+        bench.clock.advance(3601)
+        bench.settle()
+    states = {t.intent.study_instance_uid: t.state for t in bench.ledger.transfers()}
+    assert states.pop("1.1") is State.FAILED
+    assert set(states.values()) == {State.COMPLETE}
 
 
 def test_one_refusal_of_many_successes_stops_nothing(bench: Stop) -> None:
@@ -339,15 +380,16 @@ def test_a_probe_that_gets_through_lets_all_flow(bench: Stop, how: int) -> None:
     assert [(e.source, e.destination) for e in bench.of(RouteResumed)] == [ROUTE]
 
 
-def test_a_probe_in_disguise_keeps_it_stopped_and_costs_no_attempt(bench: Stop) -> None:
+def test_a_probe_in_disguise_keeps_it_stopped_and_each_study_tries_in_turn(bench: Stop) -> None:
     bench.refuse(0xA801)
     bench.sweep()
     bench.settle()
+    assert {(t.state, t.attempts) for t in bench.ledger.transfers()} == {(State.QUEUED, 0)}
     bench.refuse(0xC000)
-    for _ in range(8):
+    for _ in bench.ledger.transfers():
         bench.clock.advance(3601)
         bench.settle()
-    assert {(t.state, t.attempts) for t in bench.ledger.transfers()} == {(State.QUEUED, 0)}
+    assert {(t.state, t.attempts) for t in bench.ledger.transfers()} == {(State.QUEUED, 1)}
     (one,) = bench.ledger.stopped_routes()
     assert one.cause == "unable-to-process"
 
