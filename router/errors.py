@@ -37,6 +37,10 @@ class LedgerError(RouterError):
     """The ledger could not be read or written."""
 
 
+class LedgerMissing(LedgerError):
+    """There is no ledger yet."""
+
+
 class StoreError(RouterError):
     """The object store could not be written."""
 

@@ -36,7 +36,7 @@ from router.engine.slots import Detours, NodeSlots
 from router.engine.sweep import Sweeper
 from router.engine.tally import Tallies
 from router.engine.verifier import Verifier
-from router.errors import LedgerError
+from router.errors import LedgerError, LedgerMissing
 from router.ledger.ledger import SqlLedger
 from router.objects import ObjectStore
 from router.observe import logs
@@ -60,9 +60,9 @@ class SystemClock:
         return datetime.now(UTC)
 
 
-def open_ledger(rules: RuleSet, *, read_only: bool = False) -> SqlLedger:
-    """The configured ledger. Raises LedgerError."""
-    return SqlLedger.open(rules.router.ledger, read_only=read_only)
+def open_ledger(rules: RuleSet, *, read_only: bool = False, create: bool = True) -> SqlLedger:
+    """The configured ledger. Raises LedgerError; LedgerMissing where there is none and `create` is false."""
+    return SqlLedger.open(rules.router.ledger, read_only=read_only, create=create)
 
 
 @contextmanager
@@ -76,9 +76,14 @@ def open_peers(rules: RuleSet) -> Iterator[Peers]:
 
 
 @contextmanager
-def planner(rules: RuleSet) -> Iterator[Sweeper]:
-    """A sweeper that can look but has a ledger it cannot write to."""
-    with open_ledger(rules, read_only=True) as ledger, open_peers(rules) as peers:
+def planner(rules: RuleSet, say: Callable[[str], None]) -> Iterator[Sweeper]:
+    """A sweeper that can look but has a ledger it cannot write to; that there is none yet it says."""
+    try:
+        opened = open_ledger(rules, read_only=True, create=False)
+    except LedgerMissing as missing:
+        say(f"{missing} So nothing counts as moved before.")
+        opened = open_ledger(rules, read_only=True)
+    with opened as ledger, open_peers(rules) as peers:
         yield Sweeper(
             rules=lambda: rules,
             ledger=ledger,

@@ -14,7 +14,7 @@ from rich.text import Text
 
 from router.cli.apply import rules_named
 from router.cli.render import counted, new_table, short
-from router.cli.settings import load_rules, plain, print_json, settings_of, terminal
+from router.cli.settings import load_rules, plain, print_json, say, settings_of, terminal
 from router.domain.rule import Rule, RuleSet
 from router.domain.selection import Action, Decision
 from router.engine.sweep import Answer, Sweeper
@@ -48,7 +48,7 @@ def plan(ctx: click.Context, names: tuple[str, ...], everything: bool) -> int:
     settings = settings_of(ctx)
     rules = load_rules(settings)
     chosen = rules_named(rules, names)
-    with planner(rules) as sweeper:
+    with planner(rules, say) as sweeper:
         planned = [_look(sweeper, rules, rule) for rule in chosen]
     if settings.json:
         print_json(_json(planned))

@@ -6,6 +6,7 @@ import csv
 import sys
 import threading
 from collections.abc import Mapping, Sequence
+from zoneinfo import ZoneInfo
 
 import click
 from rich.cells import cell_len
@@ -16,12 +17,15 @@ from router.cli.render import counted, short
 from router.cli.settings import load_rules, no_such, plain, print_json, settings_of, terminal
 from router.config.values import nearest_attribute
 from router.domain.attributes import LEVELS, level_of
-from router.domain.dicom import Identifier, QueryRetrieveLevel, name_of, tag_of
+from router.domain.dicom import Identifier, QueryRetrieveLevel, name_of, tag_of, vr_of
 from router.domain.levels import RETURN_KEYS
+from router.domain.matcher import Evaluation, parse_operand
+from router.domain.problem import ExpressionError
+from router.domain.timing import parse_da
 from router.engine.query import MAXIMUM_MATCHES, Inquiry, QueryFailed
 from router.engine.slots import NodeSlots, Urgency
 from router.errors import RouterError, UsageError
-from router.service import open_peers
+from router.service import SystemClock, open_peers
 
 _HEADS = {
     "NumberOfStudyRelatedSeries": "Series",
@@ -70,7 +74,8 @@ def query(ctx: click.Context, node: str, keys: tuple[str, ...], level: str | Non
 
     For example: dicom-router query archive PatientID=123 StudyDate=20260101-20260131
 
-    KEY is a DICOM keyword or (gggg,eeee); an empty VALUE asks for the attribute to be returned. Below STUDY an archive
+    KEY is a DICOM keyword or (gggg,eeee); an empty VALUE asks for the attribute to be returned. Dates are days or
+    A..B as in rules (today-2d..today), or DICOM's own ranges; the node is asked for whole days. Below STUDY an archive
     wants the unique keys above: StudyInstanceUID, and SeriesInstanceUID at IMAGE level.
     """
     settings = settings_of(ctx)
@@ -78,7 +83,7 @@ def query(ctx: click.Context, node: str, keys: tuple[str, ...], level: str | Non
     target = rules.nodes.get(node)
     if target is None:
         raise no_such("node", node, rules.nodes)
-    wanted = _identifier(keys)
+    wanted = _identifier(keys, Evaluation(SystemClock().now(), ZoneInfo(target.timezone)))
     chosen = QueryRetrieveLevel(level) if level else _level(wanted)
     asked = Identifier({**dict.fromkeys(RETURN_KEYS[chosen], ()), **wanted.elements})
     with open_peers(rules) as peers:
@@ -150,7 +155,7 @@ def _block(row: Row, columns: Sequence[str], width: int) -> Table:
     return grid
 
 
-def _identifier(keys: tuple[str, ...]) -> Identifier:
+def _identifier(keys: tuple[str, ...], evaluation: Evaluation) -> Identifier:
     identifier = Identifier()
     for key in keys:
         name, separator, value = key.partition("=")
@@ -159,8 +164,27 @@ def _identifier(keys: tuple[str, ...]) -> Identifier:
         tag = tag_of(name)
         if tag is None:
             raise UsageError(f"{name} is no DICOM keyword; {nearest_attribute(name)}")
-        identifier.elements[tag] = tuple(value.split("\\")) if value else ()
+        values = value.split("\\") if value else []
+        if vr_of(tag) == "DA":
+            values = [_date(tag, name, text.strip(), evaluation) for text in values]
+        identifier.elements[tag] = tuple(values)
     return identifier
+
+
+def _date(tag: int, name: str, text: str, evaluation: Evaluation) -> str:
+    """A date or a range as it goes to the node (PS3.4 section C.2.2.2.5). Raises UsageError."""
+    ends = text.split("-")
+    if len(ends) == 2 and any(ends) and all(not end or (len(end) == 8 and parse_da(end)) for end in ends):
+        if all(ends) and ends[0] > ends[1]:
+            raise UsageError(f"{name}: the date range {text!r} ends before it begins; swap its ends")
+        return text
+    if set(text) <= {"*"}:
+        return ""
+    try:
+        dates = parse_operand(tag, text).dates
+    except ExpressionError as error:
+        raise UsageError(f"{name}: {error.message}" + (f"; {error.hint}" if error.hint else "")) from None
+    return text if dates is None else dates.resolve(*evaluation).wire
 
 
 def _level(identifier: Identifier) -> QueryRetrieveLevel:

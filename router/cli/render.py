@@ -161,6 +161,9 @@ def _reasons(transfers: Iterable[Transfer]) -> Table:
 def explanation(transfer: Transfer) -> str:
     """Why it stands where it stands: the reason, with the status and the number of attempts where they add to it."""
     parts = []
+    if transfer.status and not transfer.reason:
+        which = f"last of {transfer.attempts} attempts" if transfer.attempts > 1 else "last attempt"
+        return f"The {which} ended with status {transfer.status:04X}."
     if transfer.status and f"{transfer.status:04X}" not in transfer.reason:
         parts.append(f"status {transfer.status:04X}")
     if transfer.attempts > 1:

@@ -11,10 +11,10 @@ from rich.text import Text
 
 from router.cli.apply import running_services
 from router.cli.render import STYLES, UNDER_WAY_STYLE, counted, explained, size, transfer_row, transfers_table
-from router.cli.settings import load_rules, plain, print_json, say, settings_of, terminal
+from router.cli.settings import load_rules, no_such, plain, print_json, say, settings_of, terminal
 from router.domain.levels import NEARLINE
 from router.domain.outcome import Evidence, Expectation, missing_instances
-from router.domain.rule import LOCAL
+from router.domain.rule import LOCAL, RuleSet
 from router.domain.selection import AGAIN_WHEN_ASKED
 from router.domain.transfer import TRANSITIONS, Attempt, Happening, State, Transfer
 from router.engine.ports import Ledger
@@ -58,7 +58,9 @@ def list_(
 ) -> int:
     """Transfers, newest first."""
     settings = settings_of(ctx)
-    with open_ledger(load_rules(settings), read_only=True) as ledger:
+    rules = load_rules(settings)
+    with open_ledger(rules, read_only=True, create=False) as ledger:
+        _require_known(ledger, rules, rule, source, destination)
         found = ledger.transfers(
             states=[State(s) for s in states],
             rule=rule,
@@ -87,7 +89,7 @@ def list_(
 def show(ctx: click.Context, number: int) -> int:
     """One transfer: its state, each attempt, and what is missing."""
     settings = settings_of(ctx)
-    with open_ledger(load_rules(settings), read_only=True) as ledger:
+    with open_ledger(load_rules(settings), read_only=True, create=False) as ledger:
         transfer = ledger.transfer(number)
         if transfer is None:
             raise RouterError(f"The ledger has no transfer {number}; `dicom-router transfers list` shows what it has.")
@@ -170,13 +172,13 @@ def _steps(attempts: Sequence[Attempt]) -> Table:
     grid.add_column("what happened")
     for one in attempts:
         there = f"{one.completed}" + (f" ({one.failed} failed)" if one.failed else "")
-        status = f" (status {one.status:04X})" if one.status and f"{one.status:04X}" not in one.reason else ""
+        status = f"status {one.status:04X}" if one.status and f"{one.status:04X}" not in one.reason else ""
         grid.add_row(
             f"{one.started_at.astimezone():%m-%d %H:%M:%S}",
             one.step,
             one.happening.replace("_", " "),
             there,
-            plain(one.reason + status),
+            plain(f"{one.reason} ({status})" if one.reason and status else one.reason or status),
         )
     return grid
 
@@ -258,6 +260,17 @@ def release(ctx: click.Context, **selection: Any) -> int:
     return _say_to(ctx, WORDS["release"], **selection)
 
 
+def _require_known(ledger: Ledger, rules: RuleSet, rule: str, source: str, destination: str) -> None:
+    """Raises UsageError for a name that neither the configuration nor the ledger has."""
+    if rule and rule not in rules.rules and not ledger.transfers(rule=rule, limit=1):
+        raise no_such("rule", rule, rules.rules)
+    if source and source not in rules.nodes and not ledger.transfers(source=source, limit=1):
+        raise no_such("node", source, rules.nodes)
+    places = (LOCAL, *rules.nodes)
+    if destination and destination not in places and not ledger.transfers(destination=destination, limit=1):
+        raise no_such("node", destination, places)
+
+
 def _say_to(
     ctx: click.Context,
     word: Word,
@@ -277,8 +290,10 @@ def _say_to(
     changed: list[Transfer] = []
     problems: list[str] = []
     now = SystemClock().now()
-    with open_ledger(load_rules(settings)) as ledger:
+    rules = load_rules(settings)
+    with open_ledger(rules, create=False) as ledger:
         if everything:
+            _require_known(ledger, rules, rule, source, destination)
             chosen = [State(s) for s in states] or word.states
             found = ledger.transfers(states=chosen, rule=rule, source=source, destination=destination, limit=_MANY)
             numbers = tuple(sorted(transfer.id for transfer in found))
@@ -300,6 +315,9 @@ def _say_to(
     if under_way:
         how = "the service stops the work" if served else "its service has stopped: within a minute, or when it starts"
         say(f"{counted(under_way, 'transfer')} under way will be {word.done} in a moment; {how}.")
+    waiting = len(changed) - under_way
+    if waiting and not served and word.happening in (Happening.AGAIN, Happening.RELEASE):
+        say(f"No service runs: `dicom-router apply` or `run` moves {'it' if waiting == 1 else 'them'}.")
     for problem in problems:
         say(f"dicom-router: {problem}")
     return 1 if problems else 0

@@ -75,7 +75,7 @@ CODES: dict[Code, str] = {
     Code.SAME_NODE: "Two nodes are the same application entity, or one is this router.",
     Code.TIME_ZONE: "There is no such time zone in the IANA database.",
     Code.SAME_PORT: "Two services of the router would listen on the same port.",
-    Code.TLS_FILE: "A certificate or key for TLS that cannot be read, is none, or does not fit the other.",
+    Code.TLS_FILE: "A certificate or key for TLS that cannot be read, is none, does not fit the other, or has expired.",
     Code.UNKNOWN_ATTRIBUTE: "There is no such DICOM attribute; keywords are written in exact case.",
     Code.MATCHER: "There is no such matcher, or it does not fit the attribute or its operand.",
     Code.ATTRIBUTE_VALUE: "A value the attribute can never have.",

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from router.config.diagnostics import Code
 from router.config.document import MappingNode, Node
 from router.config.schema import node_at
-from router.dimse.tls_files import faults
+from router.dimse.tls_files import faults, lapse
 from router.domain.rule import TlsSettings
 
 _FILES = ("ca", "certificate", "key")
 
-Report = Callable[[Node, Code, str, str], None]
+
+class Report(Protocol):
+    """Takes a finding: `Builder.report`."""
+
+    def __call__(self, place: Node, code: Code, message: str, hint: str = "", *, warning: bool = False) -> None:
+        """Note it."""
 
 
 def tls_settings(
@@ -49,9 +55,15 @@ def tls_settings(
             report(place, Code.MISSING_KEY, f"{subject}.tls has no {' and no '.join(missing)}", hint)
         return None
     settings = TlsSettings(**paths, verify_hostname=given.get("verify_hostname", True))
-    for fault in faults(settings):
+    found = list(faults(settings))
+    for fault in found:
         if fault.setting not in borrowed:
-            report(_place(tree, fault.setting), Code.TLS_FILE, f"{subject}.tls.{fault.setting}: {fault}", "")
+            report(_place(tree, fault.setting), Code.TLS_FILE, f"{subject}.tls.{fault.setting}: {fault}")
+    if "certificate" not in borrowed and "certificate" not in {fault.setting for fault in found}:
+        sentence = lapse(settings.certificate, datetime.now(UTC))
+        if sentence:  # no error: it costs one peer, and must not keep the router from its others
+            place = _place(tree, "certificate")
+            report(place, Code.TLS_FILE, f"{subject}.tls.certificate: {sentence}", "renew it", warning=True)
     return settings
 
 

@@ -122,9 +122,10 @@ class Association(UpperLayer):
     def _negotiate(self, request: AssociateRequest) -> None:
         self._machine.step(Event.ASSOCIATE_REQUEST)
         self._machine.step(Event.TRANSPORT_CONFIRM)
-        self._send([pdu.encode_associate_request(request)])
-        self._hard = deadline = time.monotonic() + self._limits.negotiation
+        self._request = request
         try:
+            self._send([pdu.encode_associate_request(request)])
+            self._hard = deadline = time.monotonic() + self._limits.negotiation
             action = self._pump(deadline)
         except ConnectionLost as error:
             if isinstance(self._transport, TlsTransport):
@@ -134,7 +135,8 @@ class Association(UpperLayer):
                     "tls-refused",
                 ) from error
             raise ConnectionLost(
-                f"{self.peer} closed the connection without an answer to the association request; is it a DICOM port?"
+                f"{self.peer} closed the connection without an answer to the association request; is it a DICOM port, "
+                "or does it want `tls: true`?"
             ) from error
         body = self._transport.view(self._cursor, self._pdu_end)
         if action is None:

@@ -59,8 +59,13 @@ def rejection_sentence(peer: str, request: AssociateRequest, body: Buffer) -> st
     return f"{peer} {text.format(calling=request.calling_ae_title, called=request.called_ae_title)}."
 
 
-def abort_sentence(peer: str, source: int, reason: int) -> str:
-    """The sentence for an A-ABORT."""
+def abort_sentence(peer: str, source: int, reason: int, request: AssociateRequest | None = None) -> str:
+    """The sentence for an A-ABORT; `request` is the one of this side, if it made it."""
+    if source == 0 and request is not None:
+        return (
+            f"{peer} aborted the association; its log says why. Does it accept {request.calling_ae_title} as calling "
+            f"AE title, and is {request.called_ae_title} its own?"
+        )
     if source == 0:
-        return f"{peer} aborted the association; its log says why, often an AE title it does not know."
+        return f"{peer} aborted the association; its log says why."
     return f"{peer} aborted the association {ABORTS.get(reason, 'without a reason')}."

@@ -35,6 +35,7 @@ _BACKLOG = 512
 _TICK = 0.5
 """Seconds within which an idle association sees that the router stops."""
 _LAST_WAIT = 5.0
+_AE_TITLE = 16
 _log = logging.getLogger(__name__)
 
 
@@ -219,7 +220,7 @@ class StoreServer:
         except WireError as error:
             failure = error
             if isinstance(error, TlsError):
-                self._observer(StoreRefusal(calling=visit.label, reason=error.reason))
+                self._observer(StoreRefusal(calling=visit.label, reason=error.reason, ip_address=ip_address))
         except Exception as error:  # noqa: BLE001 - a fault of ours must not end the process; values stay out of the log
             failure = WireError()
             _log.error("An association ended by an internal fault: %s", type(error).__name__)
@@ -305,19 +306,32 @@ class _Visit:
         verdict = server._policy(request.calling_ae_title, request.called_ae_title, self._ip_address)
         self.label = verdict.label
         if isinstance(verdict, Rejected):
-            server._observer(StoreRefusal(calling=self.label, reason="association-rejected"))
+            server._observer(StoreRefusal(calling=self.label, reason="association-rejected", **self._who(request)))
             return Refusal(verdict.result, verdict.source, verdict.reason)
         if not server._establish(self._serial):
-            server._observer(StoreRefusal(calling=self.label, reason="too-many-associations"))
+            server._observer(StoreRefusal(calling=self.label, reason="too-many-associations", **self._who(request)))
             return _LOCAL_LIMIT
         known = server._on_answer is not None and self.label != _OTHER
         reporter = any(role.scp for role in agreed_roles(request.roles, REPORTER))
         return negotiate(request.contexts, reports=known and reporter)
 
+    def _who(self, request: AssociateRequest) -> dict[str, str]:
+        """What a log may say of a caller that is sent away."""
+        return {
+            "calling_ae_title": _printable(request.calling_ae_title),
+            "called_ae_title": _printable(request.called_ae_title),
+            "ip_address": self._ip_address,
+        }
+
     def abandon(self) -> None:
         """End it after a fault of this side."""
         if self._association is not None:
             self._association.abort()
+
+
+def _printable(ae_title: str) -> str:
+    """An AE title as a log may hold it, whatever a stranger sent."""
+    return "".join(one if " " <= one <= "~" else "?" for one in ae_title[:_AE_TITLE])
 
 
 def _shut(connection: socket.socket) -> None:

@@ -9,8 +9,10 @@ import os
 import ssl
 import threading
 from collections.abc import Callable, Iterator
+from datetime import datetime
 from pathlib import Path
 
+from router.dimse.certificate import validity
 from router.domain.rule import TlsSettings
 from router.errors import TlsFileError
 
@@ -51,10 +53,33 @@ def faults(settings: TlsSettings) -> Iterator[TlsFileError]:
         _load_authorities(context, settings.ca)
     except TlsFileError as fault:
         yield fault
+    # Where the certificate is not there, loading the pair would say nothing of the key.
+    unreadable = []
+    for setting in ("certificate", "key"):
+        try:
+            _require_readable(setting, getattr(settings, setting))
+        except TlsFileError as fault:
+            unreadable.append(fault)
+    yield from unreadable
+    if unreadable:
+        return
     try:
         _load_identity(context, settings.certificate, settings.key)
     except TlsFileError as fault:
         yield fault
+
+
+def lapse(path: str, now: datetime) -> str:
+    """That the certificate in the file is not valid now, in a sentence; empty where it is, or nobody can say."""
+    try:
+        valid = validity(Path(path).read_text("ascii", "replace"))
+    except (OSError, ValueError):
+        return ""
+    if valid is None or valid.first <= now <= valid.last:
+        return ""
+    if now > valid.last:
+        return f"{path} has expired on {valid.last:%Y-%m-%d}; peers will refuse it."
+    return f"{path} is not valid before {valid.first:%Y-%m-%d %H:%M} UTC; peers will refuse it."
 
 
 def _load_authorities(context: ssl.SSLContext, path: str) -> None:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple, NoReturn
 
 from router.dimse import pdu
-from router.dimse.pdu import COMMAND, HEADER, LAST, PDV_HEADER, Buffer, PduType
+from router.dimse.pdu import COMMAND, HEADER, LAST, PDV_HEADER, AssociateRequest, Buffer, PduType
 from router.dimse.reasons import abort_sentence
 from router.dimse.state import TABLE, Action, Event, Machine, Role, State
 from router.dimse.tls import TlsTransport
@@ -39,8 +39,8 @@ _EVENTS = {
 }
 _SEND_ABORT = {Action.AA_1: 0, Action.AA_7: 2, Action.AA_8: 2}
 _SHORT_LENGTH = 4
-_TLS_HANDSHAKE = 0x16
-"""The first byte of a TLS connection (RFC 8446 section 5.1)."""
+_TLS_HANDSHAKE, _TLS_ALERT = 0x16, 0x15
+"""The first byte of a TLS connection, and of the answer to what is none (RFC 8446 section 5.1)."""
 _CAPACITY = pdu.MAXIMUM_ASSOCIATE_LENGTH + 6
 _LINGER = 1.0
 FOREVER = float("inf")
@@ -101,6 +101,8 @@ class UpperLayer:
         self._cursor = 0
         self._pdu_end = 0
         self._peer_maximum = 0
+        self._request: AssociateRequest | None = None
+        """As requestor: what was proposed."""
         self.peer = peer
         self.role = role
 
@@ -173,7 +175,7 @@ class UpperLayer:
         if action in {Action.AA_3, Action.AA_2}:
             source, reason = self._transport.view(self._cursor + 2, self._cursor + 4)
             self.close()
-            raise AssociationAborted(source, reason, abort_sentence(self.peer, source, reason))
+            raise AssociationAborted(source, reason, abort_sentence(self.peer, source, reason, self._request))
         if action is Action.AR_6:
             self._skip()  # data that crossed our release request
         return action
@@ -193,12 +195,7 @@ class UpperLayer:
         else:
             fits = length == _SHORT_LENGTH
         if kind not in _EVENTS:
-            what = (
-                "a TLS handshake to a port without TLS"
-                if kind == _TLS_HANDSHAKE
-                else "something that is not a DICOM PDU"
-            )
-            self._violation(f"It sent {what}.", 1)
+            self._violation(_no_pdu(kind, self.role), 1)
         if not fits:
             self._violation("It announced a PDU of a length that is not allowed.", 6)
         transport.fill(6 + length, deadline)
@@ -288,6 +285,16 @@ class UpperLayer:
 
 def _row(machine: Machine) -> dict[Event, tuple[Action, State]]:
     return TABLE[machine.state]
+
+
+def _no_pdu(kind: int, role: Role) -> str:
+    """What came in place of a PDU, by its first byte."""
+    if role is Role.REQUESTOR:
+        if kind == _TLS_ALERT:
+            return "It speaks TLS: does it want `tls: true`?"
+        return "It sent something that is not a DICOM PDU; is the port right?"
+    what = "a TLS handshake to a port without TLS" if kind == _TLS_HANDSHAKE else "something that is not a DICOM PDU"
+    return f"It sent {what}."
 
 
 _NAMES = {kind: f"A-{kind.name.replace('_', '-')}" if kind is not PduType.P_DATA else "P-DATA-TF" for kind in PduType}

@@ -109,10 +109,17 @@ class InstanceStored(Event, frozen=True, kw_only=True):
 
 
 class StoreRefusal(Event, frozen=True, kw_only=True):
-    """An instance or an association for storing was refused, with a reason of a finite set."""
+    """An instance or an association for storing was refused, with a reason of a finite set.
+
+    What stands behind `reason` is of the peer's own making: for the log, where it helps to find who called, and never
+    for the label of a metric. AE titles are printable ASCII, at most 16 characters.
+    """
 
     calling: str
     reason: str
+    calling_ae_title: str = ""
+    called_ae_title: str = ""
+    ip_address: str = ""
 
 
 class CommitmentNoted(Event, frozen=True, kw_only=True):

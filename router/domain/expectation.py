@@ -24,6 +24,8 @@ class Listing(msgspec.Struct, frozen=True, kw_only=True):
     """Series Instance UID -> Number of Series Related Instances, None where it does not say."""
     instances: Mapping[str, tuple[str, ...]]
     """Series Instance UID -> SOP Instance UIDs; a series that was not asked for is not here."""
+    cut: frozenset[str] = frozenset()
+    """Series whose lists may not be whole; the empty string for the list of the series themselves."""
 
     @property
     def listed(self) -> list[Instance]:
@@ -83,7 +85,14 @@ def expect(trust: str, listing: Listing | None, count: int | None) -> Expectatio
     numbers: dict[str, int | None] = {}
     for series, counted in listing.counts.items():
         listed = len(listing.instances.get(series, ()))
-        numbers[series] = listed if listed and trust == "image" else max(listed, counted or 0) if listed else counted
+        if series in listing.cut:
+            numbers[series] = counted if counted is not None and counted >= listed else None
+        elif not listed:
+            numbers[series] = counted
+        else:
+            numbers[series] = listed if trust == "image" else max(listed, counted or 0)
+    if "" in listing.cut:
+        numbers[""] = None  # there may be series that nobody named
     whole = None not in numbers.values()
     return Expectation(
         instances=frozenset(listing.listed) or None,

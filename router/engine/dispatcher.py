@@ -315,7 +315,10 @@ class Dispatcher:
         return probe or self._ledger.claim_transfer(sources, now, lease_seconds, slow)
 
     def _run_move(self, transfer: Transfer, cancelled: threading.Event) -> datetime | None:
-        return self._tell(transfer, self._mover.run(transfer, cancelled))
+        ended = self._mover.run(transfer, cancelled)
+        if ended is not None and ended.state is State.QUEUED:
+            self._heeded = float("-inf")  # its route may be stopped
+        return self._tell(transfer, ended)
 
     def _run_verification(self, transfer: Transfer, cancelled: threading.Event) -> datetime | None:
         return self._tell(transfer, self._verifier.run(transfer, cancelled))

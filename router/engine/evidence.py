@@ -131,7 +131,7 @@ class EvidenceGatherer:
         )
         with contextlib.suppress(QueryFailed):
             listing = self._inquiry.listing(*about)
-            if listing.listed:
+            if listing.listed and not listing.cut:
                 return found(listing)
         count = self._inquiry.count(*about)  # an empty list is an answer only where the count agrees
         return Evidence(kind="find", count=count, present=frozenset() if count == 0 else None)

@@ -7,7 +7,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import NamedTuple
 
 from router.domain.causes import LOOSE, UNSENT
@@ -47,8 +47,6 @@ from router.engine.tally import Tallies
 from router.errors import Cancelled, WireError
 
 _RENEW_SECONDS = 1.0
-_AFTER_OTHERS = timedelta(seconds=1)
-"""A transfer that may itself be why its route is stopped is due so long after the probe: another one tries first."""
 PENDING = (0xFF00, 0xFF01)
 LEASE_SECONDS = 60.0
 
@@ -363,9 +361,8 @@ class _Attempt:
         if stop is not None:
             happening, reason = Happening.STOPPED, stop.reason
             if disguised:  # it may be this study after all: that costs it an attempt, and others go before it
-                happening, next_at = self._again(outcome.cause)
-                if happening is Happening.RETRY:
-                    happening, next_at = Happening.STOPPED, stop.probe_at + _AFTER_OTHERS
+                happening, _ = self._again(outcome.cause)
+                happening = Happening.STOPPED if happening is Happening.RETRY else happening
         elif outcome.remedy in (Remedy.STOP_ROUTE, Remedy.PERMANENT) and not self._progressed:
             happening = Happening.FAIL
         elif outcome.cause in UNSENT:

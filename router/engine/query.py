@@ -94,7 +94,8 @@ class Inquiry:
         See `listing` for `known_count`.
         """
         if series:
-            return [Instance(series, uid) for uid in self._images(node, study, series, patient_id, urgency, cancelled)]
+            uids, _ = self._images(node, study, series, patient_id, urgency, cancelled)
+            return [Instance(series, uid) for uid in uids]
         return self.listing(node, study, series, patient_id, urgency, cancelled, known_count=known_count).listed
 
     def listing(
@@ -122,17 +123,20 @@ class Inquiry:
         cached = self._remembered(key, known_count, counts_lie=node.find.expected in ("image", "series"))
         if cached is not None:
             return cached
-        counts = self._series_counts(node, study, series, patient_id, urgency, cancelled)
+        counts, whole = self._series_counts(node, study, series, patient_id, urgency, cancelled)
+        cut = set() if whole else {""}
         found: dict[str, tuple[str, ...]] = {}
         if images:
             try:
                 for one in counts:
-                    found[one] = self._images(node, study, one, patient_id, urgency, cancelled)
+                    found[one], whole = self._images(node, study, one, patient_id, urgency, cancelled)
+                    if not whole:
+                        cut.add(one)
             except QueryFailed:
                 if None in counts.values():
                     raise
                 found = {}
-        result = Listing(counts=counts, instances=found)
+        result = Listing(counts=counts, instances=found, cut=frozenset(cut))
         self._remember(key, known_count, result)
         return result
 
@@ -180,39 +184,30 @@ class Inquiry:
 
     def _images(
         self, node: Node, study: str, series: str, patient_id: str, urgency: Urgency, cancelled: threading.Event
-    ) -> tuple[str, ...]:
+    ) -> tuple[tuple[str, ...], bool]:
+        """The SOP Instance UIDs of a series, and whether the list is surely whole."""
         keys = unique_keys(patient_id, study, series)
         keys.elements[_SOP_INSTANCE_UID] = ()
-        rows = self._whole(node, QueryRetrieveLevel.IMAGE, keys, urgency, cancelled)
+        result = self.find(node, QueryRetrieveLevel.IMAGE, keys, urgency, cancelled)
         # Some archives do not match by series at this level: what says that it is of another one is left out.
-        of_it = [row.text("SOPInstanceUID") for row in rows if row.text("SeriesInstanceUID") in ("", series)]
-        if not all(map(is_uid, of_it)):
-            raise QueryFailed(0, f"{node.name} sent instances without a valid SOP Instance UID.")
-        return tuple(dict.fromkeys(of_it))
-
-    def _whole(
-        self, node: Node, level: QueryRetrieveLevel, keys: Identifier, urgency: Urgency, cancelled: threading.Event
-    ) -> list[Identifier]:
-        """The matches of an answer that can be the whole one. Raises QueryFailed for one that cannot."""
-        result = self.find(node, level, keys, urgency, cancelled)
-        limit = node.find.max_results
-        if result.undecodable or (limit is not None and len(result.identifiers) >= limit):
-            raise QueryFailed(0, f"{node.name} did not list everything at {level} level.")
-        return result.identifiers
+        rows = [row for row in result.identifiers if row.text("SeriesInstanceUID") in ("", series)]
+        uids = [uid for row in rows if is_uid(uid := row.text("SOPInstanceUID"))]
+        return tuple(dict.fromkeys(uids)), _whole(node, result) and len(uids) == len(rows)
 
     def _series_counts(
         self, node: Node, study: str, series: str, patient_id: str, urgency: Urgency, cancelled: threading.Event
-    ) -> dict[str, int | None]:
+    ) -> tuple[dict[str, int | None], bool]:
+        """Series Instance UID -> its number of instances, and whether the list is surely whole."""
         keys = unique_keys(patient_id, study, series)
         keys.elements.setdefault(_SERIES_INSTANCE_UID, ())
         keys.elements[_SERIES_INSTANCES] = ()
-        rows = self._whole(node, QueryRetrieveLevel.SERIES, keys, urgency, cancelled)
+        result = self.find(node, QueryRetrieveLevel.SERIES, keys, urgency, cancelled)
         counts: dict[str, int | None] = {}
-        for row in rows:
+        for row in result.identifiers:
             uid = row.text("SeriesInstanceUID")
             if is_uid(uid) and series in ("", uid):
                 counts.setdefault(uid, row.number("NumberOfSeriesRelatedInstances"))
-        return counts
+        return counts, bool(series) or _whole(node, result)
 
     def _remembered(
         self, key: tuple[str, str, str, bool], known_count: int | None, *, counts_lie: bool
@@ -297,6 +292,12 @@ def known_tag(keyword: str) -> int:
     found = tag_of(keyword)
     assert found is not None
     return found
+
+
+def _whole(node: Node, result: FindResult) -> bool:
+    """Whether an answer can be all that there is."""
+    limit = node.find.max_results
+    return not result.undecodable and (limit is None or len(result.identifiers) < limit)
 
 
 _SERIES_INSTANCE_UID = known_tag("SeriesInstanceUID")

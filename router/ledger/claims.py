@@ -273,10 +273,17 @@ def _next_of_routes(lanes: int) -> Select[Any]:
 
 
 def _next_of_route(_: int) -> Select[Any]:
-    """The transfer of one route that has waited longest."""
-    lanes = [select(_of_lane((_t.source, _t.destination), 0, priority).subquery()) for priority in PRIORITIES]
-    best = union_all(*lanes).subquery()
-    return select(best.c.next_at, best.c.id).order_by(best.c.next_at, best.c.id).limit(1)
+    """The transfer of one route that tried least often, then the one that has waited longest.
+
+    It may be a study that stopped the route: others go first. All that wait there are looked at, but that is rare.
+    """
+    here = (_t.source == bindparam("name_0_0"), _t.destination == bindparam("name_0_1"))
+    return (
+        select(_t.attempts, _t.next_at, _t.id)
+        .where(text(QUEUED), *here, _due(), _fetchable(0))
+        .order_by(_t.attempts, _t.next_at, _t.id)
+        .limit(1)
+    )
 
 
 def _of_lane(columns: tuple[Any, ...], number: int, priority: int) -> Select[Any]:

@@ -6,7 +6,9 @@ database's own text stays behind, because it may quote the values of the stateme
 
 from __future__ import annotations
 
+import errno
 import sqlite3
+import stat
 import threading
 import time
 from collections.abc import Iterable, Iterator
@@ -19,7 +21,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
 from sqlalchemy.pool import QueuePool
 
-from router.errors import LedgerError
+from router.errors import LedgerError, LedgerMissing
 from router.ledger.tables import VERSION, UnusableTablesError, migrate, refuse_newer, stored_version
 
 MAXIMUM_CONNECTIONS = 5
@@ -67,7 +69,7 @@ class Database:
 
     @classmethod
     def open(cls, url: str, *, create: bool, read_only: bool) -> Database:
-        """Open a database and bring its tables up to date. Raises LedgerError.
+        """Open a database and bring its tables up to date. Raises LedgerError, LedgerMissing without `create`.
 
         Read-only, one that does not exist is like an empty one, and no file comes into being.
         """
@@ -75,11 +77,12 @@ class Database:
         path = Path(parsed.database or "")
         name = str(path)
         try:
-            exists = path.exists() and path.stat().st_size > 0
+            name = str(path.absolute())
+            exists = _holds_something(path)
+            if not exists and not create:
+                raise _missing(name)
             if read_only and not exists:
                 return cls.in_memory(name, read_only=True)
-            if not exists and not create:
-                raise LedgerError(f"The ledger {name} does not exist; check `router.ledger` in the configuration.")
             if not read_only:
                 path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -92,6 +95,8 @@ class Database:
                 self._file = _identity(path)
             return self
         self.close()
+        if not create:
+            raise _missing(name)
         return cls.in_memory(name, read_only=True)
 
     @classmethod
@@ -180,6 +185,21 @@ def _identity(path: Path) -> tuple[int, int] | None:
     except OSError:
         return None
     return status.st_dev, status.st_ino
+
+
+def _holds_something(path: Path) -> bool:
+    """Whether there is a file with something in it. Raises OSError where nobody can say."""
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        return False
+    if stat.S_ISDIR(status.st_mode):
+        raise IsADirectoryError(errno.EISDIR, "it is a directory")
+    return status.st_size > 0
+
+
+def _missing(name: str) -> LedgerMissing:
+    return LedgerMissing(f"There is no ledger at {name} yet; relative paths start at the working directory.")
 
 
 def _parse(url: str) -> URL:

@@ -53,8 +53,8 @@ class SqlLedger:
     def open(cls, url: str, *, create: bool = True, read_only: bool = False) -> Self:
         """Open the ledger at a database URL such as `sqlite:///./data/ledger.db`. Raises LedgerError.
 
-        One that does not exist comes into being with its directory, unless `create` is false: then that is an error.
-        Read-only, one that does not exist is an empty ledger, and no file comes into being.
+        One that does not exist comes into being with its directory, or raises LedgerMissing where `create` is false.
+        Read-only it is an empty ledger instead, and no file comes into being.
         """
         return cls(Database.open(url, create=create, read_only=read_only))
 

@@ -64,6 +64,9 @@ _EXPECTED = CLEAN | {"", "gone", "cancelled"}
 _REPEATED = (StoreRefusal, AssociationEnded, CommitmentNoted, SweepMissed)
 """Events that a peer or a full disk can bring about thousands of times a minute."""
 
+_TITLES = 100
+"""Pairs of AE titles whose refusals are told apart."""
+
 _USUAL = frozenset({"accepted", "requested", "committed", "failed"})
 """Results of associations and storage commitment that are not news: what came of it is told with the transfer."""
 
@@ -156,6 +159,7 @@ class LogObserver:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._up: dict[str, bool] = {}
+        self._titles: set[tuple[str, str]] = set()
         self._lock = threading.Lock()
         self._repeats = Repeats(clock)
 
@@ -169,7 +173,7 @@ class LogObserver:
             return
         fields = _fields(event)
         if isinstance(event, _REPEATED):
-            times = self._repeats.times((type(event), *fields.items()))
+            times = self._repeats.times((type(event), *self._told_apart(event, fields).items()))
             if not times:
                 return
             if times > 1:
@@ -177,6 +181,21 @@ class LogObserver:
         if isinstance(event, ConfigurationLoaded) and not event.successful:
             message = "configuration rejected: the one before stays in force"
         getattr(logger(), _level(event))(message, **fields)
+
+    def _told_apart(self, event: Event, fields: dict[str, Any]) -> dict[str, Any]:
+        """The fields that tell one repeated event from another.
+
+        AE titles are the caller's choice: so many pairs have lines of their own, then an address has one for all.
+        """
+        if not isinstance(event, StoreRefusal):
+            return fields
+        titles = (event.calling_ae_title, event.called_ae_title)
+        with self._lock:
+            if len(self._titles) < _TITLES:
+                self._titles.add(titles)
+            if titles in self._titles:
+                return fields
+        return {key: value for key, value in fields.items() if not key.endswith("_ae_title")}
 
     def _reachability(self, event: NodeReachability) -> None:
         with self._lock:

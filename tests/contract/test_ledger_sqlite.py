@@ -22,7 +22,7 @@ from router.domain.overview import ServiceInfo
 from router.domain.receipt import Receipt
 from router.domain.sweep import SweepReport, SweepState
 from router.domain.transfer import Finish, Happening, Instance, Route, State, Stop
-from router.errors import LedgerError
+from router.errors import LedgerError, LedgerMissing
 from router.ledger import database, tables
 from router.ledger.ledger import SqlLedger
 from tests.contract.ledgers import LEASE, NOW, after, claim, intent, look, new, queue, running_sweep
@@ -94,9 +94,35 @@ class TestOpening:
             assert reader.transfers() == writer.transfers()
 
     def test_without_creating(self, path: Path) -> None:
-        with pytest.raises(LedgerError, match=re.escape(f"{path} does not exist")):
-            open_at(path, create=False)
+        for read_only in (False, True):
+            with pytest.raises(LedgerMissing, match=re.escape(f"no ledger at {path} yet")):
+                open_at(path, create=False, read_only=read_only)
         assert not path.parent.exists()
+
+    def test_only_to_read_what_is_no_ledger_yet(self, tmp_path: Path) -> None:
+        (tmp_path / "empty.db").touch()
+        with raw(tmp_path / "vacuumed.db") as connection:
+            connection.execute("CREATE TABLE t (x)")
+            connection.execute("DROP TABLE t")
+        for name in ("empty.db", "vacuumed.db"):
+            with pytest.raises(LedgerMissing, match=re.escape(str(tmp_path / name))):
+                open_at(tmp_path / name, create=False, read_only=True)
+
+    def test_a_path_through_a_file_is_an_error_and_not_an_empty_ledger(self, tmp_path: Path) -> None:
+        (tmp_path / "file").write_text("x")
+        for create in (False, True):
+            with pytest.raises(LedgerError, match=r"/file/ledger\.db cannot be opened") as caught:
+                open_at(tmp_path / "file" / "ledger.db", create=create, read_only=True)
+            assert not isinstance(caught.value, LedgerMissing)
+
+    def test_a_relative_path_is_told_in_full(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.chdir(tmp_path)
+        with pytest.raises(LedgerMissing) as caught:
+            SqlLedger.open("sqlite:///./data/ledger.db", create=False)
+        sentence = (
+            f"There is no ledger at {tmp_path}/data/ledger.db yet; relative paths start at the working directory."
+        )
+        assert str(caught.value) == sentence
 
     def test_several_processes_at_once(self, path: Path) -> None:
         script = """

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
+from zoneinfo import ZoneInfo
 
 import pytest
 from pydicom.dataset import Dataset
@@ -160,6 +161,7 @@ def one_sentence(text: str, *parts: str) -> None:
     ],
 )
 def test_shared_options_stand_before_and_after(hospital: Hospital, arguments: list[str]) -> None:
+    hospital.open_ledger().close()
     assert hospital.call(*arguments).json == {"transfers": []}
 
 
@@ -259,12 +261,52 @@ def test_what_a_node_says_is_printed_as_it_is(hospital: Hospital) -> None:
         (["archive", "patientname=x"], ["did you mean PatientName?"]),
         (["archive", "(8,1030)=x"], ["(gggg,eeee)"]),
         (["archive", "PatientID"], ["KEY=VALUE", "PatientID="]),
+        (["archive", "StudyDate=20261345"], ["StudyDate", "'20261345' is no day of the calendar", "today, yesterday"]),
+        (["archive", "StudyDate=20261301-20261305"], ["StudyDate", "20240101, 2024-01-01"]),
+        (["archive", "StudyDate=heute"], ["'heute' is no date", "today, yesterday"]),
+        (["archive", "StudyDate=2026*"], ["StudyDate", "today, yesterday"]),
+        (["archive", "StudyDate=today.."], ["is open", "give both ends"]),
+        (["archive", "StudyDate=today..yesterday"], ["ends before it begins", "swap"]),
+        (["archive", "StudyDate=20260102-20260101"], ["ends before it begins", "swap"]),
     ],
 )
 def test_query_of_what_is_not_there(hospital: Hospital, arguments: list[str], parts: list[str]) -> None:
     done = hospital.call("query", *arguments)
     assert (done.code, done.out) == (2, "")
     one_sentence(done.err, *parts)
+
+
+@pytest.mark.parametrize(
+    ("said", "sent"),
+    [
+        ("today", "{0:%Y%m%d}"),
+        ("yesterday..today", "{1:%Y%m%d}-{0:%Y%m%d}"),
+        ("now-2h..now", "{2:%Y%m%d}-{0:%Y%m%d}"),
+        ("2026-11-01", "20261101"),
+        ("2026-11-01..20261103", "20261101-20261103"),
+        ("20261101-20261103", "20261101-20261103"),
+        ("20261101-", "20261101-"),
+        ("-20261103", "-20261103"),
+        ("*", ""),
+        ("", ""),
+    ],
+)
+def test_dates_of_a_query_are_those_of_the_rules(hospital: Hospital, said: str, sent: str) -> None:
+    zone = ZoneInfo("Pacific/Kiritimati")
+    hospital.nodes["archive"]["timezone"] = zone.key
+    hospital.configure()
+    while True:
+        now = datetime.now(zone)
+        assert hospital.call("query", "archive", f"StudyDate={said}", "PatientID=").code == 0
+        if datetime.now(zone).date() == now.date():
+            break
+    ends = (now, now - timedelta(days=1), now - timedelta(hours=2))
+    expected = sent.format(*ends)
+    first, _, last = expected.partition("-")
+    if first == last:
+        expected = first
+    asked = hospital.archive.record.of("find")[-1].keys
+    assert asked["StudyDate"] == expected
 
 
 def test_query_of_a_node_that_is_down(hospital: Hospital) -> None:
@@ -385,7 +427,6 @@ def test_apply_as_json_then_the_ledger(hospital: Hospital) -> None:
         ("--source", "archive", 4),
         ("--source", "reading-room", 0),
         ("--rule", "chest-ct", 4),
-        ("--rule", "other", 0),
         ("--state", "complete", 4),
         ("--state", "failed", 0),
         ("--study", CHEST, 2),
@@ -491,6 +532,67 @@ def test_a_transfer_that_is_not_there(hospital: Hospital) -> None:
     assert [row["id"] for row in retried.json["transfers"]] == [2], "the others are queued all the same"
     assert "no transfer 99" in retried.err
     assert f"Transfer {claimed.id} has not ended: it is moving." in retried.err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["list"], ["show", "1"], ["retry", "1"], ["cancel", "1"], ["hold", "--all"], ["release", "--all"]],
+    ids=lambda arguments: arguments[0],
+)
+@pytest.mark.parametrize("form", ["text", "json"])
+def test_transfers_without_a_ledger(hospital: Hospital, arguments: list[str], form: str) -> None:
+    done = hospital.call("transfers", *arguments, "--format", form)
+    assert (done.code, done.out) == (1, "")
+    one_sentence(
+        done.err, f"There is no ledger at {hospital.ledger} yet; relative paths start at the working directory."
+    )
+    assert not hospital.ledger.exists()
+
+
+def test_a_ledger_that_cannot_be_opened_is_no_empty_one(hospital: Hospital) -> None:
+    hospital.ledger.mkdir()
+    for arguments in (["transfers", "list"], ["transfers", "show", "1"], ["transfers", "hold", "1"], ["plan"]):
+        done = hospital.call(*arguments)
+        assert (done.code, done.out) == (1, "")
+        one_sentence(done.err, str(hospital.ledger), "cannot be opened")
+
+
+def test_plan_without_a_ledger_says_so(hospital: Hospital) -> None:
+    done = hospital.call("plan", "--format", "json")
+    assert done.code == 0
+    assert {row["decision"] for row in done.json["transfers"]} == {"move", "skip"}
+    assert f"There is no ledger at {hospital.ledger} yet" in done.err
+    assert not hospital.ledger.exists()
+    hospital.open_ledger().close()
+    assert hospital.call("plan").err == ""
+
+
+def test_names_that_neither_the_configuration_nor_the_ledger_has(hospital: Hospital) -> None:
+    with hospital.open_ledger() as ledger:
+        queue(ledger, Intent("old-archive", CHEST, "", "old-room"))
+    for option, name, hint in (
+        ("--rule", "chest-xt", "did you mean chest-ct?"),
+        ("--source", "archiv", "did you mean archive?"),
+        ("--destination", "locl", "did you mean local?"),
+    ):
+        for command in (["list"], ["hold", "--all"], ["cancel", "--all"], ["retry", "--all"], ["release", "--all"]):
+            done = hospital.call("transfers", *command, option, name)
+            assert (done.code, done.out) == (2, "")
+            one_sentence(done.err, f"no {'rule' if option == '--rule' else 'node'} {name}", hint)
+    for option, name in (("--source", "old-archive"), ("--destination", "old-room")):
+        assert len(hospital.call("transfers", "list", option, name, "--format", "json").json["transfers"]) == 1
+    for option, name in (("--source", "archive"), ("--destination", "local"), ("--destination", "reading-room")):
+        assert hospital.call("transfers", "list", option, name) == Done(0, "No such transfers.\n", "")
+
+
+def test_what_nobody_moves_is_said_with_who_would(hospital: Hospital) -> None:
+    with hospital.open_ledger() as ledger:
+        queue(ledger, Intent("archive", CHEST, "", "local"), Intent("archive", LUNG, "", "local"))
+    said = "No service runs: `dicom-router apply` or `run` moves them.\n"
+    assert hospital.call("transfers", "hold", "1", "2").err == ""
+    assert hospital.call("transfers", "release", "1", "2").err == said
+    assert hospital.call("transfers", "cancel", "1").err == ""
+    assert hospital.call("transfers", "retry", "1").err == said.replace("them", "it")
 
 
 def test_apply_waits_no_longer_than_it_is_told(hospital: Hospital) -> None:

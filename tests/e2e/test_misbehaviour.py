@@ -347,11 +347,13 @@ CASES: dict[str, Case] = {
         **cap(),
         node={"find": {"max_results": 1}},
         verdicts=("unproven",),
-        completed=3,
+        completed=4,
         sweep="incomplete",
         arrived=4,
     ),
-    "cap, cancelled": Case(of=("2: cap that looks like a cancel",), **cap(0xFE00), sweep="incomplete", arrived=4),
+    "cap, cancelled": Case(
+        of=("2: cap that looks like a cancel",), **cap(0xFE00), sweep="incomplete", arrived=4, verdicts=("unproven",)
+    ),
     "cap, refused": Case(
         of=("3: too many matches refused", "refused-as-too-broad"),
         **cap(0xA700),
@@ -459,7 +461,7 @@ CASES: dict[str, Case] = {
         archive=Behaviour(rows_without_uid=1),
         studies=(CT, SECOND),
         sweep="incomplete",
-        verdicts=("complete",),
+        verdicts=("unproven",),
         arrived=2,
     ),
     "StudyDate is empty": Case(of=("StudyDate empty",), archive=Behaviour(empty=frozenset({"StudyDate"}))),
@@ -511,7 +513,7 @@ CASES: dict[str, Case] = {
         sweep="incomplete",
         arrived=4,
         verdicts=("unproven",),
-        completed=3,
+        completed=4,
     ),
     "a query that is never answered": Case(
         deadlines={"find": 0.7},

@@ -13,7 +13,7 @@ from rich.console import Console
 
 from router.cli import main as command_line
 from router.cli.progress import Ending, Seen, wait
-from router.cli.render import summary, transfers_table
+from router.cli.render import explanation, summary, transfers_table
 from router.cli.settings import plain
 from router.domain.sweep import SweepDue, SweepRecord, SweepReport, SweepState
 from router.domain.transfer import Intent, State, Transfer
@@ -106,6 +106,13 @@ def test_reasons_stand_below_the_table_once() -> None:
     assert "All 4" not in written(out)
     assert max(map(len, lines)) <= 80
     assert summary(many).plain == "9 transfers: 9 failed."
+
+
+def test_without_a_reason_the_last_status_is_a_sentence() -> None:
+    assert explanation(transfer(1, State.QUEUED)) == ""
+    once = transfer(1, State.QUEUED, attempts=1, status=0xC000)
+    assert explanation(once) == "The last attempt ended with status C000."
+    assert explanation(msgspec.structs.replace(once, attempts=3)) == "The last of 3 attempts ended with status C000."
 
 
 def test_long_names_never_cost_a_digit() -> None:

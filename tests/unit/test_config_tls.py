@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import os
+import ssl
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from router import config
 from router.config.diagnostics import as_text
+from router.dimse.certificate import validity
+from router.dimse.tls_files import lapse
 from router.domain.rule import RuleSet, TlsSettings
 from tests.support.certificates import Authority
 from tests.support.process import run
@@ -32,6 +38,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     authority = Authority(tmp_path_factory.mktemp("made") / "keys")
     authority.issue("router")
     authority.issue("other")
+    authority.issue("lapsed", days=-1)
     return authority.directory
 
 
@@ -112,6 +119,10 @@ def test_files_that_cannot_be_used_are_shown_where_they_are_named(directory: Pat
             [(6, 15, "nodes.archive.tls.ca: '%s/keys/none.pem' cannot be read: No such file or directory.")],
         "{ca: keys, certificate: keys/router.pem, key: keys/router.key}":
             [(6, 15, "nodes.archive.tls.ca: '%s/keys' cannot be read: Is a directory.")],
+        "{ca: none.pem, certificate: none.pem, key: none.key}": [
+            (6, 15, "nodes.archive.tls.ca: '%s/none.pem' cannot be read: No such file or directory."),
+            (6, 38, "nodes.archive.tls.certificate: '%s/none.pem' cannot be read: No such file or directory."),
+            (6, 53, "nodes.archive.tls.key: '%s/none.key' cannot be read: No such file or directory.")],
         "{ca: empty.pem, certificate: empty.pem, key: keys/router.key}": [
             (6, 15, "nodes.archive.tls.ca: %s/empty.pem holds no certificate in PEM format."),
             (6, 39, "nodes.archive.tls.certificate: %s/empty.pem holds no certificate in PEM format.")],
@@ -130,6 +141,44 @@ def test_files_that_cannot_be_used_are_shown_where_they_are_named(directory: Pat
         assert found == [
             ("DR028", line, column, message.replace("%s", str(directory))) for line, column, message in expected
         ]
+
+
+def test_an_own_certificate_that_has_expired_is_a_warning(directory: Path) -> None:
+    lapsed = ROUTER.replace("router.pem", "lapsed.pem").replace("router.key", "lapsed.key")
+    own = "{certificate: keys/lapsed.pem, key: keys/lapsed.key}"
+    for texts, number, subject in (
+        ((lapsed, NODES % "true"), 0, "router"),
+        ((ROUTER, NODES % own), 1, "nodes.archive"),
+    ):
+        loaded = load(directory, *texts)
+        assert loaded.rule_set is not None, "the other peers can do without"
+        (found,) = (one for one in loaded.diagnostics if one.code == "DR028")
+        place = (Path(found.file).name, texts[number].splitlines()[found.line - 1][found.column - 1 :][:15])
+        assert place == (f"{number}.yaml", "keys/lapsed.pem")
+        assert not found.is_error
+        said = f"{subject}.tls.certificate: {directory}/keys/lapsed.pem has expired on "
+        assert found.message.startswith(said)
+
+
+def test_the_time_of_a_certificate_is_read_as_openssl_reads_it(made: Path) -> None:
+    for name in ("router", "lapsed", "ca"):
+        path = made / f"{name}.pem"
+        valid = validity(path.read_text())
+        assert valid is not None
+        said = run(["openssl", "x509", "-in", path, "-noout", "-dates"]).stdout
+        ends = [line.partition("=")[2] for line in said.splitlines()]
+        assert [one.timestamp() for one in valid] == [ssl.cert_time_to_seconds(one) for one in ends]
+    assert lapse(str(made / "router.pem"), datetime.now(UTC)) == ""
+    assert "is not valid before" in lapse(str(made / "router.pem"), datetime(2001, 1, 1, tzinfo=UTC))
+
+
+@given(st.binary(max_size=60), st.integers(0, 400), st.integers(0, 255))
+def test_a_damaged_certificate_is_no_crash(made: Path, garbage: bytes, position: int, value: int) -> None:
+    whole = bytearray(ssl.PEM_cert_to_DER_cert((made / "router.pem").read_text()))
+    whole[position % len(whole)] = value
+    for data in (garbage, bytes(whole), bytes(whole[:position])):
+        validity(ssl.DER_cert_to_PEM_cert(data))
+    assert validity(garbage.decode("latin-1")) is None
 
 
 def test_borrowed_files_are_reported_once(directory: Path) -> None:

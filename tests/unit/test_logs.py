@@ -6,6 +6,7 @@ import contextlib
 import io
 import json
 import logging
+import pickle
 import re
 import threading
 import warnings
@@ -328,6 +329,26 @@ def test_a_full_disk_does_not_fill_itself_with_the_same_line(journal: Journal) -
     ]
 
 
+def test_a_rejected_association_names_who_called_whom_and_from_where(journal: Journal) -> None:
+    event = StoreRefusal(
+        calling="other",
+        reason="association-rejected",
+        calling_ae_title="PACS2",
+        called_ae_title="ROUTR",
+        ip_address="10.0.0.7",
+    )
+    line = journal.of(pickle.loads(pickle.dumps(event)))
+    assert (line["calling_ae_title"], line["called_ae_title"], line["ip_address"]) == ("PACS2", "ROUTR", "10.0.0.7")
+
+
+def test_titles_that_a_stranger_makes_up_do_not_fill_the_log(journal: Journal) -> None:
+    for number in range(5000):
+        titles = {"calling_ae_title": f"A{number}", "called_ae_title": "ROUTER"}
+        journal.observe(StoreRefusal(calling="other", reason="association-rejected", ip_address="10.0.0.7", **titles))
+    assert [line["calling_ae_title"] for line in journal.lines[:2]] == ["A0", "A1"], "each has a line of its own"
+    assert len(journal.lines) <= 101
+
+
 def test_what_is_remembered_of_repetitions_has_a_bound() -> None:
     repeats = logs.Repeats(lambda: 0.0, maximum=10)
     assert [repeats.times(number) for number in range(100)] == [1] * 100
@@ -401,7 +422,7 @@ def test_the_last_words_of_a_thread_are_without_values(journal: Journal, capsys:
 
 
 def test_events_have_no_place_for_an_identifier() -> None:
-    """Texts are names of the configuration, words of a finite set, or sentences of ours; the list is closed."""
+    """Texts are names of the configuration or of programs, words of a finite set, sentences of ours; nothing else."""
     texts = {
         "rule": "name",
         "source": "name",
@@ -416,6 +437,9 @@ def test_events_have_no_place_for_an_identifier() -> None:
         "reason": "word or sentence",
         "message": "sentence",
         "content_hash": "hash",
+        "calling_ae_title": "a program's name",
+        "called_ae_title": "a program's name",
+        "ip_address": "a machine",
     }
     for kind in Event.__subclasses__():
         for name, hint in get_type_hints(kind).items():

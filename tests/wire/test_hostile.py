@@ -461,9 +461,14 @@ def test_each_rejection_is_a_sentence_that_says_what_to_do(numbers, words):
 @pytest.mark.parametrize(
     ("part", "error", "words"),
     [
-        (pdu.encode_abort(0, 0), AssociationAborted, "aborted the association"),
+        (
+            pdu.encode_abort(0, 0),
+            AssociationAborted,
+            "aborted .*Does it accept SENDER as calling AE title, and is ROUTER its own",
+        ),
+        (b"\x15\x03\x01\x00\x02\x02\x46", RemoteProtocolError, "does it want `tls: true`"),
         (pdu.encode_abort(2, 6), AssociationAborted, "because of an invalid PDU parameter"),
-        (b"HTTP/1.1 400 Bad Request\r\n\r\n", RemoteProtocolError, "not a DICOM PDU"),
+        (b"HTTP/1.1 400 Bad Request\r\n\r\n", RemoteProtocolError, "not a DICOM PDU; is the port right"),
         (pdu.HEADER.pack(2, 0xFFFFFFFF), RemoteProtocolError, "length"),
         (pdu.HEADER.pack(3, 5) + bytes(5), RemoteProtocolError, "length"),
         (pdu.encode_release_response(), RemoteProtocolError, "A-RELEASE-RP PDU at a moment"),
@@ -484,7 +489,7 @@ def test_what_goes_wrong_in_negotiation_is_a_typed_sentence(part, error, words):
 
 
 def test_a_peer_that_hangs_up(study):
-    with Peer(lambda connection: None) as peer, pytest.raises(WireError, match=r"The server (closed|broke)"):
+    with Peer(lambda connection: None) as peer, pytest.raises(WireError, match=r"The server closed .* `tls: true`"):
         ask(peer.port)
 
 

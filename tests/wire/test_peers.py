@@ -649,5 +649,5 @@ def test_an_observer_of_progress_that_fails_ends_the_association(router, scripte
 
 def test_an_archive_that_aborts_is_a_sentence_that_says_where_to_look(router, orthanc):
     """Orthanc aborts a C-FIND of an AE it does not know."""
-    with pytest.raises(AssociationAborted, match=r"archive \(ORTHANC at .*its log says why"):
+    with pytest.raises(AssociationAborted, match=r"archive \(ORTHANC at .*accept ROUTER as .*is ORTHANC its own"):
         router.find(node(orthanc.address.port, orthanc.ae_title))

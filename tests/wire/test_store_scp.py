@@ -19,7 +19,7 @@ from pynetdicom import ALL_TRANSFER_SYNTAXES, AllStoragePresentationContexts
 
 from router.dimse import command as commands
 from router.dimse import pdu
-from router.dimse.store_scp import Accepted
+from router.dimse.store_scp import Accepted, _printable
 from router.domain.events import AssociationEnded, AssociationsActive, InstanceStored, StoreRefusal
 from router.errors import AssociationRejected, ConfigurationError, LedgerError, StoreRefused, WireError
 from tests.support.dcmtk import Address, echoscu, store_as_is, storescu
@@ -254,6 +254,12 @@ def test_a_rejected_caller_sees_why(tmp_path):
         assert {event.result for event in server.events_of(AssociationEnded)} == {"rejected_permanent"}
         assert server.events_of(AssociationsActive) == []
         assert {event.reason for event in server.events_of(StoreRefusal)} == {"association-rejected"}
+        first = server.events_of(StoreRefusal)[0]
+        assert (first.calling_ae_title, first.called_ae_title, first.ip_address) == ("SENDER", "ROUTER", "127.0.0.1")
+
+
+def test_a_title_in_the_log_is_printable_and_short():
+    assert _printable("ÄRZTE\x1b[31m\n" + "X" * 20) == "?RZTE?[31m?XXXXX"
 
 
 def test_one_association_too_many_is_rejected_for_the_moment(tmp_path):

@@ -312,7 +312,7 @@ def test_tls_to_a_plain_port_of_ours(tmp_path, keys):
 
 
 def test_a_plain_association_to_a_tls_port(server, keys):
-    with pytest.raises((ConnectionLost, RemoteProtocolError)):
+    with pytest.raises((ConnectionLost, RemoteProtocolError), match="does it want `tls: true`"):
         associate(server.port, None)
     assert refusals(server) == ["tls-not-spoken"]
 
