@@ -19,9 +19,10 @@ from pathlib import Path
 from router.domain.dicom import is_uid
 from router.domain.extent import Extent
 from router.domain.header import Header, MalformedHeader, scan
-from router.domain.part10 import MAXIMUM_HEAD, FileMeta, decode_file_meta, encode_file_meta
+from router.domain.part10 import FileMeta, encode_file_meta
 from router.domain.receipt import Receipt
 from router.errors import StoreError, StoreRefused
+from router.object_files import damaged_in, head_of, receipt_from_file, receipt_of, same_data_set
 
 OUT_OF_RESOURCES = 0xA700
 MISMATCH = 0xA900
@@ -35,10 +36,11 @@ HEADER_LIMIT = 1 << 20
 """Bytes at the beginning of a data set in which its UIDs must be found."""
 _INCOMING = ".incoming"
 _FIRST_LOOK = 4096
-_COMPARE_CHUNK = 1 << 20
 _SPACE_CHECK = 64 << 20
 """Bytes of one object after which the free space is looked at again."""
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+_TRIES = 5
+_NEW_FILE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _NO_LINKS = frozenset({errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EMLINK, errno.ENOSYS})
 
@@ -79,16 +81,21 @@ class ObjectStore:
             raise StoreRefused(INVALID_UID, "invalid-uid", "The SOP Class or Instance UID is not valid.")
         self.check_space()
         meta = FileMeta(sop_class_uid, sop_instance_uid, transfer_syntax_uid, calling_ae_title)
-        name = f"{self._token}-{next(self._counter)}.part"
-        try:
-            descriptor = os.open(
-                name, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=self._incoming
-            )
-        except OSError as error:
-            raise _refusal(error) from error
-        # Held while the writer lives: how `recover` tells a leftover from one that another process is writing.
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        return Writer(self, meta, name, descriptor)
+        for _ in range(_TRIES):
+            name = f"{self._token}-{next(self._counter)}.part"
+            try:
+                descriptor = os.open(name, _NEW_FILE, 0o600, dir_fd=self._incoming)
+            except OSError as error:
+                raise _refusal(error) from error
+            try:
+                # Held while the writer lives: how `recover` tells a leftover from one that somebody is writing.
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if os.fstat(descriptor).st_nlink:
+                    return Writer(self, meta, name, descriptor)
+            except OSError:
+                pass
+            os.close(descriptor)  # it was taken for a leftover, in the moment before it was locked
+        raise StoreRefused(PROCESSING_FAILURE, "storage-failure", "The instance could not be written")
 
     def check_space(self) -> None:
         """Raises StoreRefused (A700) where the file system has less free than it must keep."""
@@ -119,7 +126,7 @@ class ObjectStore:
             descriptor = os.open(self.root / receipt.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
         except OSError as error:
             raise StoreError(f"An instance of the object store {self.root} is gone: {error.strerror}.") from error
-        head = _head(descriptor)
+        head = head_of(descriptor)
         if head is None:
             os.close(descriptor)
             raise StoreError(f"An instance of the object store {self.root} is damaged.")
@@ -140,7 +147,7 @@ class ObjectStore:
             for series, directory in self._children(study):
                 for entry in _names(directory):
                     if entry.endswith(".dcm") and f"{study}/{series}/{entry}" not in indexed:
-                        found = _reread(study, series, directory, entry)
+                        found = receipt_from_file(study, series, directory, entry)
                         if found is not None:
                             yield found
 
@@ -171,8 +178,8 @@ class ObjectStore:
     def publish(self, temporary: str, descriptor: int, receipt: Receipt, offset: int) -> None:
         """Give the temporary file its final name, durably. The first of two with one name wins.
 
-        The same data set again is a success; another one under the same UID is refused with B000, and the first kept:
-        the sender is told that its version was not taken, and nothing is silently overwritten.
+        The same data set again is a success; another one under the same UID is answered with the warning B000, and the
+        first kept: nothing is silently overwritten. Only a file that a power cut has left damaged is replaced.
         """
         if self._durable:
             os.fsync(descriptor)
@@ -184,7 +191,9 @@ class ObjectStore:
                 try:
                     self._link(temporary, final, series)
                 except FileExistsError:
-                    if not self._same_data_set(descriptor, offset, final, series):
+                    if damaged_in(series, final):
+                        os.rename(temporary, final, src_dir_fd=self._incoming, dst_dir_fd=series)
+                    elif not same_data_set(descriptor, offset, final, series):
                         raise StoreRefused(
                             DUPLICATE_WITH_OTHER_BYTES, "conflict", "Another version of the instance is held and kept"
                         ) from None
@@ -217,26 +226,6 @@ class ObjectStore:
             if self._durable:
                 os.fsync(parent)
             return os.open(name, _DIRECTORY, dir_fd=parent)
-
-    def _same_data_set(self, descriptor: int, offset: int, final: str, directory: int) -> bool:
-        held = os.open(final, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
-        try:
-            theirs, mine = _head(held), _head(descriptor)
-            if theirs is None or mine is None or theirs[0].transfer_syntax_uid != mine[0].transfer_syntax_uid:
-                return False
-            held_offset = theirs[1]
-            if os.fstat(held).st_size - held_offset != os.fstat(descriptor).st_size - offset:
-                return False
-            while True:
-                one, other = os.pread(descriptor, _COMPARE_CHUNK, offset), os.pread(held, _COMPARE_CHUNK, held_offset)
-                if one != other:
-                    return False
-                if not one:
-                    return True
-                offset += len(one)
-                held_offset += len(other)
-        finally:
-            os.close(held)
 
     def remove(self, temporary: str) -> None:
         """Remove a temporary file, if it is still there."""
@@ -330,7 +319,7 @@ class Writer:
             raise StoreRefused(MISMATCH, "mismatch", "The data set's SOP UIDs differ from the command's")
         if self._extent.cut_off:
             raise StoreRefused(UNPARSEABLE, "unparseable", "The data set is cut off")
-        return _receipt(meta, header.study_instance_uid, header.series_instance_uid, self._size, datetime.now(UTC))
+        return receipt_of(meta, header.study_instance_uid, header.series_instance_uid, self._size, datetime.now(UTC))
 
 
 def _write_all(descriptor: int, prefix: bytes, data: memoryview) -> None:
@@ -345,42 +334,6 @@ def _write_all(descriptor: int, prefix: bytes, data: memoryview) -> None:
 
 def _names(directory: int) -> list[str]:
     return sorted(os.listdir(directory))
-
-
-def _reread(study: str, series: str, directory: int, name: str) -> Receipt | None:
-    """The receipt of a file; None for what is none of ours."""
-    try:
-        descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
-    except OSError:
-        return None
-    try:
-        head = _head(descriptor)
-        if head is None or head[0].sop_instance_uid != name.removesuffix(".dcm"):
-            return None
-        meta, offset = head
-        status = os.fstat(descriptor)
-        received_at = datetime.fromtimestamp(status.st_mtime, UTC)
-        return _receipt(meta, study, series, status.st_size - offset, received_at)
-    finally:
-        os.close(descriptor)
-
-
-def _head(descriptor: int) -> tuple[FileMeta, int] | None:
-    return decode_file_meta(os.pread(descriptor, MAXIMUM_HEAD, 0))
-
-
-def _receipt(meta: FileMeta, study: str, series: str, size: int, received_at: datetime) -> Receipt:
-    return Receipt(
-        study_instance_uid=study,
-        series_instance_uid=series,
-        sop_instance_uid=meta.sop_instance_uid,
-        sop_class_uid=meta.sop_class_uid,
-        transfer_syntax_uid=meta.transfer_syntax_uid,
-        calling_ae_title=meta.calling_ae_title,
-        size=size,
-        path=f"{study}/{series}/{meta.sop_instance_uid}.dcm",
-        received_at=received_at,
-    )
 
 
 def _refusal(error: OSError) -> StoreRefused:

@@ -123,6 +123,7 @@ class _Receiver:
         self._queue: queue.Queue[Receipt | Event | CommitmentAnswer | None] = queue.Queue(_QUEUE)
         self._answers = threading.BoundedSemaphore(_ANSWERS)
         self._server: StoreServer | None = None
+        self._orphaned = False
 
     def start(self) -> None:
         settings = self._settings
@@ -142,8 +143,8 @@ class _Receiver:
         assert self._server is not None
         reporting = threading.Thread(target=self._report, name="report", daemon=True)
         reporting.start()
-        grace = 10.0
-        with contextlib.suppress(EOFError, OSError):  # the engine is gone: end as if told to
+        grace = 0.0
+        try:
             while True:
                 word = self._pipe.recv()
                 if isinstance(word, Callers):
@@ -151,6 +152,8 @@ class _Receiver:
                 elif isinstance(word, Stop):
                     grace = word.grace
                     break
+        except (EOFError, OSError):  # the engine is gone: nothing is acknowledged any more that nobody would index
+            self._orphaned = True
         self._server.stop(grace)
         self._queue.put(None)
         reporting.join(_STOP_SLACK)
@@ -163,6 +166,8 @@ class _Receiver:
 
     def _tell(self, receipt: Receipt) -> None:
         """Queue a receipt, before the sender gets its success. Raises StoreRefused where the engine takes none."""
+        if self._orphaned:
+            raise StoreRefused(0xA700, "out-of-resources", "The router is being restarted")
         try:
             self._queue.put(receipt, timeout=_QUEUE_PATIENCE)
         except queue.Full:
@@ -170,6 +175,8 @@ class _Receiver:
 
     def _hand_on(self, answer: CommitmentAnswer) -> None:
         """Queue a storage commitment report. Raises StoreRefused where too many wait: their lists can be long."""
+        if self._orphaned:
+            raise StoreRefused(0xA700, "out-of-resources", "The router is being restarted")
         if not self._answers.acquire(timeout=_ANSWER_PATIENCE):
             raise StoreRefused(0xA700, "out-of-resources", "The engine takes no reports")
         try:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import itertools
 import platform
 import shutil
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import partial
@@ -37,6 +36,7 @@ from router.engine.sweep import Sweeper
 from router.engine.tally import Tallies
 from router.engine.verifier import Verifier
 from router.errors import LedgerError, LedgerMissing
+from router.indexing import Indexer
 from router.ledger.ledger import SqlLedger
 from router.objects import ObjectStore
 from router.observe import logs
@@ -45,9 +45,6 @@ from router.receipts import ReceiptBatches
 from router.receiving import Receivers, ReceiverSettings
 
 _ANNOUNCE_SECONDS = 2.0
-_INDEX_SECONDS, _INDEX_LONGEST = 1.0, 60.0
-"""Between two looks for files without a receipt: usually, and at most, where the ledger takes none."""
-_RECEIPT_BATCH = 500
 _RECEIVE_SECONDS = 10.0
 """How long stores under way may take to end when the service stops."""
 
@@ -110,6 +107,7 @@ class Service:
         self.store = ObjectStore(
             Path(rules.router.store), durability=rules.router.durability, minimum_free=rules.router.minimum_free
         )
+        self._indexer = Indexer(self.ledger, self.store)
         self._arrivals = Arrivals()
         self._refusals = Refusals()
         self._receipts = ReceiptBatches(self._received, logs.trouble)
@@ -124,9 +122,7 @@ class Service:
         )
         self._receivers: Receivers | None = None
         self._stopping = threading.Event()
-        self._unindexed = threading.Event()
         self._announcer: threading.Thread | None = None
-        self._indexer: threading.Thread | None = None
         self._scheduled = False
         self._problem = ""
         self._ending = False
@@ -195,14 +191,12 @@ class Service:
         orphaned = self.ledger.attend(self.clock.now())
         if orphaned:
             logs.logger().warning("work that a former service left is looked up first", count=orphaned)
-        self._recover()
+        self._indexer.start()
         if scheduled or _reaches_us(self.rules):
             self._listen()
         self._announce()
         self._announcer = threading.Thread(target=self._announcing, name="announce", daemon=True)
         self._announcer.start()
-        self._indexer = threading.Thread(target=self._indexing, name="index", daemon=True)
-        self._indexer.start()
         self.dispatcher.start()
         if scheduled:
             self.metrics.recall(self.ledger.last_sweeps())
@@ -232,7 +226,7 @@ class Service:
             on_receipts=self._received,
             on_answers=self._committed,
             observer=self.observe,
-            on_loss=self._unindexed.set,
+            on_loss=self._indexer.missed,
             trouble=logs.trouble,
         )
         self._receivers.start()
@@ -246,10 +240,10 @@ class Service:
         if self._receivers is not None:
             self._receivers.stop(_RECEIVE_SECONDS)
         self._receipts.stop(_RECEIVE_SECONDS)
+        self._indexer.stop(10.0)
         self._stopping.set()
-        for thread in (self._announcer, self._indexer):
-            if thread is not None:
-                thread.join(10.0)
+        if self._announcer is not None:
+            self._announcer.join(10.0)
         self.peers.close()
         try:
             self.ledger.withdraw(self.owner)
@@ -329,7 +323,7 @@ class Service:
             self.ledger.add_receipts(batch)
         except LedgerError as error:
             logs.trouble("receipts", error)
-            self._unindexed.set()
+            self._indexer.missed()
         for receipt in batch:
             self._arrivals.note(receipt.study_instance_uid)
         self.dispatcher.wake()
@@ -341,29 +335,6 @@ class Service:
             nodes = [node.name for node in self.rules.nodes.values() if title in node.calling_ae_titles]
             self._insist("commitment", partial(self.committer.take, answer, nodes))
         self.dispatcher.wake()
-
-    def _recover(self) -> None:
-        """Index files of the store that nobody has reported."""
-        found = 0
-        for batch in _batches(self.store.recover(self.ledger.receipt_paths)):
-            self.ledger.add_receipts(batch)
-            found += len(batch)
-        if found:
-            logs.logger().warning("instances without a receipt were found in the store and indexed", count=found)
-
-    def _indexing(self) -> None:
-        """Look for files without a receipt when some may have none and the ledger can be written to."""
-        pause = _INDEX_SECONDS
-        while not self._stopping.wait(pause):
-            if self._unindexed.is_set() and not self._problem:
-                self._unindexed.clear()
-                try:
-                    self._recover()
-                    pause = _INDEX_SECONDS
-                except LedgerError as error:
-                    logs.trouble("receipts", error)
-                    self._unindexed.set()
-                    pause = min(2 * pause, _INDEX_LONGEST)
 
     def _insist(self, what: str, write: Callable[[], object]) -> None:
         """Write to the ledger, for up to a minute while it cannot be written to."""
@@ -410,9 +381,3 @@ def _reaches_us(rules: RuleSet) -> bool:
         if LOCAL in rule.move.to or any(node is not None and node.commitment is not None for node in nodes):
             return True
     return False
-
-
-def _batches(receipts: Iterable[Receipt]) -> Iterator[list[Receipt]]:
-    iterator = iter(receipts)
-    while batch := list(itertools.islice(iterator, _RECEIPT_BATCH)):
-        yield batch

@@ -135,7 +135,7 @@ class Renewed:
         self._make = make
         self._settings = settings
         self._lock = threading.Lock()
-        self._stamps: list[tuple[int, int, int]] | None = None
+        self._stamps: list[tuple[int, ...]] | None = None
         self._context: ssl.SSLContext | None = None
 
     def get(self) -> ssl.SSLContext:
@@ -145,16 +145,16 @@ class Renewed:
             if self._context is None or stamps != self._stamps:
                 try:
                     self._context = self._make(self._settings)
-                except TlsFileError:
+                    self._stamps = stamps
+                except TlsFileError:  # half renewed, or not readable yet: the one in use serves until it is
                     if self._context is None:
                         raise
-                self._stamps = stamps
             return self._context
 
 
-def _stamp(path: str) -> tuple[int, int, int]:
+def _stamp(path: str) -> tuple[int, ...]:
     try:
         status = Path(path).stat()
     except OSError:
-        return 0, 0, 0
-    return status.st_mtime_ns, status.st_size, status.st_ino
+        return ()
+    return status.st_mtime_ns, status.st_ctime_ns, status.st_size, status.st_ino

@@ -2,6 +2,7 @@
 
 import errno
 import fcntl
+import itertools
 import os
 import stat
 import threading
@@ -356,3 +357,30 @@ def test_locks_are_those_of_the_descriptor(store):
     with temporary.open("rb") as other, pytest.raises(BlockingIOError):
         fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
     writer.discard()
+
+
+@pytest.mark.parametrize("left", [0, 60, 400, -1])
+def test_a_file_that_a_power_cut_left_damaged_is_no_evidence_and_is_replaced(store, left):
+    receipt = put(store, encoded())
+    path = store.root / receipt.path
+    whole = path.read_bytes()
+    path.write_bytes(whole[:left])
+    assert list(store.recover(lambda study: ())) == []
+    assert put(store, encoded()).path == receipt.path
+    assert path.read_bytes() == whole
+    assert [found.path for found in store.recover(lambda study: ())] == [receipt.path]
+
+
+def test_a_temporary_file_taken_for_a_leftover_is_made_anew(store, monkeypatch):
+    honest = fcntl.flock
+    calls = itertools.count()
+
+    def flock(descriptor, operation):
+        if next(calls) == 0:
+            raise BlockingIOError
+        honest(descriptor, operation)
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    put(store, encoded())
+    assert len(list(Path("/proc/self/fd").iterdir())) == before

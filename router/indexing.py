@@ -1,0 +1,71 @@
+"""Finds what the object store holds but the ledger does not know, and indexes it: after a start, or a loss."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+import time
+
+from router.errors import LedgerError
+from router.ledger.ledger import SqlLedger
+from router.objects import ObjectStore
+from router.observe import logs
+
+_PAUSE_SECONDS, _LONGEST_PAUSE = 1.0, 60.0
+"""Between two looks for files without a receipt: usually, and at most, where the ledger takes none."""
+_ORPHAN_SECONDS = 5.0
+"""After a start: what receivers of a service that was killed still acknowledged, before they saw it, is found then."""
+_BATCH = 500
+
+
+class Indexer:
+    """Indexes files without a receipt, on a thread of its own. `missed` says that there may be some; thread-safe."""
+
+    def __init__(self, ledger: SqlLedger, store: ObjectStore) -> None:
+        self._ledger = ledger
+        self._store = store
+        self._missed = threading.Event()
+        self._stopping = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        """Index what there is, then watch. Raises LedgerError."""
+        self._index()
+        self._thread = threading.Thread(target=self._watch, name="index", daemon=True)
+        self._thread.start()
+
+    def missed(self) -> None:
+        """There may be files that nobody has reported."""
+        self._missed.set()
+
+    def stop(self, seconds: float) -> None:
+        """End within so many seconds."""
+        self._stopping.set()
+        if self._thread is not None:
+            self._thread.join(seconds)
+
+    def _index(self) -> None:
+        found = 0
+        receipts = self._store.recover(self._ledger.receipt_paths)
+        while batch := list(itertools.islice(receipts, _BATCH)):
+            self._ledger.add_receipts(batch)
+            found += len(batch)
+        if found:
+            logs.logger().warning("instances without a receipt were found in the store and indexed", count=found)
+
+    def _watch(self) -> None:
+        pause = _PAUSE_SECONDS
+        orphans_at = time.monotonic() + _ORPHAN_SECONDS
+        while not self._stopping.wait(pause):
+            if time.monotonic() > orphans_at:
+                orphans_at = float("inf")
+                self._missed.set()
+            if self._missed.is_set():
+                self._missed.clear()
+                try:
+                    self._index()
+                    pause = _PAUSE_SECONDS
+                except LedgerError as error:
+                    logs.trouble("receipts", error)
+                    self._missed.set()
+                    pause = min(2 * pause, _LONGEST_PAUSE)
