@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 import os
+from collections.abc import Iterator
 from datetime import UTC, datetime
 
 from router.domain.extent import Extent
@@ -35,15 +37,11 @@ def cut_off(descriptor: int, transfer_syntax_uid: str, offset: int) -> bool:
 
 def damaged_in(directory: int, name: str) -> bool:
     """Whether a file of ours ends too early; one that cannot be read is left alone."""
-    try:
-        descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
-    except OSError:
-        return False
-    try:
+    with _reading(directory, name) as descriptor:
+        if descriptor is None:
+            return False
         head = head_of(descriptor)
         return head is None or cut_off(descriptor, head[0].transfer_syntax_uid, head[1])
-    finally:
-        os.close(descriptor)
 
 
 def same_data_set(descriptor: int, offset: int, final: str, directory: int) -> bool:
@@ -85,13 +83,9 @@ def receipt_of(meta: FileMeta, study: str, series: str, size: int, received_at: 
 
 def receipt_from_file(study: str, series: str, directory: int, name: str) -> Receipt | None:
     """The receipt of a file; None for what is none of ours."""
-    try:
-        descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
-    except OSError:
-        return None
-    try:
-        head = head_of(descriptor)
-        if head is None or head[0].sop_instance_uid != name.removesuffix(".dcm"):
+    with _reading(directory, name) as descriptor:
+        head = head_of(descriptor) if descriptor is not None else None
+        if descriptor is None or head is None or head[0].sop_instance_uid != name.removesuffix(".dcm"):
             return None
         meta, offset = head
         if cut_off(descriptor, meta.transfer_syntax_uid, offset):
@@ -99,5 +93,17 @@ def receipt_from_file(study: str, series: str, directory: int, name: str) -> Rec
         status = os.fstat(descriptor)
         received_at = datetime.fromtimestamp(status.st_mtime, UTC)
         return receipt_of(meta, study, series, status.st_size - offset, received_at)
+
+
+@contextlib.contextmanager
+def _reading(directory: int, name: str) -> Iterator[int | None]:
+    """A file descriptor, None where it cannot be read."""
+    try:
+        descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
+    except OSError:
+        yield None
+        return
+    try:
+        yield descriptor
     finally:
         os.close(descriptor)

@@ -166,8 +166,7 @@ class _Receiver:
 
     def _tell(self, receipt: Receipt) -> None:
         """Queue a receipt, before the sender gets its success. Raises StoreRefused where the engine takes none."""
-        if self._orphaned:
-            raise StoreRefused(0xA700, "out-of-resources", "The router is being restarted")
+        self._refuse_orphaned()
         try:
             self._queue.put(receipt, timeout=_QUEUE_PATIENCE)
         except queue.Full:
@@ -175,8 +174,7 @@ class _Receiver:
 
     def _hand_on(self, answer: CommitmentAnswer) -> None:
         """Queue a storage commitment report. Raises StoreRefused where too many wait: their lists can be long."""
-        if self._orphaned:
-            raise StoreRefused(0xA700, "out-of-resources", "The router is being restarted")
+        self._refuse_orphaned()
         if not self._answers.acquire(timeout=_ANSWER_PATIENCE):
             raise StoreRefused(0xA700, "out-of-resources", "The engine takes no reports")
         try:
@@ -184,6 +182,11 @@ class _Receiver:
         except queue.Full:
             self._answers.release()
             raise StoreRefused(0xA700, "out-of-resources", "The engine takes no reports") from None
+
+    def _refuse_orphaned(self) -> None:
+        """Raises StoreRefused where nobody would index what is acknowledged."""
+        if self._orphaned:
+            raise StoreRefused(0xA700, "out-of-resources", "The router is being restarted")
 
     def _mention(self, event: Event) -> None:
         # A metric less, where the engine stands still; but a gauge that misses a change is wrong for good.

@@ -11,7 +11,6 @@ from router.domain.dicom import Identifier, QueryRetrieveLevel, is_uid, tag_of
 from router.domain.expectation import Expectation, Listing, expect
 from router.domain.outcome import FIND_FAILURES, quotable
 from router.domain.rule import Node
-from router.domain.transfer import Instance
 from router.engine.ports import FindResult, Peers
 from router.engine.slots import NodeSlots, Urgency
 from router.errors import DeadlineExceeded, WireError
@@ -77,26 +76,6 @@ class Inquiry:
             f"{node.name} ({node.ae_title}) failed a {level} query, status {result.status:04X}: {meaning}.",
             quotable(result.error_comment),
         )
-
-    def instances(
-        self,
-        node: Node,
-        study: str,
-        series: str,
-        patient_id: str,
-        urgency: Urgency,
-        cancelled: threading.Event,
-        *,
-        known_count: int | None = None,
-    ) -> list[Instance]:
-        """The IMAGE-level list of a study, or of one series of it; empty where the node has nothing, or does not say.
-
-        See `listing` for `known_count`.
-        """
-        if series:
-            uids, _ = self._images(node, study, series, patient_id, urgency, cancelled)
-            return [Instance(series, uid) for uid in uids]
-        return self.listing(node, study, series, patient_id, urgency, cancelled, known_count=known_count).listed
 
     def listing(
         self,

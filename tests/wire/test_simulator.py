@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
@@ -49,7 +49,6 @@ from tests.wire.simulated import (
     STUDY_MOVE,
     SUCCESS,
     WARNING,
-    Entity,
     Scu,
     arrived,
     connect,
@@ -58,28 +57,6 @@ from tests.wire.simulated import (
     scu,
     uids,
 )
-
-
-@pytest.fixture(autouse=True)
-def _close_sockets() -> Iterator[None]:
-    yield
-    while Entity.opened:
-        Entity.opened.pop().close()
-
-
-@pytest.fixture
-def destination() -> Iterator[SimulatedPacs]:
-    with SimulatedPacs("DEST") as pacs:
-        yield pacs
-
-
-@pytest.fixture
-def pacs(destination: SimulatedPacs) -> Iterator[SimulatedPacs]:
-    with SimulatedPacs(
-        studies=[*CT, *CT2, *MR], destinations={"DEST": ("127.0.0.1", destination.port)}, timeout_seconds=10
-    ) as pacs:
-        yield pacs
-
 
 # --- Honest ----------------------------------------------------------------------------------------------------------
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import socket
 import threading
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -24,14 +23,12 @@ from tests.wire.simulated import (
     CT2,
     CT2_UID,
     CT_UID,
-    MR,
     MR_UID,
     PENDING,
     STUDY_FIND,
     STUDY_MOVE,
     SUCCESS,
     VERIFICATION,
-    Entity,
     arrived,
     keys,
     rejection,
@@ -40,27 +37,6 @@ from tests.wire.simulated import (
 )
 
 IMAGE_KEYS = {"StudyInstanceUID": CT_UID, "SeriesInstanceUID": str(CT[0].SeriesInstanceUID), "SOPInstanceUID": ""}
-
-
-@pytest.fixture(autouse=True)
-def _close_sockets() -> Iterator[None]:
-    yield
-    while Entity.opened:
-        Entity.opened.pop().close()
-
-
-@pytest.fixture
-def destination() -> Iterator[SimulatedPacs]:
-    with SimulatedPacs("DEST") as pacs:
-        yield pacs
-
-
-@pytest.fixture
-def pacs(destination: SimulatedPacs) -> Iterator[SimulatedPacs]:
-    with SimulatedPacs(
-        studies=[*CT, *CT2, *MR], destinations={"DEST": ("127.0.0.1", destination.port)}, timeout_seconds=10
-    ) as pacs:
-        yield pacs
 
 
 # --- Associations ----------------------------------------------------------------------------------------------------
