@@ -122,6 +122,12 @@ class DeadlineExceeded(WireError):
         self.cause = cause
 
 
+class NodeLeftAlone(WireError):
+    """The node does not answer, so nothing is begun with it until a probe gets through."""
+
+    cause = "left-alone"
+
+
 class ContextRefused(WireError):
     """The peer accepts no presentation context for this service."""
 

@@ -19,19 +19,24 @@ from router.dimse.get import Intake
 from router.dimse.peers import Peers
 from router.dimse.store_scp import ServerSettings
 from router.domain.commitment import CommitmentAnswer
-from router.domain.events import Event, StoreRefusal
+from router.domain.events import CapLearned, Event, StoreRefusal
 from router.domain.overview import ServiceInfo
 from router.domain.receipt import Receipt
-from router.domain.rule import LOCAL, RuleSet
+from router.domain.rule import RuleSet
 from router.engine.arrivals import Arrivals
+from router.engine.caps import Caps
 from router.engine.commitment import Committer
+from router.engine.detours import Detours
 from router.engine.dispatcher import Dispatcher
 from router.engine.evidence import EvidenceGatherer
-from router.engine.mover import Kit, Mover
+from router.engine.gates import recall_moves
+from router.engine.kit import Kit
+from router.engine.mover import Mover
+from router.engine.probe import Prober
 from router.engine.query import Inquiry
 from router.engine.routes import Refusals, RouteWatch
 from router.engine.scheduler import Scheduler
-from router.engine.slots import Detours, NodeSlots
+from router.engine.slots import NodeSlots
 from router.engine.sweep import Sweeper
 from router.engine.tally import Tallies
 from router.engine.verifier import Verifier
@@ -84,7 +89,7 @@ def planner(rules: RuleSet, say: Callable[[str], None]) -> Iterator[Sweeper]:
         yield Sweeper(
             rules=lambda: rules,
             ledger=ledger,
-            inquiry=Inquiry(peers, NodeSlots()),
+            inquiry=Inquiry(peers, NodeSlots(lambda: rules.windows, SystemClock()), Caps(ledger.caps())),
             clock=SystemClock(),
             observer=lambda event: None,
         )
@@ -128,8 +133,10 @@ class Service:
         self._ending = False
 
     def _wire(self) -> Dispatcher:
-        slots, detours = NodeSlots(), Detours()
-        inquiry = Inquiry(self.peers, slots)
+        detours = Detours()
+        slots = self._slots = NodeSlots(lambda: self.rules.windows, self.clock, self.observe)
+        slots.adopt(self.rules.nodes)
+        inquiry = Inquiry(self.peers, slots, Caps(self.ledger.caps(), self._cap_learned, self._cap_shown))
         evidence = EvidenceGatherer(self.ledger, inquiry, self.store.held)
         tallies = Tallies(self.observe)
         self.committer = Committer(
@@ -175,6 +182,8 @@ class Service:
                 observer=self.observe,
             ),
             detours=detours,
+            slots=slots,
+            prober=Prober(self.peers, slots, logs.trouble),
             clock=self.clock,
             observer=self.observe,
             trouble=logs.trouble,
@@ -191,8 +200,10 @@ class Service:
         orphaned = self.ledger.attend(self.clock.now())
         if orphaned:
             logs.logger().warning("work that a former service left is looked up first", count=orphaned)
+        recall_moves(self._slots, self.ledger, self.rules.nodes, self.clock.now())
+        self._slots.heeds_breakers = scheduled
         self._indexer.start()
-        if scheduled or _reaches_us(self.rules):
+        if scheduled or self.rules.needs_listener:
             self._listen()
         self._announce()
         self._announcer = threading.Thread(target=self._announcing, name="announce", daemon=True)
@@ -200,6 +211,8 @@ class Service:
         self.dispatcher.start()
         if scheduled:
             self.metrics.recall(self.ledger.last_sweeps())
+            for node, matches in self.ledger.caps().items():
+                self.metrics(CapLearned(node=node, matches=matches))
             self.scheduler.start(self.rules)
         logs.logger().info(
             "started", ae_title=self.rules.router.ae_title, rules=len(self.rules.rules), nodes=len(self.rules.nodes)
@@ -218,7 +231,7 @@ class Service:
             store=router.store,
             durability=router.durability,
             minimum_free=router.minimum_free,
-            callers=_callers(self.rules),
+            callers=self.rules.callers,
         )
         self._receivers = Receivers(
             settings,
@@ -257,7 +270,8 @@ class Service:
             logs.logger().warning("changes under router: take effect after a restart")
         self.rules = msgspec.structs.replace(rules, router=self.rules.router)
         if self._receivers is not None:
-            self._receivers.adopt(_callers(self.rules))
+            self._receivers.adopt(self.rules.callers)
+        self._slots.adopt(self.rules.nodes)
         self.metrics.configure(self.rules)
         if self._scheduled:
             self.scheduler.adopt(self.rules)
@@ -317,6 +331,17 @@ class Service:
         if isinstance(event, StoreRefusal):
             self._refusals.note(event.reason)
 
+    def _cap_learned(self, node: str, matches: int) -> None:
+        """Remember at how many matches a node cuts its answers; what cannot be written is learned again."""
+        self._cap_shown(node, matches)
+        try:
+            self.ledger.learn_cap(node, matches)
+        except LedgerError as error:
+            logs.trouble("caps", error)
+
+    def _cap_shown(self, node: str, matches: int) -> None:
+        self.observe(CapLearned(node=node, matches=matches))
+
     def _received(self, batch: list[Receipt]) -> None:
         """Index what a receiver reports; what cannot be written is found again from the files once it can be."""
         try:
@@ -367,17 +392,3 @@ class Service:
         except LedgerError as error:
             self._problem = str(error)
             logs.trouble("announce", error)
-
-
-def _callers(rules: RuleSet) -> dict[str, str]:
-    """AE titles that may store to us -> the node's name."""
-    return {title: node.name for node in rules.nodes.values() for title in node.calling_ae_titles}
-
-
-def _reaches_us(rules: RuleSet) -> bool:
-    """Whether somebody has to reach our Store SCP for the rules: who stores here, or reports storage commitment."""
-    for rule in rules.rules.values():
-        nodes = [rules.node(name) for name in rule.move.to]
-        if LOCAL in rule.move.to or any(node is not None and node.commitment is not None for node in nodes):
-            return True
-    return False

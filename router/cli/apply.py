@@ -176,7 +176,7 @@ def _tell(seen: Seen, out: Console) -> None:
         out.print()
         out.print(summary(judged))
     elif all(sweep.state is SweepState.COMPLETE for sweep in seen.sweeps):
-        out.print("Nothing to move: what the rules select has been moved before, or was held or cancelled.")
+        out.print("Nothing to move: what the rules select has been moved before, or is held or was cancelled.")
     else:
         out.print(Text("Nothing was moved.", "red"))
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from datetime import datetime
 from typing import Any, NamedTuple
 
 import click
@@ -49,7 +50,8 @@ def plan(ctx: click.Context, names: tuple[str, ...], everything: bool) -> int:
     rules = load_rules(settings)
     chosen = rules_named(rules, names)
     with planner(rules, say) as sweeper:
-        planned = [_look(sweeper, rules, rule) for rule in chosen]
+        began = sweeper.now()
+        planned = [_look(sweeper, rules, rule, chosen[at:], began) for at, rule in enumerate(chosen, 1)]
     if settings.json:
         print_json(_json(planned))
     else:
@@ -61,9 +63,12 @@ def plan(ctx: click.Context, names: tuple[str, ...], everything: bool) -> int:
     return 0 if all(one.answer is not None for one in planned) else 1
 
 
-def _look(sweeper: Sweeper, rules: RuleSet, rule: Rule) -> Planned:
+def _look(sweeper: Sweeper, rules: RuleSet, rule: Rule, beside: Sequence[Rule], since: datetime) -> Planned:
     try:
-        return Planned(rule, sweeper.look(rules, rule, threading.Event(), tier=rule.sweep.widest_tier, manual=True))
+        answer = sweeper.look(
+            rules, rule, threading.Event(), tier=rule.sweep.widest_tier, manual=True, beside=beside, since=since
+        )
+        return Planned(rule, answer)
     except RouterError as error:
         return Planned(rule, None, str(error))
 
@@ -78,6 +83,7 @@ def _json(planned: list[Planned]) -> dict[str, Any]:
                 "complete": one.answer.complete if one.answer else False,
                 "queries": one.answer.queries if one.answer else 0,
                 "reason": one.answer.reason if one.answer else one.problem,
+                "account": one.answer.account if one.answer else "",
             }
             for one in planned
         ],
@@ -113,7 +119,7 @@ def _decision_row(rule: Rule, decision: Decision) -> dict[str, Any]:
 
 def show_plan(rules: RuleSet, rule: Rule, sweeper: Sweeper, out: Console) -> None:
     """Plan one rule and print it."""
-    show(_look(sweeper, rules, rule), out, everything=False)
+    show(_look(sweeper, rules, rule, (), sweeper.now()), out, everything=False)
 
 
 class _Row(NamedTuple):
@@ -139,6 +145,8 @@ def show(one: Planned, out: Console, *, everything: bool) -> None:
             (one.rule.name, "bold"), f": {found} at {source}, {counted(one.answer.queries, 'query', 'queries')}"
         )
     )
+    if one.answer.account:
+        out.print(plain(one.answer.account, "dim"))
     if not one.answer.complete:
         out.print(plain(f"The answer is incomplete: {one.answer.reason}", "red"))
     rows = _rows(d for d in decisions if everything or d.action is not Action.SKIP)

@@ -14,7 +14,7 @@ from rich.text import Text
 from router.cli.settings import plain
 from router.domain.route import StoppedRoute, said_of, waits_for
 from router.domain.sweep import SweepRecord, SweepState
-from router.domain.transfer import Route, State, Transfer
+from router.domain.transfer import RULE_HOLDS, Route, State, Transfer
 
 STYLES = {
     State.COMPLETE: "green",
@@ -44,6 +44,9 @@ def explained(transfers: Iterable[Transfer], stopped: Mapping[Route, StoppedRout
             transfer = msgspec.structs.replace(transfer, reason=said_of(stop, at))
         elif transfer.wish:
             transfer = msgspec.structs.replace(transfer, reason=f"Somebody wants to {transfer.wish} it.")
+        elif transfer.state is State.HELD and transfer.cause in RULE_HOLDS and transfer.next_at > now:
+            until = f"{transfer.reason} Not before {transfer.next_at.astimezone():%m-%d %H:%M}."
+            transfer = msgspec.structs.replace(transfer, reason=until)
         found.append(transfer)
     return found
 
@@ -63,6 +66,7 @@ def sweep_row(sweep: SweepRecord) -> dict[str, Any]:
         "state": str(sweep.state),
         "selected": report.selected if report else 0,
         "reason": report.reason if report else "",
+        "account": report.account if report else "",
     }
 
 
@@ -103,7 +107,7 @@ def new_table(*columns: str, right: Sequence[str] = ()) -> Table:
 
 
 def sweeps_table(sweeps: Sequence[SweepRecord]) -> RenderableType:
-    """Sweeps for people, and below them why some did not come to their end."""
+    """Sweeps for people, and below them why some did not come to their end, what they took and what they hold back."""
     numbers = ("matches", "to move", "queries")
     table = new_table("rule", "source", "sweep", *numbers, right=numbers)
     for sweep in sweeps:
@@ -116,7 +120,8 @@ def sweeps_table(sweeps: Sequence[SweepRecord]) -> RenderableType:
             str(row["selected"]),
             str(row["queries"]),
         )
-    why = {s.due.rule: s.report.reason for s in sweeps if s.report and s.report.reason}
+    said = {s.due.rule: f"{s.report.reason} {s.report.account}".strip() for s in sweeps if s.report}
+    why = {rule: words for rule, words in said.items() if words}
     return Group(table, *([Text()] if why else []), *(plain(f"{rule}: {reason}") for rule, reason in why.items()))
 
 

@@ -16,7 +16,7 @@ from router.domain.levels import NEARLINE
 from router.domain.outcome import Evidence, Expectation, missing_instances
 from router.domain.rule import LOCAL, RuleSet
 from router.domain.selection import AGAIN_WHEN_ASKED
-from router.domain.transfer import TRANSITIONS, Attempt, Happening, State, Transfer
+from router.domain.transfer import RULE_HOLDS, TRANSITIONS, Attempt, Happening, State, Transfer
 from router.engine.ports import Ledger
 from router.errors import LedgerError, RouterError, UsageError
 from router.service import SystemClock, open_ledger
@@ -296,6 +296,8 @@ def _say_to(
             _require_known(ledger, rules, rule, source, destination)
             chosen = [State(s) for s in states] or word.states
             found = ledger.transfers(states=chosen, rule=rule, source=source, destination=destination, limit=_MANY)
+            if word.happening is Happening.HOLD:
+                found = [one for one in found if one.state is not State.HELD or one.cause in RULE_HOLDS]
             numbers = tuple(sorted(transfer.id for transfer in found))
         for number in dict.fromkeys(numbers):
             try:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from router.config.diagnostics import Code, Diagnostic, Severity
 from router.config.document import Node
 from router.config.model import Builder
-from router.config.schema import diagnostic_at, did_you_mean
+from router.config.schema import diagnostic_at, did_you_mean, node_at
 from router.domain.attributes import below, level_of
 from router.domain.dicom import QueryRetrieveLevel, name_of, tag_of
 from router.domain.rule import GET, LOCAL, Rule, RuleSet
@@ -15,6 +15,10 @@ from router.domain.rule import GET, LOCAL, Rule, RuleSet
 _STUDY_DATE = tag_of("StudyDate")
 _HASTE = 5.0
 """Seconds; a sweep more often than this keeps the source busy with nothing else."""
+_SHORTEST_PAUSE = 1.0
+"""Seconds."""
+_LONGEST_SETTLE = 30 * 86400.0
+"""Seconds."""
 
 
 def _warning(place: Node, code: Code, message: str, hint: str = "") -> Diagnostic:
@@ -27,6 +31,10 @@ def check_rule(rule: Rule, rules: RuleSet, builder: Builder) -> Iterator[Diagnos
     yield from _check_destinations(rule, rules, builder)
     yield from _check_keys(rule, builder)
     yield from _check_condition(rule, builder)
+    if rule.sweep.settle > _LONGEST_SETTLE:
+        place = builder.rule_place(rule.name, "sweep", "settle")
+        message = f"rules.{rule.name}.sweep.settle is longer than {_LONGEST_SETTLE / 86400:g} days"
+        yield diagnostic_at(place, Code.BAD_VALUE, message, "10m is usual, for late reports some hours")
     retry = rule.move.retry
     if retry.delay > retry.maximum_delay:
         place = builder.rule_place(rule.name, "move", "retry", at_key=True)
@@ -159,7 +167,9 @@ def check_rule_set(rules: RuleSet, builder: Builder) -> Iterator[Diagnostic]:
         if node.ae_title == router.ae_title:
             message = f"node {name} has this router's own AE title {router.ae_title}"
             yield _warning(place, Code.SAME_NODE, message, "the router's own store is the destination local")
+    yield from _check_breakers(rules, builder)
     yield from _check_circles(rules, builder)
+    yield from _check_windows(rules, builder)
     if not any(rule.enabled for rule in rules.rules.values()):
         place_of = next(iter(places.rules.keys.values()), next(iter(places.nodes.keys.values()), None))
         what = "every rule is disabled" if rules.rules else "there is no rule"
@@ -171,6 +181,48 @@ def check_rule_set(rules: RuleSet, builder: Builder) -> Iterator[Diagnostic]:
             code=Code.NOTHING_TO_DO,
             message=f"{what}: nothing will be moved",
         )
+
+
+def _check_breakers(rules: RuleSet, builder: Builder) -> Iterator[Diagnostic]:
+    """Pauses that contradict each other, or that are none."""
+    for name, node in rules.nodes.items():
+        place, breaker = node_at(builder.node_tree(name), ("breaker",), at_key=True), node.breaker
+        if breaker.pause > breaker.maximum_pause:
+            message = f"nodes.{name}.breaker: pause is longer than maximum_pause"
+            yield diagnostic_at(place, Code.LIMITS, message, "maximum_pause is 10m where it is not set")
+        elif breaker.pause < _SHORTEST_PAUSE:
+            message = f"nodes.{name}.breaker.pause is shorter than {_SHORTEST_PAUSE:g} second"
+            yield diagnostic_at(place, Code.BAD_VALUE, message, "30s is usual")
+
+
+def _check_windows(rules: RuleSet, builder: Builder) -> Iterator[Diagnostic]:
+    """Windows that do not exist, that no node uses, and that a node never comes to."""
+    used: set[str | None] = set()
+    doubtful = any(one.code is Code.WINDOW_ENTRY for one in builder.diagnostics)
+    for name, node in rules.nodes.items():
+        tree = builder.node_tree(name)
+        before = ""
+        for index, use in enumerate(node.windows):
+            place = node_at(tree, ("windows", index))
+            window = rules.windows.get(use.window or "")
+            if use.window is not None and window is None and not builder.is_damaged(use.window, "windows"):
+                message = f"nodes.{name}.windows: there is no window {use.window!r}"
+                doubtful = True
+                known = ", ".join(rules.windows) or "none is configured"
+                hint = did_you_mean(use.window, rules.windows) or f"windows: {known}"
+                yield diagnostic_at(node_at(tree, ("windows", index, "use")), Code.UNKNOWN_WINDOW, message, hint)
+            if before or use.window in [other.window for other in node.windows[:index]]:
+                message = f"nodes.{name}.windows: entry {index + 1} is never used"
+                why = f"{before} before it is always open" if before else f"{use.window} stands before it already"
+                yield _warning(place, Code.UNUSED_KEY, message, why)
+            elif use.window is None or (window is not None and window.always_open):
+                before = f"entry {index + 1}"
+            used.add(use.window)
+    for name in rules.windows:
+        if name not in used and not doubtful and not builder.is_damaged(*rules.nodes, "nodes"):
+            message = f"windows.{name} is not used by any node"
+            hint = f"name it under a node: windows: [{{use: {name}}}]"
+            yield _warning(builder.sections.windows.keys[name], Code.UNUSED_KEY, message, hint)
 
 
 def _check_circles(rules: RuleSet, builder: Builder) -> Iterator[Diagnostic]:

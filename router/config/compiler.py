@@ -114,7 +114,8 @@ def compile_sources(sources: Sources, now: datetime) -> Loaded:
         for path, diagnostic in check(root):
             findings.append(diagnostic)
             broken.append(path)
-            damaged.add(path[1] if len(path) > 1 and path[0] in ("nodes", "rules") else path[0] if path else "")
+            named = len(path) > 1 and path[0] in ("nodes", "rules", "windows")
+            damaged.add(path[1] if named else path[0] if path else "")
             if len(path) == 1 and diagnostic.code is Code.UNKNOWN_KEY:
                 damaged.add("")  # a section lost its name
         for path in broken:

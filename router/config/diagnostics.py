@@ -55,6 +55,10 @@ class Code(StrEnum):
     NOTHING_TO_DO = "DR045"
     UNUSED_KEY = "DR046"
     GET_ELSEWHERE = "DR047"
+    WINDOW = "DR048"
+    UNKNOWN_WINDOW = "DR049"
+    NEVER_OPEN = "DR050"
+    WINDOW_ENTRY = "DR051"
 
 
 CODES: dict[Code, str] = {
@@ -67,7 +71,7 @@ CODES: dict[Code, str] = {
     Code.WRONG_TYPE: "A list, mapping, number or boolean stands where something else belongs.",
     Code.MISSING_KEY: "A key that must be there is missing.",
     Code.BAD_VALUE: "A value that is not allowed here.",
-    Code.DUPLICATE_NAME: "Two nodes or rules have the same name, or a setting is given twice, in two files.",
+    Code.DUPLICATE_NAME: "Two nodes, rules or windows have the same name, or a setting is given twice, in two files.",
     Code.BAD_NAME: "No usable name: letters, digits, dot, dash, underscore; `local` and `other` are reserved.",
     Code.UNKNOWN_NODE: "A rule names a node that is not configured.",
     Code.AE_TITLE: "No valid AE title (PS3.5 section 6.2): 1 to 16 printable ASCII characters without backslash.",
@@ -94,6 +98,10 @@ CODES: dict[Code, str] = {
     Code.NOTHING_TO_DO: "There is no rule, or none is enabled.",
     Code.UNUSED_KEY: "Something that is configured never takes effect.",
     Code.GET_ELSEWHERE: "C-GET brings studies to this router only; for another destination it takes C-MOVE.",
+    Code.WINDOW: "Opening times or dates of a window that are not understood.",
+    Code.UNKNOWN_WINDOW: "A node uses a window that is not configured.",
+    Code.NEVER_OPEN: "A window that never opens: nothing would ever be begun in it.",
+    Code.WINDOW_ENTRY: "An entry of a node's windows needs exactly one of use and always.",
 }
 
 

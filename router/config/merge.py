@@ -6,7 +6,7 @@ from router.config.diagnostics import Code, Diagnostic
 from router.config.document import MappingNode, Node, ScalarNode
 from router.config.schema import diagnostic_at
 
-_BY_NAME = {"nodes": "node", "rules": "rule", "router": "setting router."}
+_BY_NAME = {"nodes": "node", "rules": "rule", "windows": "window", "router": "setting router."}
 _SCHEDULE = ("every", "cron", "tiers")
 
 
@@ -17,6 +17,7 @@ class Sections:
         self.router = MappingNode("", 0, 0)
         self.nodes = MappingNode("", 0, 0)
         self.rules = MappingNode("", 0, 0)
+        self.windows = MappingNode("", 0, 0)
         self.defaults = MappingNode("", 0, 0)
         self.diagnostics: list[Diagnostic] = []
 
@@ -42,7 +43,8 @@ class Sections:
     def _add(self, target: MappingNode, source: MappingNode, what: str) -> None:
         for name, value in source.values.items():
             key = source.keys[name]
-            if isinstance(value, ScalarNode) and value.is_nothing and target in (self.nodes, self.rules):
+            named = any(target is section for section in (self.nodes, self.rules, self.windows))
+            if isinstance(value, ScalarNode) and value.is_nothing and named:
                 value = MappingNode(key.file, key.line, key.column)
             before = target.keys.get(name)
             if before is None:

@@ -8,11 +8,13 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from datetime import datetime
+from functools import partial
 from typing import Any, TypeVar
 from zoneinfo import ZoneInfo
 
 import msgspec
 
+from router.config.character_sets import with_character_set
 from router.config.diagnostics import Code, Diagnostic, Severity
 from router.config.document import MappingNode, Node
 from router.config.merge import Sections
@@ -25,8 +27,11 @@ from router.config.values import (
     nearest_attribute,
     nearest_zone,
     parse_address,
+    parse_percentage,
     parse_size,
+    result_limit,
 )
+from router.config.windows import compile_windows, window_uses
 from router.domain import rule as model
 from router.domain.attributes import SET_BY_ROUTER
 from router.domain.commitment import MAXIMUM_PATIENCE
@@ -44,6 +49,7 @@ _CODES = {
     Kind.DATE: Code.DATE,
     Kind.DATE_ORDER: Code.DATE_ORDER,
     Kind.CRON: Code.CRON,
+    Kind.WINDOW: Code.WINDOW,
     Kind.KEY: Code.KEY_REFUSED,
     Kind.UID_WILDCARD: Code.UID_WILDCARD,
 }
@@ -87,6 +93,11 @@ class Builder:
         place = node_at(tree, path, at_key)
         return self.sections.rules.keys[rule] if place is tree else place
 
+    def node_tree(self, name: str) -> Node:
+        """A node's tree with the defaults merged in."""
+        tree = self.sections.nodes.values[name]
+        return self.sections.with_defaults("nodes", tree) if isinstance(tree, MappingNode) else tree
+
     def report(self, place: Node, code: Code, message: str, hint: str = "", *, warning: bool = False) -> None:
         """Note a finding."""
         severity = Severity.WARNING if warning else Severity.ERROR
@@ -114,7 +125,9 @@ class Builder:
             if isinstance(tree, MappingNode):
                 self.trees[name] = self.sections.with_defaults("rules", tree)
                 rules[name] = self._rule(name, self.trees[name], nodes)
-        return model.RuleSet(router=router, nodes=nodes, rules=rules, content_hash=content_hash)
+        zone_of = partial(self._zone, default=self._machine_zone)
+        windows = compile_windows(self.sections.windows, zone_of, self._now, self.report)
+        return model.RuleSet(router=router, nodes=nodes, rules=rules, windows=windows, content_hash=content_hash)
 
     # --- router and nodes ---------------------------------------------------------------------------------------------
 
@@ -172,7 +185,9 @@ class Builder:
             sends_as=sends_as,
             root=InformationModel(values.get("root", "study")),
             limits=self._settings(model.NodeLimits, tree, values, "limits"),
-            find=self._settings(model.FindSettings, tree, values, "find"),
+            breaker=self._settings(model.BreakerSettings, tree, values, "breaker"),
+            windows=window_uses(name, tree, values, whole=not self.is_damaged(name), report=self.report),
+            find=self._settings(model.FindSettings, tree, with_character_set(name, tree, values, self.report), "find"),
             move=self._settings(model.MoveSettings, tree, values, "move"),
             timeouts=self._settings(model.Timeouts, tree, values, "timeouts"),
             commitment=self._commitment(name, tree, values),
@@ -202,6 +217,14 @@ class Builder:
     def _settings(self, kind: type[Settings], tree: MappingNode, values: Mapping[str, Any], key: str) -> Settings:
         """A group of numbers and durations, which are the fields of type float."""
         given: dict[str, Any] = dict(values.get(key, {}))
+        if "max_results" in given:
+            given["max_results"] = result_limit(given["max_results"])
+        if "duty" in given:
+            given["duty"] = parse_percentage(text := given["duty"])
+            if given["duty"] is None:
+                message = f"{text!r} is no duty cycle for {key}.duty"
+                hint = "more than 0% and at most 100%, for example 50%"
+                self.report(node_at(tree, (key, "duty")), Code.BAD_VALUE, message, hint)
         durations = {field.name for field in msgspec.structs.fields(kind) if field.type is float}
         for name in durations & set(given):
             given[name] = self._duration(node_at(tree, (key, name)), given[name])
@@ -249,6 +272,7 @@ class Builder:
             sweep=self._sweep(name, tree.values.get("sweep"), values.get("sweep", {}), nodes),
             where=condition,
             move=self._move(tree, values.get("move", {})),
+            limits=self._settings(model.RuleLimits, tree, values, "limits"),
         )
 
     def _move(self, tree: MappingNode, values: Mapping[str, Any]) -> model.Move:
@@ -278,9 +302,11 @@ class Builder:
             level=QueryRetrieveLevel(values.get("level", "STUDY")),
             tiers=self._tiers(name, tree, values, zone),
             keys=self._keys(name, keys, zone) if isinstance(keys, MappingNode) else (),
+            **{key: self._duration(tree.values[key], values[key]) for key in ("settle", "catch_up") if key in values},
         )
 
     def _tiers(self, name: str, tree: MappingNode, values: Mapping[str, Any], zone: str) -> tuple[model.Tier, ...]:
+        source = values.get("source", "")
         given = [key for key in ("every", "cron", "tiers") if key in values]
         if len(given) != 1:
             if given or not self.is_damaged(name):
@@ -290,7 +316,7 @@ class Builder:
                 self.report(place, Code.SCHEDULE, f"rules.{name}.sweep {what}", hint)
             return ()
         if given != ["tiers"]:
-            schedule = self._schedule(name, tree, values, zone, 0)
+            schedule = self._schedule(tree, values, zone, source)
             return (model.Tier(schedule=schedule),) if schedule else ()
         tiers = []
         for index, tier in enumerate(values["tiers"]):
@@ -304,15 +330,13 @@ class Builder:
                         item, Code.SCHEDULE, f"rules.{name}.sweep.tiers: tier {index + 1} needs a schedule", hint
                     )
                 continue
-            schedule = self._schedule(name, item, tier, zone, index)
+            schedule = self._schedule(item, tier, zone, source)
             lookback = self._duration(item.values["lookback"], tier["lookback"]) if "lookback" in tier else None
             if schedule:
                 tiers.append(model.Tier(schedule=schedule, lookback=lookback))
         return tuple(tiers)
 
-    def _schedule(
-        self, name: str, tree: MappingNode, values: Mapping[str, Any], zone: str, index: int
-    ) -> Schedule | None:
+    def _schedule(self, tree: MappingNode, values: Mapping[str, Any], zone: str, source: str) -> Schedule | None:
         if "cron" in values:
             try:
                 return Schedule.at(values["cron"], zone)
@@ -323,7 +347,8 @@ class Builder:
         if seconds < 1:
             self.report(tree.values["every"], Code.BAD_VALUE, "a sweep cannot run more often than once a second")
             return None
-        return Schedule.periodic(seconds, f"{name}/{index}")
+        # What one source is asked equally often falls due together, so that rules can share the answer.
+        return Schedule.periodic(seconds, f"{source}/{seconds:g}")
 
     def _keys(self, name: str, tree: MappingNode, zone: str) -> tuple[KeyMatch, ...]:
         keys: list[KeyMatch] = []

@@ -23,9 +23,9 @@ Schema = Mapping[str, Any]
 FILE_NAME = "dicom-router.schema.json"
 
 OTHER_VERSIONS = frozenset(
-    {"windows", "anatomy", "tests", "push", "moves_per_hour", "duty", "settle", "worklist", "order", "arrival"}
-    | {"priors", "forward", "lead", "receivers", "limits", "studies_per_sweep", "instances_per_day", "notify", "hl7"}
-    | {"groups", "exclude", "keep_oldest_relevant", "stable", "assume_charset"}
+    {"anatomy", "tests", "push", "worklist", "order", "arrival"}
+    | {"priors", "forward", "lead", "receivers", "notify", "hl7"}
+    | {"groups", "exclude", "keep_oldest_relevant", "stable"}
 )
 """Keys of the configuration language that this version does not know yet."""
 

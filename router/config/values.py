@@ -14,6 +14,7 @@ from router.config.schema import did_you_mean
 
 _ADDRESS = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([A-Za-z0-9._-]+)):([0-9]{1,5})\Z")
 _SIZE = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,3})?) ?([A-Za-z]*)\Z")
+_PERCENTAGE = re.compile(r"([0-9]{1,3}(?:\.[0-9]{1,2})?) ?%\Z")
 _UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 _UNITS |= {"KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
 
@@ -45,6 +46,13 @@ def parse_size(text: str) -> int | None:
     if match is None or match[2] not in _UNITS:
         return None
     return round(float(match[1]) * _UNITS[match[2]])
+
+
+def parse_percentage(text: str) -> float | None:
+    """The share (above 0, at most 1) of `50%`. None where it is none."""
+    match = _PERCENTAGE.match(text)
+    share = float(match[1]) / 100 if match is not None else 0.0
+    return share if 0 < share <= 1 else None
 
 
 @lru_cache(maxsize=1)
@@ -96,3 +104,8 @@ def nearest_attribute(name: str) -> str:
 @lru_cache(maxsize=1)
 def _folded_keywords() -> dict[str, str]:
     return {keyword.casefold(): keyword for keyword in keyword_dict if keyword}
+
+
+def result_limit(text: str) -> int | None:
+    """The number of `find.max_results`: None for `auto`, 0 for `none`."""
+    return {"auto": None, "none": 0}[text] if text in ("auto", "none") else int(text)

@@ -62,6 +62,8 @@ _LONG_VRS = frozenset({"OB", "OD", "OF", "OL", "OV", "OW", "SQ", "SV", "UC", "UN
 _UNDEFINED = 0xFFFFFFFF
 _CHARACTER_SET = 0x00080005
 _DEFAULT = "iso8859"
+CODECS = {**python_encoding, "ISO_IR 203": "iso8859_15"}
+"""Python codec of each Specific Character Set; Latin alphabet No. 9 is younger than pydicom's table."""
 _IMPLICIT = struct.Struct("<HHL")
 _EXPLICIT = struct.Struct("<HH2sH")
 _LONG = struct.Struct("<L")
@@ -103,7 +105,7 @@ class Decoder:
 
     Values are text without padding; numbers, tags and unknown VRs take their text form, sequences an Identifier an
     item; group lengths are left out; values of bytes (OB, OW and their like) are present without values.
-    `assume_character_set` holds where Specific Character Set (0008,0005) is absent.
+    `assume_character_set`, values separated by backslashes, holds where Specific Character Set (0008,0005) names none.
 
     It remembers the heads of elements (tag, VR and length) and the values of attributes that have few different ones,
     so that those are made once and shared by all identifiers. Not thread-safe.
@@ -113,6 +115,7 @@ class Decoder:
         self._transfer_syntax = transfer_syntax
         self._read_head = _implicit_head if transfer_syntax == ImplicitVRLittleEndian else _explicit_head
         self._assumed = assume_character_set
+        self._assumed_names = assumed_names(assume_character_set)
         self._heads: dict[str, _Element] = {}
         self._known: dict[tuple[int, int], dict[str, Values]] = {}
         """By tag and kind of value."""
@@ -170,7 +173,7 @@ class Decoder:
                     if length and kind == _SEQUENCE:
                         raise _NotPlain
                     if not codec:
-                        codec = _codec(elements.get(_CHARACTER_SET), self._assumed)
+                        codec = _codec(elements.get(_CHARACTER_SET) or self._assumed_names)
                     values = _values(kind, data[start:position], codec, None)
             elements[tag] = values
         if position > size:  # the last value is a known one, but cut off
@@ -235,14 +238,18 @@ def _overrun(length: int) -> None:
     raise IdentifierError
 
 
-def _codec(character_set: Values | None, assumed: str) -> str:
+def assumed_names(character_set: str) -> tuple[str, ...]:
+    """The values of a configured Specific Character Set; the default repertoire where it is empty."""
+    return tuple(character_set.split("\\"))
+
+
+def _codec(names: Values) -> str:
     """The Python codec where one does for the whole data set; raises _NotPlain for code extensions and oddities."""
-    if not character_set:
-        names: tuple[str | Identifier, ...] = (assumed,) if character_set is None and assumed else ("",)
-    else:
-        names = character_set
-    codec = python_encoding.get(names[0]) if len(names) == 1 and isinstance(names[0], str) else None
+    name = names[0] if len(names) == 1 and isinstance(names[0], str) else None
+    codec = CODECS.get(name) if name is not None else None
     if codec is None:
+        if name is not None and "\0" in name:
+            return _DEFAULT  # pydicom's reader refuses the whole data set then
         raise _NotPlain
     return codec
 
@@ -302,7 +309,7 @@ def decode_with_pydicom(data: bytes, transfer_syntax: str, assume_character_set:
         dataset = read_dataset(
             BytesIO(data), is_implicit_VR=transfer_syntax == ImplicitVRLittleEndian, is_little_endian=True
         )
-        return _from_dataset(dataset, (assume_character_set,) if assume_character_set else ("",))
+        return _from_dataset(dataset, assumed_names(assume_character_set))
     except IdentifierError:
         raise
     except Exception:  # noqa: BLE001 - pydicom raises whatever its parser ran into, values in the text
@@ -312,7 +319,7 @@ def decode_with_pydicom(data: bytes, transfer_syntax: str, assume_character_set:
 def _from_dataset(dataset: Dataset, inherited: tuple[str, ...]) -> Identifier:
     elements: dict[int, Values] = {}
     names = inherited
-    encodings = _encodings(inherited)
+    encodings = character_set_encodings(inherited)
     for tag in list(dataset.keys()):
         raw: Any = dataset.get_item(tag)
         number = int(tag)
@@ -336,15 +343,15 @@ def _from_dataset(dataset: Dataset, inherited: tuple[str, ...]) -> Identifier:
             raise IdentifierError
         elements[number] = _values(kind, value, encodings[0], encodings)
         if number == _CHARACTER_SET:
-            names = tuple(str(name) for name in elements[number]) or ("",)
-            encodings = _encodings(names)
+            names = tuple(str(name) for name in elements[number]) or inherited
+            encodings = character_set_encodings(names)
     return Identifier(elements)
 
 
-def _encodings(names: tuple[str, ...]) -> list[str]:
+def character_set_encodings(names: tuple[str, ...]) -> list[str]:
     """The Python codecs of a Specific Character Set; what names none is the default, as an error of the peer's."""
-    if len(names) == 1 and names[0] in python_encoding:
-        return [python_encoding[names[0]]]
+    if len(names) == 1 and names[0] in CODECS:
+        return [CODECS[names[0]]]
     try:
         return [codec if _is_text_codec(codec) else _DEFAULT for codec in convert_encodings(list(names))] or [_DEFAULT]
     except (LookupError, ValueError):

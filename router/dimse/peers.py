@@ -100,11 +100,17 @@ class Peers:
             return find(
                 association,
                 context,
-                find_identifier(level, _allowed(keys, level, model), context.transfer_syntax == _IMPLICIT),
+                find_identifier(
+                    level,
+                    _allowed(keys, level, model),
+                    context.transfer_syntax == _IMPLICIT,
+                    node.find.assume_character_set,
+                ),
                 inactivity=node.find.inactivity,
                 total=node.find.total,
                 maximum=maximum,
                 cancelled=cancelled,
+                assume_character_set=node.find.assume_character_set,
             )
 
         return self._exchange(node, work, repeatable=True)
@@ -134,6 +140,7 @@ class Peers:
                     request,
                     context.transfer_syntax == _IMPLICIT,
                     with_patient=model is InformationModel.PATIENT_ROOT,
+                    character_set=node.find.assume_character_set,
                 ),
                 inactivity=inactivity,
                 total=total,
@@ -177,6 +184,7 @@ class Peers:
                     context.transfer_syntax == _IMPLICIT,
                     with_patient=model is InformationModel.PATIENT_ROOT,
                     service="C-GET",
+                    character_set=node.find.assume_character_set,
                 ),
                 priority=request.priority,
                 deadlines=Deadlines(*request.deadlines(node.move.inactivity, node.move.total)),

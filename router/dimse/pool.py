@@ -6,6 +6,7 @@ import contextlib
 import ssl
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence, Set
 from typing import NamedTuple
 
@@ -78,6 +79,10 @@ class Pool:
         self._idle_seconds = idle_seconds
         self._condition = threading.Condition()
         self._idle: list[_Idle] = []
+        self._open: Counter[str] = Counter()
+        """By node: associations, from before they are requested until they are closed."""
+        self._ending: Counter[str] = Counter()
+        """Those of them that are being released."""
         self._contexts: dict[TlsSettings, Renewed] = {}
         self._reaper: threading.Thread | None = None
         self._closed = False
@@ -102,8 +107,9 @@ class Pool:
                 if entry_to_end is None:
                     return None
                 self._idle.remove(entry_to_end)
+                self._ending[node.name] += found is None
             if found is None:
-                self.release(node, entry_to_end.association)
+                self._release(node, entry_to_end.association)
                 continue
             if found.association.quiet:
                 return found.association
@@ -134,15 +140,48 @@ class Pool:
             pdu=node.timeouts.negotiation,
             maximum_length=_MAXIMUM_LENGTH,
         )
+        self._make_room(node)
         try:
             association = Association.request(
                 node.host, node.port, request, peer=describe(node), limits=limits, tls=self._tls(node)
             )
         except WireError as failure:
+            self._forget(node)
             self._observer(AssociationEnded(node=node.name, role="requestor", result=association_result(failure)))
+            raise
+        except BaseException:
+            self._forget(node)
             raise
         self._observer(AssociationsActive(node=node.name, role="requestor", change=1))
         return association
+
+    def _make_room(self, node: Node) -> None:
+        """Count one more to the node; idle ones are released first, and awaited, where there would be too many.
+
+        So many requests to it as its limit allows may be under way at once, whoever asks sees to that.
+        """
+        room, deadline = _room(node), time.monotonic() + 2 * _RELEASE_SECONDS
+        while True:
+            with self._condition:
+                idle = next((one for one in self._idle if one.node.name == node.name), None)
+                left = deadline - time.monotonic()
+                if self._open[node.name] < room or (idle is None and not self._ending[node.name]) or left <= 0:
+                    self._open[node.name] += 1
+                    return
+                if idle is None:
+                    self._condition.wait(left)
+                    continue
+                self._idle.remove(idle)
+                self._ending[node.name] += 1
+            self._release(idle.node, idle.association)
+
+    def _forget(self, node: Node) -> None:
+        """One less is open."""
+        with self._condition:
+            self._open[node.name] -= 1
+            if not self._open[node.name]:
+                del self._open[node.name]
+            self._condition.notify_all()
 
     def _tls(self, node: Node) -> ssl.SSLContext | None:
         if node.tls is None:
@@ -181,10 +220,11 @@ class Pool:
         with self._condition:
             self._closed = True
             idle, self._idle = self._idle, []
+            self._ending.update(entry.node.name for entry in idle)
             reaper = self._reaper
             self._condition.notify_all()
         for entry in idle:
-            self.release(entry.node, entry.association)
+            self._release(entry.node, entry.association)
         if reaper is not None and reaper is not threading.current_thread():
             reaper.join(_RELEASE_SECONDS)
 
@@ -199,18 +239,38 @@ class Pool:
                     self._condition.wait(wait)
                     continue
                 entry = self._idle.pop(0)
-            self.release(entry.node, entry.association)
+                self._ending[entry.node.name] += 1
+            self._release(entry.node, entry.association)
 
     def release(self, node: Node, association: Association) -> None:
         """End it in order."""
-        with contextlib.suppress(WireError):
-            association.release(_RELEASE_SECONDS)
-        association.close()
-        self._ended(node, None)
+        with self._condition:
+            self._ending[node.name] += 1
+        self._release(node, association)
+
+    def _release(self, node: Node, association: Association) -> None:
+        """End one that is counted as ending."""
+        try:
+            with contextlib.suppress(WireError):
+                association.release(_RELEASE_SECONDS)
+            association.close()
+        finally:
+            with self._condition:
+                self._ending[node.name] -= 1
+                if not self._ending[node.name]:
+                    del self._ending[node.name]
+            self._ended(node, None)
 
     def _ended(self, node: Node, failure: WireError | None) -> None:
+        self._forget(node)
         self._observer(AssociationsActive(node=node.name, role="requestor", change=-1))
         self._observer(AssociationEnded(node=node.name, role="requestor", result=association_result(failure)))
+
+
+def _room(node: Node) -> int:
+    """How many associations to the node may stand at any time, idle ones included: as many as it always allows."""
+    own = node.limits.associations
+    return min((use.associations or own for use in node.windows), default=own)
 
 
 def _same(one: Node, other: Node) -> bool:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable
 
+from router.dimse.text import encoder_for
 from router.domain.commitment import CommitmentRequest
 from router.domain.dicom import Identifier, QueryRetrieveLevel, name_of, tag_of, vr_of
 from router.domain.exchange import MoveRequest
 from router.errors import LocalProtocolError
 
-UTF_8 = "ISO_IR 192"
 _CHARACTER_SET = 0x00080005
 _LEVEL = 0x00080052
 _PATIENT_ID = 0x00100020
@@ -29,17 +30,22 @@ _NUL_PADDED = frozenset({"UI", *_BYTES})
 _ITEM = 0xFFFEE000
 
 
-def find_identifier(level: QueryRetrieveLevel, keys: Identifier, implicit: bool) -> bytes:
-    """A C-FIND identifier: values to match, zero length for return keys (PS3.4 section C.4.1.1.3)."""
+def find_identifier(level: QueryRetrieveLevel, keys: Identifier, implicit: bool, character_set: str = "") -> bytes:
+    """A C-FIND identifier: values to match, zero length for return keys (PS3.4 section C.4.1.1.3).
+
+    `character_set` is the node's own, for keys that are not ASCII; without one, or where it lacks a character, UTF-8.
+    """
     elements = dict(keys.elements)
     elements[_LEVEL] = (level.value,)
-    return _data_set(elements, implicit)
+    return _data_set(elements, implicit, character_set)
 
 
-def move_identifier(request: MoveRequest, implicit: bool, *, with_patient: bool, service: str = "C-MOVE") -> bytes:
+def move_identifier(
+    request: MoveRequest, implicit: bool, *, with_patient: bool, service: str = "C-MOVE", character_set: str = ""
+) -> bytes:
     """A C-MOVE or C-GET identifier: the unique keys of its level and above (PS3.4 sections C.4.2.1.4.1, C.4.3.1.3).
 
-    Raises LocalProtocolError where a unique key of its level is missing.
+    For `character_set` see `find_identifier`. Raises LocalProtocolError where a unique key of its level is missing.
     """
     needed: dict[QueryRetrieveLevel, tuple[tuple[int, tuple[str, ...]], ...]] = {
         QueryRetrieveLevel.PATIENT: (),
@@ -62,7 +68,7 @@ def move_identifier(request: MoveRequest, implicit: bool, *, with_patient: bool,
         # An empty unique key would be universal matching: the whole archive.
         if not values or not all(values):
             raise LocalProtocolError(f"A {service} at {request.level.value} level needs {name_of(tag)}.")
-    return _data_set(elements, implicit)
+    return _data_set(elements, implicit, character_set)
 
 
 def commitment_data_set(request: CommitmentRequest, implicit: bool) -> bytes:
@@ -81,12 +87,32 @@ def failed_uids(identifier: Identifier) -> tuple[str, ...]:
     )
 
 
-def _data_set(elements: dict[int, tuple[str | Identifier, ...]], implicit: bool) -> bytes:
+_Encode = Callable[[str], bytes]
+
+
+def _utf_8(text: str) -> bytes:
+    return text.encode("utf-8")
+
+
+def _data_set(elements: dict[int, tuple[str | Identifier, ...]], implicit: bool, character_set: str) -> bytes:
     complete = {tag: values for tag, values in elements.items() if tag != _CHARACTER_SET}
     # Specific Character Set only where a key needs one; never of zero length (PS3.4 section C.2.2.2).
-    if not all(map(_is_ascii, complete.values())):
-        complete[_CHARACTER_SET] = (UTF_8,)
-    return _encode(complete, implicit)
+    if all(map(_is_ascii, complete.values())):
+        return _encode(complete, implicit)
+    names, encode = encoder_for(character_set, [text for values in complete.values() for text in _texts(values)])
+    complete[_CHARACTER_SET] = names
+    return _encode(complete, implicit, encode)
+
+
+def _texts(values: tuple[str | Identifier, ...]) -> list[str]:
+    """All texts, those in items too."""
+    texts: list[str] = []
+    for value in values:
+        if isinstance(value, str):
+            texts.append(value)
+        else:
+            texts += [text for inner in value.elements.values() for text in _texts(inner)]
+    return texts
 
 
 def _is_ascii(values: tuple[str | Identifier, ...]) -> bool:
@@ -95,13 +121,13 @@ def _is_ascii(values: tuple[str | Identifier, ...]) -> bool:
     )
 
 
-def _encode(elements: dict[int, tuple[str | Identifier, ...]], implicit: bool) -> bytes:
-    return b"".join(_element(tag, elements[tag], implicit) for tag in sorted(elements))
+def _encode(elements: dict[int, tuple[str | Identifier, ...]], implicit: bool, encode: _Encode = _utf_8) -> bytes:
+    return b"".join(_element(tag, elements[tag], implicit, encode) for tag in sorted(elements))
 
 
-def _element(tag: int, values: tuple[str | Identifier, ...], implicit: bool) -> bytes:
+def _element(tag: int, values: tuple[str | Identifier, ...], implicit: bool, encode: _Encode) -> bytes:
     vr = vr_of(tag)
-    value = _value(tag, vr, values, implicit)
+    value = _value(tag, vr, values, implicit, encode)
     if len(value) % 2:
         value += b"\0" if vr in _NUL_PADDED else b" "
     group, element = tag >> 16, tag & 0xFFFF
@@ -114,9 +140,9 @@ def _element(tag: int, values: tuple[str | Identifier, ...], implicit: bool) -> 
     return struct.pack("<HH2sH", group, element, vr.encode("ascii"), len(value)) + value
 
 
-def _value(tag: int, vr: str, values: tuple[str | Identifier, ...], implicit: bool) -> bytes:
+def _value(tag: int, vr: str, values: tuple[str | Identifier, ...], implicit: bool, encode: _Encode) -> bytes:
     if vr == "SQ":
-        items = (_encode(value.elements, implicit) for value in values if isinstance(value, Identifier))
+        items = (_encode(value.elements, implicit, encode) for value in values if isinstance(value, Identifier))
         return b"".join(struct.pack("<HHL", _ITEM >> 16, _ITEM & 0xFFFF, len(item)) + item for item in items)
     texts = [value for value in values if isinstance(value, str)]
     if len(texts) != len(values):
@@ -132,4 +158,4 @@ def _value(tag: int, vr: str, values: tuple[str | Identifier, ...], implicit: bo
             return b"".join(struct.pack("<HH", number >> 16, number & 0xFFFF) for number in tags if number is not None)
     except (ValueError, struct.error):
         raise LocalProtocolError(f"The key {name_of(tag)} was given a value its VR {vr} cannot hold.") from None
-    return "\\".join(texts).encode("utf-8")
+    return b"\\".join(map(encode, texts))

@@ -160,6 +160,7 @@ CAUSES: dict[str, Cause] = {
     "name-unresolved": _refused(_LATER, "The node's host name does not resolve: correct address of the node here."),
     "negotiation-timeout": _refused(_LATER, "The node took the connection but did not answer the association request."),
     "no-free-association": _refused(_LATER, "No association to the node became free: raise limits.associations here?"),
+    "left-alone": _refused(_LATER, "The node does not answer and is left alone until it does: is it running?"),
     "no-context": _refused(
         _STOP, "The node does not offer this service to this router: allow its AE title to query and retrieve there."
     ),

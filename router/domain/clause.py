@@ -6,7 +6,9 @@ Edge cases, all on purpose:
 * Text is compared exactly, without leading and trailing spaces; person names caseless, without trailing `^`.
 * A malformed value (text in a number) satisfies nothing but `like`, `matches` and `exists`.
 * A date with a time beside it (StudyDate, StudyTime) is compared to the moment where the expression names moments
-  (`now-2h`); a value of lower precision satisfies a comparison if any moment it may mean does.
+  (`now-2h`); a value of lower precision satisfies a comparison if any moment it may mean does. Local times are those
+  of the source's zone, or of the data set's own offset where it has one (0008,0201); days are compared as days.
+* A time of day between 22:00 and 06:00 runs over midnight: the night's end belongs to whatever day it stands in.
 """
 
 from __future__ import annotations
@@ -118,10 +120,10 @@ class Test(msgspec.Struct, frozen=True):
     pattern: re.Pattern[str] | None = None
 
     def alone(self, tag: int) -> bool:
-        """Whether a value decides by itself; a date that is compared to a moment needs the time beside it."""
-        return vr_of(tag) != "DA" or not any(
-            operand.dates is not None and operand.dates.timed for operand in self.operands
-        )
+        """Whether a value decides by itself; what is compared to a moment needs the time or the time zone beside it."""
+        vr = vr_of(tag)
+        dated = [operand.dates for operand in self.operands if operand.dates is not None]
+        return not (vr == "DT" and dated) and not (vr == "DA" and any(dates.timed for dates in dated))
 
     def bind(self, tag: int, evaluation: Evaluation) -> ValuePredicate:
         """The test as a function of a value, with its dates fixed."""

@@ -5,11 +5,13 @@ The semantics are those of Debian's cron (cron(8), crontab(5)), which administra
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import UTC, date, datetime, time, timedelta, tzinfo
 
 import msgspec
 
 from router.domain.problem import ExpressionError, Kind
+from router.domain.zone import offset_change
 
 _WEEKDAYS = ("sun", "mon", "tue", "wed", "thu", "fri", "sat")
 _MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
@@ -74,6 +76,17 @@ class Cron(msgspec.Struct, frozen=True):
             day += timedelta(days=1)
         raise ExpressionError(Kind.CRON, f"the cron expression {self.text!r} never comes due")
 
+    def runs_between(self, after: datetime, until: datetime, zone: tzinfo) -> Iterator[datetime]:
+        """The runs after the one moment, up to and including the other, in UTC; those of a day in order."""
+        day = after.astimezone(zone).date() - timedelta(days=1)
+        last = until.astimezone(zone).date() + timedelta(days=1)
+        while day <= last:
+            if self.on(day):
+                walls = (datetime.combine(day, time(hour, minute)) for hour in self.hours for minute in self.minutes)
+                runs = {moment for wall in walls for moment in self._moments(wall, zone) if after < moment <= until}
+                yield from sorted(runs)
+            day += timedelta(days=1)
+
     def _moments(self, wall: datetime, zone: tzinfo) -> tuple[datetime, ...]:
         """The moments at which clocks on the wall show this time."""
         first = wall.replace(tzinfo=zone, fold=0).astimezone(UTC)
@@ -85,20 +98,7 @@ class Cron(msgspec.Struct, frozen=True):
         # The hour that does not come: PEP 495 gives fold=1 the offset after the gap and fold=0 the one before.
         if not self.wall_clock:
             return ()
-        return (_end_of_gap(second, first, zone),)
-
-
-def _end_of_gap(before: datetime, after: datetime, zone: tzinfo) -> datetime:
-    """The moment between these two at which the offset of the zone changes, to the second."""
-    offset = before.astimezone(zone).utcoffset()
-    low, high = int(before.timestamp()), int(after.timestamp())
-    while high - low > 1:
-        middle = (low + high) // 2
-        if datetime.fromtimestamp(middle, zone).utcoffset() == offset:
-            low = middle
-        else:
-            high = middle
-    return datetime.fromtimestamp(high, UTC)
+        return (offset_change(second, first, zone),)
 
 
 def parse_cron(text: str) -> Cron:

@@ -9,6 +9,16 @@ import msgspec
 
 from router.domain.dicom import SubOperationCounts
 
+DROPPED = ("duplicate", "level", "uid", "undecodable")
+"""Why a match cannot be used: it came twice, is of another level, has no usable unique key, or does not decode."""
+
+HELD_BACK = ("settling", "studies_per_sweep", "instances_per_day")
+"""Why a rule holds transfers back: they settle (`sweep.settle`), or a limit of the rule is reached."""
+
+WAITS = ("slots", "pause", "duty", "pace", "incoming")
+"""What a request to a node waited for first: a free slot, the pause after a rejection, the rest of its duty cycle, its
+queries per minute or moves per hour, or the destination's incoming moves."""
+
 
 class Event(msgspec.Struct, frozen=True, kw_only=True):
     """Base of all events."""
@@ -23,18 +33,32 @@ class SweepEnded(Event, frozen=True, kw_only=True):
     matches: int = 0
     selected: int = 0
     queries: int = 0
+    held: dict[str, int] = {}
+    """Transfers that the rule holds back from now on, by a word of HELD_BACK."""
     unavailable: int = 0
     """Studies or series left out because the source has them off line."""
+    dropped: dict[str, int] = {}
+    """Matches left out that could not be used, by a word of DROPPED."""
+    account: str = ""
+    """What it took to find everything, as a sentence."""
     duration_seconds: float
     cause: str = ""
     message: str = ""
 
 
+class CapLearned(Event, frozen=True, kw_only=True):
+    """A node was seen to cut its answers at so many matches; 0: it does not, after all."""
+
+    node: str
+    matches: int
+
+
 class SweepMissed(Event, frozen=True, kw_only=True):
-    """A sweep became due but could not start in time, or was still running."""
+    """Due times that brought no sweep: the one before was still open, or nothing ran when they passed."""
 
     rule: str
     source: str
+    count: int = 1
 
 
 class SubOperationsCounted(Event, frozen=True, kw_only=True):
@@ -154,6 +178,40 @@ class NodeReachability(Event, frozen=True, kw_only=True):
 
     node: str
     up: bool
+
+
+class BreakerOpened(Event, frozen=True, kw_only=True):
+    """A node that does not answer is left alone; again, for longer, where a probe of it failed."""
+
+    node: str
+    failures: int
+    """Requests in a row without an answer."""
+    pause_seconds: float
+    """Until the next probe."""
+    cause: str = ""
+    message: str = ""
+
+
+class BreakerClosed(Event, frozen=True, kw_only=True):
+    """A node that was left alone answers again, or its configuration has changed."""
+
+    node: str
+    open_seconds: float
+    message: str = ""
+
+
+class AssociationsAllowed(Event, frozen=True, kw_only=True):
+    """A node said that it is asked for too much, or was good for a while: so many are used now; None: all allowed."""
+
+    node: str
+    limit: int | None
+
+
+class NodeWaited(Event, frozen=True, kw_only=True):
+    """A request to a node had to wait, for a word of WAITS."""
+
+    node: str
+    reason: str
 
 
 class ConfigurationLoaded(Event, frozen=True, kw_only=True):

@@ -11,6 +11,7 @@ import unicodedata
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta, timezone, tzinfo
 from decimal import Decimal, InvalidOperation
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import msgspec
@@ -114,11 +115,33 @@ def _read_name(value: str, _: Identifier, __: Evaluation) -> Range | None:
     return Range(name, name)
 
 
+_OFFSET = re.compile(r"([+-])([0-9]{2})([0-5][0-9])\Z")
+TIMEZONE_OFFSET_FROM_UTC = 0x00080201
+
+
+@lru_cache(maxsize=64)
+def parse_offset(value: str) -> tzinfo | None:
+    """An offset from UTC as DT and Timezone Offset From UTC have it, `+0100`; None for what is none."""
+    match = _OFFSET.match(value)
+    if match is None or int(match[2]) >= 24:
+        return None
+    minutes = int(match[2]) * 60 + int(match[3])
+    return timezone(timedelta(minutes=-minutes if match[1] == "-" else minutes))
+
+
+def zone_of(container: Identifier, evaluation: Evaluation) -> tzinfo:
+    """The zone of the times in a data set: its own offset where it gives one (PS3.3 section C.12.1.1.8)."""
+    for value in container.elements.get(TIMEZONE_OFFSET_FROM_UTC, ()):
+        own = parse_offset(value.strip()) if isinstance(value, str) else None
+        return evaluation.zone if own is None else own
+    return evaluation.zone
+
+
 _DT = re.compile(r"([0-9]{4})([0-9]{2})?([0-9]{2})?([0-9]{2})?([0-9]{2})?([0-9]{2}(?:\.[0-9]{1,6})?)?([+-][0-9]{4})?\Z")
 
 
-def read_datetime(value: str, _: Identifier, evaluation: Evaluation) -> Range | None:
-    """A DT value (PS3.5 section 6.2), in the zone of the source unless it names its own offset."""
+def read_datetime(value: str, container: Identifier, evaluation: Evaluation) -> Range | None:
+    """A DT value (PS3.5 section 6.2), in the zone of its data set unless it names its own offset."""
     match = _DT.match(value)
     if match is None:
         return None
@@ -126,12 +149,9 @@ def read_datetime(value: str, _: Identifier, evaluation: Evaluation) -> Range | 
     span = parse_tm("".join(part or "" for part in match.group(4, 5, 6))) if match[4] else WHOLE_DAY
     if day is None or span is None:
         return None
-    zone = evaluation.zone
-    if match[7]:
-        minutes = int(match[7][1:3]) * 60 + int(match[7][3:])
-        if minutes >= 24 * 60:
-            return None
-        zone = timezone(timedelta(minutes=-minutes if match[7][0] == "-" else minutes))
+    zone = parse_offset(match[7]) if match[7] else zone_of(container, evaluation)
+    if zone is None:
+        return None
     low, high = moments(day, span, zone)
     if not match[3]:  # precision of a month or a year
         month = day.month if match[2] else 12
@@ -170,7 +190,7 @@ def date_reader(tag: int, timed: bool) -> Read:
         day = parse_da(value)
         if day is None:
             return None
-        return Range(*moments(day, span_of(container, time_tag) or WHOLE_DAY, evaluation.zone))
+        return Range(*moments(day, span_of(container, time_tag) or WHOLE_DAY, zone_of(container, evaluation)))
 
     return read
 

@@ -19,6 +19,7 @@ class Kind(StrEnum):
     DATE = "date"
     DATE_ORDER = "date-order"
     CRON = "cron"
+    WINDOW = "window"
     KEY = "key"
     LEVEL = "level"
     UID_WILDCARD = "uid-wildcard"

@@ -10,6 +10,7 @@ import msgspec
 from router.domain.condition import Condition, KeyMatch
 from router.domain.dicom import InformationModel, QueryRetrieveLevel
 from router.domain.timing import Schedule
+from router.domain.window import Window
 
 LOCAL = "local"
 """The destination name that means this router's own Store SCP."""
@@ -27,6 +28,37 @@ class NodeLimits(Model, frozen=True, kw_only=True):
 
     associations: int = 1
     """Associations in flight that this router opens to the node."""
+    queries_per_minute: int | None = None
+    """C-FIND requests in any 60 seconds; None: no limit."""
+    moves_per_hour: int | None = None
+    """C-MOVE and C-GET requests in any hour in which the node takes part, as source or destination; None: no limit."""
+    duty: float | None = None
+    """Share (0 to 1) of the time in which a slot of the node may be busy; None: no rest between requests."""
+    incoming: int | None = None
+    """Moves to the node that may run at once, from all sources; None: no limit."""
+
+
+class WindowUse(Model, frozen=True, kw_only=True):
+    """What limits a node has while a window is open; the first of a node's list that is open counts."""
+
+    window: str | None = None
+    """Name of a window; None: always open."""
+    associations: int | None = None
+    """These stand in the place of the node's own where they are set; see NodeLimits."""
+    queries_per_minute: int | None = None
+    moves_per_hour: int | None = None
+    duty: float | None = None
+    incoming: int | None = None
+
+
+class BreakerSettings(Model, frozen=True, kw_only=True):
+    """When a node that does not answer is left alone."""
+
+    failures: int = 5
+    """Failures in a row, of requests that got no answer, after which nothing is begun with the node."""
+    pause: float = 30.0
+    """Seconds until it is tried again by one C-ECHO and one query; doubles each time."""
+    maximum_pause: float = 600.0
 
 
 class FindSettings(Model, frozen=True, kw_only=True):
@@ -37,7 +69,12 @@ class FindSettings(Model, frozen=True, kw_only=True):
     total: float = 1800.0
     """Seconds after which a C-FIND is given up whatever happens."""
     max_results: int | None = None
-    """The node answers at most so many matches; a response of that size is incomplete."""
+    """The node answers at most so many matches; a response of that size is incomplete. None: found out by itself; 0:
+    it never cuts an answer short, no number is suspicious."""
+    max_queries: int = 1000
+    """C-FIND requests that one sweep may take to find everything."""
+    assume_character_set: str = ""
+    """Specific Character Set (0008,0005) of answers that name none; empty: the default repertoire."""
     expected: str = "auto"
     """How far the node is trusted to say what it holds; see `router.domain.expectation.TRUSTS`."""
 
@@ -122,6 +159,9 @@ class Node(Model, frozen=True, kw_only=True):
     """AE titles it stores from; empty means its own."""
     root: InformationModel = InformationModel.STUDY_ROOT
     limits: NodeLimits = NodeLimits()
+    windows: tuple[WindowUse, ...] = ()
+    """The first that is open counts; where none is, nothing is begun with the node. Empty: always open."""
+    breaker: BreakerSettings = BreakerSettings()
     find: FindSettings = FindSettings()
     move: MoveSettings = MoveSettings()
     store: StoreSettings = StoreSettings()
@@ -189,6 +229,10 @@ class Sweep(Model, frozen=True, kw_only=True):
     level: QueryRetrieveLevel = QueryRetrieveLevel.STUDY
     tiers: tuple[Tier, ...] = ()
     keys: tuple[KeyMatch, ...] = ()
+    settle: float = 0.0
+    """Seconds for which the number of instances must stay the same before a study is moved; 0: not looked at."""
+    catch_up: float = 7 * 86400.0
+    """Seconds a scheduled sweep looks back further at most, to where the last complete one looked."""
 
     @property
     def widest_tier(self) -> int:
@@ -212,6 +256,15 @@ class Move(Model, frozen=True, kw_only=True):
     retry: Retry = Retry()
 
 
+class RuleLimits(Model, frozen=True, kw_only=True):
+    """How much a rule may move; the rest is held."""
+
+    studies_per_sweep: int | None = None
+    """Studies (or series) that one sweep queues, counted once for all destinations."""
+    instances_per_day: int | None = None
+    """Instances queued from midnight to midnight in the source's time zone, each destination counted."""
+
+
 class Rule(Model, frozen=True, kw_only=True):
     """One routing rule."""
 
@@ -223,6 +276,7 @@ class Rule(Model, frozen=True, kw_only=True):
     sweep: Sweep
     where: Condition
     move: Move
+    limits: RuleLimits = RuleLimits()
 
 
 class RuleSet(Model, frozen=True, kw_only=True):
@@ -231,7 +285,20 @@ class RuleSet(Model, frozen=True, kw_only=True):
     router: RouterSettings
     nodes: dict[str, Node]
     rules: dict[str, Rule]
+    windows: dict[str, Window] = {}
     content_hash: str
+
+    @property
+    def callers(self) -> dict[str, str]:
+        """AE titles that may store to this router -> the node's name."""
+        return {title: node.name for node in self.nodes.values() for title in node.calling_ae_titles}
+
+    @property
+    def needs_listener(self) -> bool:
+        """Whether somebody has to reach this router for the rules: who stores here, or reports storage commitment."""
+        destinations = {name for rule in self.rules.values() for name in rule.move.to}
+        nodes = [self.node(name) for name in destinations]
+        return LOCAL in destinations or any(node is not None and node.commitment is not None for node in nodes)
 
     def node(self, name: str) -> Node | None:
         """The node of that name; None for `local` or where it is gone."""

@@ -5,13 +5,25 @@ Reasons hold no identifier: they are stored and printed.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from datetime import date
 from enum import StrEnum
 
 import msgspec
 
 from router.domain.levels import AVAILABILITIES, NEARLINE, NOT_TO_BE_HAD, OFFLINE, UNAVAILABLE
-from router.domain.transfer import TRANSITIONS, UNDER_WAY, Happening, Intent, NewTransfer, State, TransferFact
+from router.domain.transfer import (
+    RULE_HOLDS,
+    SETTLING,
+    TRANSITIONS,
+    UNDER_WAY,
+    Happening,
+    Intent,
+    NewTransfer,
+    State,
+    TransferFact,
+)
 
 
 class Action(StrEnum):
@@ -51,18 +63,30 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     transfer: int | None = None
     """The ledger's transfer, where there is one."""
     new: NewTransfer | None = None
-    """What the ledger is to queue, for `move`."""
+    """What the ledger is to write: to queue it for `move`, to hold it (or to note how it grew) for `hold`."""
 
 
 class Selection(msgspec.Struct, frozen=True, kw_only=True):
     """All decisions of one sweep."""
 
     decisions: list[Decision]
+    day: date | None = None
+    """The source's day to which the rule's `instances_per_day` is charged; None: it has no such limit."""
 
     @property
     def to_move(self) -> list[NewTransfer]:
         """What the ledger is to queue."""
-        return [decision.new for decision in self.decisions if decision.new is not None]
+        return [d.new for d in self.decisions if d.new is not None and d.action is Action.MOVE]
+
+    @property
+    def to_hold(self) -> list[NewTransfer]:
+        """What the ledger is to hold, or holds and is to count anew."""
+        return [d.new for d in self.decisions if d.new is not None and d.action is Action.HOLD]
+
+    @property
+    def newly_held(self) -> dict[str, int]:
+        """How many transfers the rule holds back from now on, by a word of `router.domain.events.HELD_BACK`."""
+        return dict(Counter(new.hold.cause.replace("-", "_") for new in self.to_hold if new.hold is not None))
 
     @property
     def under_way(self) -> list[int]:
@@ -77,6 +101,9 @@ class Selection(msgspec.Struct, frozen=True, kw_only=True):
 
 AGAIN_WHEN_ASKED = frozenset({State.FAILED, State.PARTIAL, State.CONTRADICTED})
 """Verdicts that a sweep asked for by a person tries to better; a scheduled one leaves them."""
+
+SETTLES, LIMITED = "settling", "limit"
+"""Codes of what a rule holds back; see `router.domain.restraint`."""
 
 PRIORITIES = {"urgent": 0, "normal": 1, "low": 2}
 
@@ -94,16 +121,16 @@ def decide(
     """A decision for each candidate and destination. `manual`: a person asked, so failures are tried again."""
     decisions = []
     judge = _Judge(manual)
+    usual, move = PRIORITIES[priority], Action.MOVE
     for candidate in candidates:
         study, series, count = candidate.study_instance_uid, candidate.series_instance_uid, candidate.instance_count
         for destination in destinations:
-            intent = Intent(source, study, series, destination)
-            fact = facts.get(intent)
+            fact = facts.get((source, study, series, destination))  # type: ignore[call-overload]
             verdict = _NEW if fact is None else judge(fact, count)
             new = None
             availability = candidate.availability
-            urgency = PRIORITIES[priority]
-            if verdict.action is Action.MOVE and availability:
+            urgency = usual
+            if verdict.action is move and availability:
                 availability = availability.upper()
                 if availability in NOT_TO_BE_HAD:
                     verdict = _UNAVAILABLE[availability]
@@ -112,9 +139,9 @@ def decide(
                     urgency = min(urgency + 1, PRIORITIES["low"])
                     reason = f"{verdict.reason}; near line, so it takes longer"
                     verdict = msgspec.structs.replace(verdict, reason=reason)
-            if verdict.action is Action.MOVE:
+            if verdict.action is move or verdict.happening is not None:
                 new = NewTransfer(
-                    intent=intent,
+                    intent=Intent(source, study, series, destination),
                     rule=rule,
                     priority=urgency,
                     instance_count=count,
@@ -172,6 +199,8 @@ class _Judge:
             # Fewer than before counts too: something was taken away, something else may have come.
             known = "an unknown number of" if before is None else before
             reason = f"changed from {known} to {count} instances"
+            if state is State.HELD:
+                return msgspec.structs.replace(_held(cause), happening=Happening.GREW)
             return _Verdict(Action.MOVE, "grew", reason, Happening.GREW)
         if state is not self._state or cause != self._cause:
             self._state, self._cause = state, cause
@@ -179,9 +208,22 @@ class _Judge:
         return self._verdict
 
 
+def _held(cause: str) -> _Verdict:
+    if cause not in RULE_HOLDS:
+        return _Verdict(Action.HOLD, "held", "held by an administrator")
+    return _Verdict(Action.HOLD, *held_by_rule(cause))
+
+
+def held_by_rule(cause: str) -> tuple[str, str]:
+    """Code and reason of what goes on being held by a rule for a cause of RULE_HOLDS."""
+    if cause == SETTLING:
+        return SETTLES, "its number of instances is still being watched (settle)"
+    return LIMITED, f"held until there is room ({cause.replace('-', '_')})"
+
+
 def _unchanged(state: State, cause: str, manual: bool) -> _Verdict:
     if state is State.HELD:
-        return _Verdict(Action.HOLD, "held", "held by an administrator")
+        return _held(cause)
     if state in UNDER_WAY:
         return _Verdict(Action.SKIP, "under-way", f"already {state}")
     if state in AGAIN_WHEN_ASKED:

@@ -42,6 +42,10 @@ class SweepReport(msgspec.Struct, frozen=True, kw_only=True):
     cause: str = ""
     reason: str = ""
     """A sentence for people, without identifiers."""
+    account: str = ""
+    """What it took to find everything, as a sentence; empty where one query did."""
+    dropped: dict[str, int] = {}
+    """Matches left out, by why: `duplicate`, `level`, `uid`, `undecodable`."""
 
 
 class SweepRecord(msgspec.Struct, frozen=True, kw_only=True):

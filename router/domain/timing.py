@@ -8,6 +8,7 @@ from __future__ import annotations
 import calendar
 import hashlib
 import re
+from collections.abc import Iterator
 from datetime import UTC, date, datetime, time, timedelta, tzinfo
 from functools import lru_cache
 from typing import NamedTuple
@@ -89,11 +90,16 @@ def parse_tm(value: str) -> Span | None:
 
 
 def moments(day: date, span: Span, zone: tzinfo) -> tuple[datetime, datetime]:
-    """First and last moment (UTC) that a local date and time may mean; an hour that comes twice means both."""
+    """First and last moment (UTC) that a local date and time may mean; an hour that comes twice means both.
+
+    A time that was left out when clocks went forward means what it would have been by the clock before and after.
+    """
     midnight = datetime.combine(day, time())
     low, high = midnight + timedelta(microseconds=span.low), midnight + timedelta(microseconds=span.high)
-    ends = [_utc(wall.replace(tzinfo=zone, fold=fold)) for wall in (low, high) for fold in (0, 1)]
-    return min(ends), max(ends)
+    first, last = _utc(low.replace(tzinfo=zone)), _utc(high.replace(tzinfo=zone, fold=1))
+    if first <= last:
+        return first, last
+    return _utc(low.replace(tzinfo=zone, fold=1)), _utc(high.replace(tzinfo=zone))
 
 
 def _utc(moment: datetime) -> datetime:
@@ -205,6 +211,18 @@ class DateExpression(msgspec.Struct, frozen=True):
         """From that long ago until now."""
         return cls(f"now-{seconds:g}s..now", DateEnd(instant=True, seconds=-seconds), DateEnd(instant=True))
 
+    def beginning(self, before: datetime, now: datetime, zone: tzinfo) -> DateExpression:
+        """The same, but beginning where it would have begun at the moment `before`."""
+        if self.first.instant and not self.single:
+            seconds = self.first.seconds - (now - before).total_seconds()
+            first = msgspec.structs.replace(self.first, seconds=seconds)
+        else:
+            first = DateEnd(day=self.first.resolve(before, zone)[0])
+        last = self.last
+        if self.single and last.instant:  # its day, not its moment
+            last = DateEnd(day=last.resolve(now, zone)[0])
+        return msgspec.structs.replace(self, first=first, last=last)
+
     def as_moment(self) -> DateExpression:
         """The same, to be compared to as a moment."""
         return msgspec.structs.replace(self, moment=True)
@@ -234,7 +252,7 @@ class DateExpression(msgspec.Struct, frozen=True):
             first,
             last,
             start or _utc(datetime.combine(first, time(), zone)),
-            end or _utc(datetime.combine(last, time.max, zone)),
+            end or _utc(datetime.combine(last, time.max, zone).replace(fold=1)),  # its last hour may come twice
             start is not None or end is not None,
         )
 
@@ -292,7 +310,7 @@ class Schedule(msgspec.Struct, frozen=True):
         """Every so many seconds. Raises ExpressionError.
 
         Due times do not drift: they are multiples of the period since the epoch, shifted by a share of it that is drawn
-        from the name, so that rules of one period do not all fire in the same second.
+        from the name, so that what has other names and the same period does not fall due in the same second.
         """
         if seconds <= 0:
             raise ExpressionError(Kind.VALUE, "a period must be longer than 0")
@@ -316,6 +334,16 @@ class Schedule(msgspec.Struct, frozen=True):
         every, phase = round((self.every or 1.0) * _SECOND), round(self.phase * _SECOND)
         elapsed = (after - _EPOCH) // timedelta(microseconds=1)
         return _EPOCH + timedelta(microseconds=((elapsed - phase) // every + 1) * every + phase)
+
+    def due_between(self, after: datetime, until: datetime) -> Iterator[datetime]:
+        """The due times after the one moment, up to and including the other, in UTC."""
+        if self.cron is not None:
+            yield from self.cron.runs_between(after, until, ZoneInfo(self.timezone))
+            return
+        moment = self.next_due(after)
+        while moment <= until:
+            yield moment
+            moment = self.next_due(moment)
 
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)

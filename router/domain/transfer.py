@@ -62,6 +62,16 @@ class Happening(StrEnum):
     """A person or an explicit sweep asks for it again."""
     GREW = "grew"
     """The source holds more instances than when it was last moved."""
+    WAIT = "wait"
+    """It is to be moved (again), but its rule holds it back: it settles, or a limit is reached."""
+
+
+SETTLING = "settling"
+STUDIES_PER_SWEEP = "studies-per-sweep"
+INSTANCES_PER_DAY = "instances-per-day"
+LIMIT_HOLDS = frozenset({STUDIES_PER_SWEEP, INSTANCES_PER_DAY})
+RULE_HOLDS = LIMIT_HOLDS | {SETTLING}
+"""Causes of a hold that sweeps may end. Any other is a person's, and only a person ends it."""
 
 
 _VERDICTS = {
@@ -74,7 +84,7 @@ _VERDICTS = {
     Happening.CANCEL: State.CANCELLED,
 }
 
-_ENDED = {Happening.GREW: State.QUEUED, Happening.AGAIN: State.QUEUED}
+_ENDED = {Happening.GREW: State.QUEUED, Happening.AGAIN: State.QUEUED, Happening.WAIT: State.HELD}
 
 TRANSITIONS: dict[State, dict[Happening, State]] = {
     State.QUEUED: {
@@ -88,6 +98,8 @@ TRANSITIONS: dict[State, dict[Happening, State]] = {
         Happening.RELEASE: State.QUEUED,
         Happening.CANCEL: State.CANCELLED,
         Happening.GREW: State.HELD,
+        Happening.WAIT: State.HELD,
+        Happening.HOLD: State.HELD,  # a person's in place of a rule's
     },
     State.MOVING: {
         Happening.MOVED: State.VERIFYING,
@@ -185,6 +197,18 @@ class Instance(NamedTuple):
     sop_instance_uid: str
 
 
+class Hold(msgspec.Struct, frozen=True, kw_only=True):
+    """Why a rule holds a transfer back, and until when."""
+
+    cause: str
+    """One of RULE_HOLDS."""
+    reason: str
+    since: datetime
+    """Since when it has been held with the number of instances that it has now."""
+    next_at: datetime
+    """From when a sweep may release it."""
+
+
 class NewTransfer(msgspec.Struct, frozen=True, kw_only=True):
     """A decision to move, to be written to the ledger: a new intent, or a known one that grew or is asked again."""
 
@@ -197,7 +221,11 @@ class NewTransfer(msgspec.Struct, frozen=True, kw_only=True):
     availability: str = ""
     """Instance Availability (0008,0056), empty where the source does not say."""
     happening: Happening | None = None
-    """None for a new intent, else GREW or AGAIN."""
+    """None for a new intent, else GREW, AGAIN, RELEASE or WAIT."""
+    hold: Hold | None = None
+    """Set where the rule holds it back: it is written down as held, not queued."""
+    charge: int = 0
+    """Instances by which queueing it uses up the rule's `instances_per_day`."""
 
 
 class Transfer(msgspec.Struct, frozen=True, kw_only=True):
@@ -227,6 +255,7 @@ class Transfer(msgspec.Struct, frozen=True, kw_only=True):
     reason: str = ""
     fence: int = 0
     queued_at: datetime
+    """When it was queued; while its rule holds it back, since when (`Hold.since`)."""
     started_at: datetime | None = None
     """When it was first claimed since it was last queued anew."""
     next_at: datetime

@@ -13,6 +13,7 @@ from collections.abc import Collection, Iterable, Sequence
 from datetime import timedelta
 from typing import NamedTuple
 
+from router.domain.breaker import HELD_OFF
 from router.domain.commitment import (
     LASTING_REFUSALS,
     Commitment,
@@ -36,7 +37,7 @@ _WAITS = (30.0, 300.0, 1800.0)
 _LONGEST_WAIT = 3600.0
 """Seconds between looks, unless they are few: a look at what is outstanding only finds out that time is up."""
 
-_AWAY = frozenset({"unreachable", "rejected-busy"})
+_AWAY = HELD_OFF | {"unreachable", "rejected-busy"}
 """Causes that say nothing about whether the node takes such requests."""
 
 

@@ -14,10 +14,13 @@ from router.domain.events import TransferEnded
 from router.domain.rule import LOCAL, Node, RuleSet
 from router.domain.sweep import SweepRecord
 from router.domain.transfer import State, Transfer
+from router.engine.detours import Detours
+from router.engine.gates import Gates
 from router.engine.mover import LEASE_SECONDS, Mover
 from router.engine.ports import Clock, Ledger, Observer, Trouble
+from router.engine.probe import Prober
 from router.engine.routes import StoppedRoutes
-from router.engine.slots import Detours
+from router.engine.slots import NodeSlots
 from router.engine.sweep import Sweeper
 from router.engine.verifier import Verifier
 from router.errors import LedgerError
@@ -66,6 +69,8 @@ class Dispatcher:
         mover: Mover,
         verifier: Verifier,
         detours: Detours,
+        slots: NodeSlots,
+        prober: Prober,
         clock: Clock,
         observer: Observer,
         trouble: Trouble,
@@ -76,6 +81,9 @@ class Dispatcher:
         self._mover = mover
         self._verifier = verifier
         self._detours = detours
+        self._slots = slots
+        self._prober = prober
+        self._gates = Gates(slots)
         self._routes = StoppedRoutes(ledger, observer)
         self._clock = clock
         self._observer = observer
@@ -150,6 +158,7 @@ class Dispatcher:
                 for _, cancelled in self._threads.values():
                     cancelled.set()
             ended = self._join(_CANCEL_SECONDS)
+        self._prober.stop()
         with self._lock:
             left = [work for work, _ in self._threads.values() if isinstance(work, Transfer)]
         if left:
@@ -218,6 +227,7 @@ class Dispatcher:
             self._next_look = time.monotonic() + _TICK_SECONDS
         rules = self._rules()
         names = [*rules.nodes, LOCAL]
+        self._gates.forget()
         self._late = self._detours.late()
         if time.monotonic() - self._heeded > _HEED_SECONDS or rules is not self._heeded_for:
             self._heeded, self._heeded_for = time.monotonic(), rules
@@ -229,10 +239,12 @@ class Dispatcher:
         names += self._strangers
         # The slow work first: a source should not stand idle while what it sent is looked up.
         if not self._stopping.is_set():
+            self._prober.look(rules)
             self._fill(self._moves, names, rules, now)
         self._fill(self._verifications, names, rules, now)
         if not self._stopping.is_set():
             self._fill(self._sweeps, names, rules, now)
+        self._next_look = min(self._next_look, self._gates.opens_at)
 
     def _find_strangers(self, known: set[str]) -> list[str]:
         """Nodes that work waits for but the configuration does not have: it is claimed, and ends saying so."""
@@ -246,6 +258,7 @@ class Dispatcher:
         while not self._ended.is_set() and (lane is self._verifications or not self._stopping.is_set()):
             with self._lock:
                 free = [name for name in names if lane.running[name] < lane.room(name, rules.node(name))]
+            free = [name for name in free if self._gates.open(rules.node(name))]
             if not free:
                 return
             claim = lane.claim(free, now, LEASE_SECONDS)
@@ -306,13 +319,31 @@ class Dispatcher:
     def _room_to_move(self, name: str, node: Node | None) -> int:
         """Moves at a time: as many as it has associations; those that wait for their destination need none."""
         aside = sum(route.source == name for route in self._detours.slow())
-        return (node.limits.associations if node else 1) + aside
+        return (self._slots.allowed(node) if node else 1) + aside
 
     def _claim_move(self, sources: Sequence[str], now: datetime, lease_seconds: float) -> Transfer | None:
-        """A probe that is due, else the most urgent move on a route whose destination keeps nobody waiting."""
-        slow = set(self._detours.slow())
-        probe = self._routes.claim_probe(sources, self._rules(), now, lease_seconds, slow)
-        return probe or self._ledger.claim_transfer(sources, now, lease_seconds, slow)
+        """A probe that is due, else the most urgent move on a route whose destination keeps nobody waiting.
+
+        Now and then it is the turn of what has waited longest at a source.
+        """
+        rules, turns = self._rules(), self._gates.turns
+        with self._lock:
+            claims = [claim for claim, _ in self._threads.values()]
+        moving = [claim for claim in claims if isinstance(claim, Transfer) and claim.state is State.MOVING]
+        sources = self._gates.sources(sources, rules, moving)
+        without = {*self._detours.slow(), *self._gates.closed_routes(sources, rules, moving)}
+        probe = self._routes.claim_probe(sources, rules, now, lease_seconds, without)
+        if probe is not None:
+            return probe
+        turn = [source for source in sources if turns.longest_waiting(source)]
+        others = [source for source in sources if source not in turn]
+        claim = None
+        for some, oldest in ((turn, True), (others, False)):
+            if some and claim is None:
+                claim = self._ledger.claim_transfer(some, now, lease_seconds, without, oldest=oldest)
+        if claim is not None:
+            turns.claimed(claim.intent.source)
+        return claim
 
     def _run_move(self, transfer: Transfer, cancelled: threading.Event) -> datetime | None:
         ended = self._mover.run(transfer, cancelled)

@@ -7,9 +7,9 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
-from datetime import datetime
-from typing import NamedTuple
+from datetime import datetime, timedelta
 
+from router.domain.breaker import HELD_OFF, SILENT_CAUSES
 from router.domain.causes import LOOSE, UNSENT
 from router.domain.dicom import QueryRetrieveLevel, SubOperationCounts
 from router.domain.events import MoveResponded
@@ -35,18 +35,18 @@ from router.domain.progress import Progress
 from router.domain.route import stops
 from router.domain.rule import LOCAL, Move, Node, RuleSet
 from router.domain.transfer import Finish, Happening, Transfer
-from router.engine.arrivals import Arrivals
-from router.engine.evidence import EvidenceGatherer, Unavailable, commits
-from router.engine.ports import Clock, Ledger, MoveProgress, MoveRequest, Observer, Peers
-from router.engine.query import Inquiry, QueryFailed
+from router.engine.evidence import Unavailable, commits
+from router.engine.kit import Kit
+from router.engine.ports import MoveProgress, MoveRequest
+from router.engine.query import QueryFailed
 from router.engine.retrieval import Asking, Retrieval
-from router.engine.routes import Passage, RouteWatch
-from router.engine.slots import Detours, NodeSlots, Urgency
+from router.engine.routes import Passage
+from router.engine.slots import Urgency
 from router.engine.step import end_step
-from router.engine.tally import Tallies
 from router.errors import Cancelled, WireError
 
 _RENEW_SECONDS = 1.0
+_HELD_OFF = timedelta(seconds=1)
 PENDING = (0xFF00, 0xFF01)
 LEASE_SECONDS = 60.0
 
@@ -55,22 +55,6 @@ REFUSED_AS_SUCH = frozenset({"identifier-mismatch", "unable-to-process", "argume
 
 _PRIORITY = {0: 1, 1: 0, 2: 2}
 """A rule's priority (0 urgent, 1 normal, 2 low) -> Priority (0000,0700): 1 high, 0 medium, 2 low."""
-
-
-class Kit(NamedTuple):
-    """What an attempt works with."""
-
-    peers: Peers
-    ledger: Ledger
-    inquiry: Inquiry
-    evidence: EvidenceGatherer
-    slots: NodeSlots
-    arrivals: Arrivals
-    tallies: Tallies
-    routes: RouteWatch
-    detours: Detours
-    clock: Clock
-    observer: Observer
 
 
 class Mover:
@@ -121,8 +105,8 @@ class _Attempt:
         self._destination = destination
         self._ae_title = ae_title
         self._cancelled = cancelled
-        asking = Asking(kit.peers, kit.inquiry, kit.slots, kit.arrivals)
-        self._retrieval = Retrieval(asking, transfer, move, source, cancelled)
+        asking = Asking(kit.peers, kit.inquiry, kit.slots, kit.arrivals, kit.detours)
+        self._retrieval = Retrieval(asking, transfer, move, source, destination, cancelled)
         self._renewed = time.monotonic()
         self._passage = Passage(kit.routes, transfer, source, kit.arrivals)
         self._done = SubOperationCounts(None, 0, 0, 0)
@@ -134,7 +118,7 @@ class _Attempt:
     def run(self) -> Finish:
         """The whole attempt; how it ended."""
         finish = self._attempt()
-        if finish.happening not in (Happening.RETRY, Happening.FAIL, Happening.STOPPED):
+        if finish.cause in HELD_OFF or finish.happening not in (Happening.RETRY, Happening.FAIL, Happening.STOPPED):
             self._passage.untried()
         return finish
 
@@ -355,7 +339,7 @@ class _Attempt:
 
     def _after(self, outcome: Outcome, expectation: Expectation) -> Finish:
         """The outcome of the C-MOVE as a happening: look for evidence, try again, wait for the route, or give up."""
-        happening, next_at, reason = Happening.MOVED, None, outcome.sentence
+        happening, next_at, reason, held_off = Happening.MOVED, None, outcome.sentence, None
         stop = self._passage.ended(outcome.cause, outcome.sentence)
         disguised = stop is not None and not stops(outcome.cause)
         if stop is not None:
@@ -365,6 +349,8 @@ class _Attempt:
                 happening = Happening.STOPPED if happening is Happening.RETRY else happening
         elif outcome.remedy in (Remedy.STOP_ROUTE, Remedy.PERMANENT) and not self._progressed:
             happening = Happening.FAIL
+        elif held_off := self._held_off(outcome.cause):
+            happening, next_at = Happening.RETRY, held_off
         elif outcome.cause in UNSENT:
             happening, next_at = self._again(outcome.cause)
         done = self._done
@@ -379,7 +365,7 @@ class _Attempt:
             completed=(done.completed or 0) + (done.warning or 0),
             failed=done.failed or 0,
             warning=done.warning or 0,
-            moved=stop is None or disguised,
+            moved=disguised if stop is not None else self._progressed or held_off is None,
             stop=stop,
         )
 
@@ -388,8 +374,15 @@ class _Attempt:
         stop = self._passage.failed_early(cause, reason)
         if stop is not None:
             return Finish(happening=Happening.STOPPED, cause=cause, reason=reason, stop=stop)
+        if held_off := self._held_off(cause):
+            return Finish(happening=Happening.RETRY, cause=cause, reason=reason, next_at=held_off)
         happening, next_at = (Happening.FAIL, None) if remedy is Remedy.PERMANENT else self._again(cause)
         return Finish(happening=happening, cause=cause, reason=reason, next_at=next_at, moved=True)
+
+    def _held_off(self, cause: str) -> datetime | None:
+        """When to go on where the source is left alone or had no association free: that costs no attempt. Else None."""
+        silent = cause in UNSENT & SILENT_CAUSES and self._kit.slots.left_alone(self._source)
+        return self._kit.clock.now() + _HELD_OFF if silent or cause in HELD_OFF else None
 
     def _again(self, cause: str) -> tuple[Happening, datetime | None]:
         """Another attempt after a while, if one is left: the one retry budget of the transfer."""

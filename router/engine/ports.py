@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
-from datetime import datetime
+from datetime import date, datetime
 from typing import Protocol
 
 from router.domain.commitment import Commitment, CommitmentAnswer, CommitmentRequest
@@ -16,6 +16,7 @@ from router.domain.exchange import MoveRequest as MoveRequest
 from router.domain.exchange import MoveResult as MoveResult
 from router.domain.overview import BacklogRow, ServiceInfo
 from router.domain.receipt import Receipt
+from router.domain.restraint import Held
 from router.domain.route import StoppedRoute
 from router.domain.rule import Node
 from router.domain.sweep import SweepDue, SweepRecord, SweepReport
@@ -119,15 +120,35 @@ class Ledger(Protocol):
         transfers: Sequence[NewTransfer],
         under_way: Sequence[int],
         now: datetime,
+        day: date | None = None,
     ) -> bool:
-        """Write the report and queue what was selected, in one transaction. False where the claim was lost.
+        """Write the report, queue or hold what was selected, in one transaction. False where the claim was lost.
 
-        `under_way` names transfers the sweep found already under way: they belong to it as well as the new ones.
+        `under_way` names transfers the sweep found already under way: they belong to it as well as the queued ones.
+        What is charged for is noted for the rule on `day`.
         A NewTransfer whose intent has meanwhile come into being is left alone unless its happening is legal for it.
         """
 
+    def held(self, rule: str, source: str, settled_before: datetime, most: int) -> list[Held]:
+        """What a rule holds by its limits or has let settle since then: `most` of each cause, the oldest first."""
+
+    def held_by_others(self, rule: str, transfer_ids: Sequence[int]) -> list[Held]:
+        """Those of these transfers that another rule holds back."""
+
+    def queued_on(self, rule: str, day: date) -> int:
+        """Instances that the rule's sweeps have queued on this day of its source."""
+
     def renew_sweep(self, sweep: SweepRecord, now: datetime, lease_seconds: float) -> bool:
         """Prolong the lease of a running sweep. False where the claim was lost."""
+
+    def last_complete_sweep(self, rule: str, tier: int, now: datetime) -> datetime | None:
+        """When the last complete scheduled sweep of a tier was due, or else its first of all; None: none has ended."""
+
+    def caps(self) -> dict[str, int]:
+        """Name of a node -> the number of matches at which it was seen to cut its answers."""
+
+    def learn_cap(self, node: str, matches: int) -> None:
+        """Remember at how many matches a node cuts its answers; 0 forgets it."""
 
     def open_sweeps(self) -> list[SweepRecord]:
         """Sweeps that are due or running."""
@@ -144,12 +165,22 @@ class Ledger(Protocol):
         """What is known of these studies' intents from this source (their series' too)."""
 
     def claim_transfer(
-        self, sources: Sequence[str], now: datetime, lease_seconds: float, without: Collection[Route] = ()
+        self,
+        sources: Sequence[str],
+        now: datetime,
+        lease_seconds: float,
+        without: Collection[Route] = (),
+        *,
+        oldest: bool = False,
     ) -> Transfer | None:
         """Take the most urgent due queued transfer of one of these sources; it is then moving, with a new fence.
 
-        Routes that are stopped, and those in `without`, are passed over.
+        With `oldest` the one that has been due for longest. Routes that are stopped, and those in `without`, are passed
+        over.
         """
+
+    def moves_since(self, moment: datetime) -> list[tuple[Route, datetime]]:
+        """The runs that ended since then and may have sent a C-MOVE or C-GET, by route and end."""
 
     def claim_probe(
         self, route: Route, now: datetime, lease_seconds: float, next_probe_at: datetime

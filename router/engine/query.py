@@ -11,6 +11,8 @@ from router.domain.dicom import Identifier, QueryRetrieveLevel, is_uid, tag_of
 from router.domain.expectation import Expectation, Listing, expect
 from router.domain.outcome import FIND_FAILURES, quotable
 from router.domain.rule import Node
+from router.engine.caps import Caps
+from router.engine.guard import Purpose
 from router.engine.ports import FindResult, Peers
 from router.engine.slots import NodeSlots, Urgency
 from router.errors import DeadlineExceeded, WireError
@@ -47,8 +49,9 @@ class QueryFailed(WireError):
 class Inquiry:
     """C-FIND requests within a node's slots. Raises WireError (QueryFailed for a failure status)."""
 
-    def __init__(self, peers: Peers, slots: NodeSlots) -> None:
+    def __init__(self, peers: Peers, slots: NodeSlots, caps: Caps | None = None) -> None:
         self._peers = peers
+        self.caps = caps if caps is not None else Caps()
         self._slots = slots
         self._listings: dict[tuple[str, str, str, bool], _Known] = {}
         self._cached_instances = 0
@@ -66,8 +69,9 @@ class Inquiry:
         maximum: int = MAXIMUM_MATCHES,
     ) -> FindResult:
         """One C-FIND. With `partial`, an answer that ended early is returned rather than raised if it has matches."""
-        with self._slots.hold(node, urgency, cancelled):
+        with self._slots.hold(node, urgency, cancelled, purpose=Purpose.QUERY) as slot:
             result = self._peers.find(node, level, keys, maximum=maximum, cancelled=cancelled)
+            slot.ended(0 if result.identifiers else result.status)  # one that was cut short is no sign of trouble
         if result.status == 0 or (partial and result.identifiers):
             return result
         meaning = FIND_FAILURES.get(result.status, "the source is unable to process the query")
@@ -109,7 +113,7 @@ class Inquiry:
             try:
                 for one in counts:
                     found[one], whole = self._images(node, study, one, patient_id, urgency, cancelled)
-                    if not whole:
+                    if not whole and len(found[one]) != counts[one]:
                         cut.add(one)
             except QueryFailed:
                 if None in counts.values():
@@ -171,7 +175,7 @@ class Inquiry:
         # Some archives do not match by series at this level: what says that it is of another one is left out.
         rows = [row for row in result.identifiers if row.text("SeriesInstanceUID") in ("", series)]
         uids = [uid for row in rows if is_uid(uid := row.text("SOPInstanceUID"))]
-        return tuple(dict.fromkeys(uids)), _whole(node, result) and len(uids) == len(rows)
+        return tuple(dict.fromkeys(uids)), self.whole(node, result) and len(uids) == len(rows)
 
     def _series_counts(
         self, node: Node, study: str, series: str, patient_id: str, urgency: Urgency, cancelled: threading.Event
@@ -186,7 +190,14 @@ class Inquiry:
             uid = row.text("SeriesInstanceUID")
             if is_uid(uid) and series in ("", uid):
                 counts.setdefault(uid, row.number("NumberOfSeriesRelatedInstances"))
-        return counts, bool(series) or _whole(node, result)
+        return counts, bool(series) or self.whole(node, result)
+
+    def whole(self, node: Node, result: FindResult) -> bool:
+        """Whether an answer can be all that there is."""
+        count, configured = len(result.identifiers), node.find.max_results
+        if configured is not None:
+            return not result.undecodable and (not configured or count < configured)
+        return not result.undecodable and count != self.caps.learned(node)  # with more the cap is of another level
 
     def _remembered(
         self, key: tuple[str, str, str, bool], known_count: int | None, *, counts_lie: bool
@@ -271,12 +282,6 @@ def known_tag(keyword: str) -> int:
     found = tag_of(keyword)
     assert found is not None
     return found
-
-
-def _whole(node: Node, result: FindResult) -> bool:
-    """Whether an answer can be all that there is."""
-    limit = node.find.max_results
-    return not result.undecodable and (limit is None or len(result.identifiers) < limit)
 
 
 _SERIES_INSTANCE_UID = known_tag("SeriesInstanceUID")

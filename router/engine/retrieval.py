@@ -9,6 +9,8 @@ from typing import NamedTuple
 from router.domain.rule import GET, LOCAL, Move, Node
 from router.domain.transfer import Transfer
 from router.engine.arrivals import Arrivals
+from router.engine.detours import Detours
+from router.engine.guard import Purpose
 from router.engine.ports import MoveProgress, MoveRequest, MoveResult, Peers
 from router.engine.query import Inquiry, QueryFailed
 from router.engine.slots import NodeSlots, Urgency
@@ -22,17 +24,25 @@ class Asking(NamedTuple):
     inquiry: Inquiry
     slots: NodeSlots
     arrivals: Arrivals
+    detours: Detours
 
 
 class Retrieval:
     """The requests of one attempt. Raises WireError."""
 
     def __init__(
-        self, asking: Asking, transfer: Transfer, move: Move, source: Node, cancelled: threading.Event
+        self,
+        asking: Asking,
+        transfer: Transfer,
+        move: Move,
+        source: Node,
+        destination: Node | None,
+        cancelled: threading.Event,
     ) -> None:
         self._asking = asking
         self._transfer = transfer
         self._source = source
+        self._destination = destination
         self._cancelled = cancelled
         self._by_get = transfer.intent.destination == LOCAL and (move.via or source.move.via) == GET
         self._sop_classes: frozenset[str] | None = None
@@ -43,20 +53,36 @@ class Retrieval:
         """One request until its final response; `begin` is called when it is about to be sent."""
         asking = self._asking
         known = self._known_sop_classes() if self._by_get else frozenset()
-        with asking.slots.hold(self._source, Urgency.MOVE, self._cancelled):
+        route = self._transfer.route
+        with asking.slots.hold(
+            self._source,
+            Urgency.MOVE,
+            self._cancelled,
+            purpose=Purpose.MOVE,
+            to=self._destination,
+            aside=lambda: asking.detours.wait(route),
+        ) as slot:
             begin()
+
+            def hear(response: MoveProgress) -> None:
+                slot.heard()
+                on_response(response)
+
             if self._by_get:
-                return asking.peers.get(
-                    self._source, request, sop_classes=known, on_response=on_response, cancelled=self._cancelled
+                result = asking.peers.get(
+                    self._source, request, sop_classes=known, on_response=hear, cancelled=self._cancelled
                 )
-            study = self._transfer.intent.study_instance_uid
-            return asking.peers.move(
-                self._source,
-                request,
-                on_response=on_response,
-                last_arrival=lambda: asking.arrivals.last(study),
-                cancelled=self._cancelled,
-            )
+            else:
+                study = self._transfer.intent.study_instance_uid
+                result = asking.peers.move(
+                    self._source,
+                    request,
+                    on_response=hear,
+                    last_arrival=lambda: asking.arrivals.last(study),
+                    cancelled=self._cancelled,
+                )
+            slot.ended(result.status)
+            return result
 
     def _known_sop_classes(self) -> frozenset[str]:
         """The SOP classes the source reports of the study, asked once; none where it cannot say."""

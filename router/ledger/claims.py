@@ -8,70 +8,35 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from datetime import datetime, timedelta
-from functools import lru_cache
 from typing import Any
 
 from sqlalchemy import (
     ColumnElement,
     Connection,
-    Select,
     and_,
-    bindparam,
     delete,
-    exists,
     func,
     insert,
     literal,
-    not_,
-    or_,
     select,
     text,
-    union_all,
     update,
 )
 
 from router.domain.dicom import SubOperationCounts
-from router.domain.levels import NEARLINE
 from router.domain.outcome import CAUSES
 from router.domain.transfer import ENDED, WISHES, Finish, Happening, IllegalTransition, Route, State, Transfer, after
 from router.errors import LedgerError
 from router.ledger import commitments, routes
+from router.ledger.queue import next_probe, next_transfer, next_verification
 from router.ledger.rows import transfer_of
 from router.ledger.tables import LEASED, QUEUED, UNCLAIMED_VERIFICATION, Instant, attempts, transfers
 
-PRIORITIES = (0, 1, 2)
 ATTEMPTS_KEPT = 50
 """Attempts remembered per transfer; older ones are forgotten."""
 
-_LANES_AT_ONCE = 100
-"""Lanes in one union, each once per priority; SQLite takes 500 parts."""
-
 _t, _a = transfers.c, attempts.c
-_other = transfers.alias("other").c
 _LEASE_LOST = "lease-lost"
-
-
-Lane = tuple[str, ...]
-"""Where work waits: a source, a source and a destination, or a destination."""
-
-
-def next_transfer(
-    connection: Connection, sources: Sequence[str], now: datetime, without: Collection[Route] = ()
-) -> int | None:
-    """The most urgent due transfer in the queues of these sources, on no route that is stopped or in `without`."""
-    closed = {*without, *routes.stopped_at(connection, sources)}
-    mixed = list(dict.fromkeys(source for source in sources if any(route.source == source for route in closed)))
-    whole = [(source,) for source in dict.fromkeys(sources) if source not in mixed]
-    open_routes = [route for source in mixed for route in _queued_routes(connection, source) if route not in closed]
-    found = [_first(connection, _next_transfer, whole, now), _first(connection, _next_of_routes, open_routes, now)]
-    rows = [row for row in found if row is not None]
-    return int(min(rows)[-1]) if rows else None
-
-
-def next_verification(connection: Connection, destinations: Sequence[str], now: datetime) -> int | None:
-    """The oldest due verification at these destinations that no one holds."""
-    row = _first(connection, _next_verification, [(name,) for name in dict.fromkeys(destinations)], now)
-    return None if row is None else int(row[-1])
 
 
 def claim_transfer(
@@ -80,21 +45,12 @@ def claim_transfer(
     now: datetime,
     lease_seconds: float,
     without: Collection[Route] = (),
+    *,
+    oldest: bool = False,
 ) -> Transfer | None:
     """Take what `next_transfer` names; it is then moving."""
-    found = next_transfer(connection, sources, now, without)
+    found = next_transfer(connection, sources, now, without, oldest=oldest)
     return None if found is None else _claim(connection, found, State.QUEUED, text(QUEUED), now, lease_seconds)
-
-
-def next_probe(connection: Connection, route: Route, now: datetime) -> int | None:
-    """The transfer that is to try a stopped route, if one is due: the one that has waited longest, however urgent.
-
-    One that fails waits behind the others, so that a study which is at fault itself does not keep the route stopped.
-    """
-    if not routes.is_due(connection, route, now):
-        return None
-    row = _first(connection, _next_of_route, [route], now)
-    return None if row is None else int(row[-1])
 
 
 def claim_probe(
@@ -228,108 +184,6 @@ def release(connection: Connection, claims: Sequence[Transfer], now: datetime) -
     """End these claims as if they had expired."""
     for claim in claims:
         _lose(connection, _held(claim), now)
-
-
-def _first(connection: Connection, query: Any, lanes: Sequence[Lane], now: datetime) -> tuple[Any, ...] | None:
-    best: tuple[Any, ...] | None = None
-    for start in range(0, len(lanes), _LANES_AT_ONCE):
-        some = lanes[start : start + _LANES_AT_ONCE]
-        bound = {f"name_{at}_{part}": name for at, lane in enumerate(some) for part, name in enumerate(lane)}
-        row = connection.execute(query(len(some)), {"now": now, **bound}).one_or_none()
-        if row is not None and (best is None or tuple(row) < best):
-            best = tuple(row)
-    return best
-
-
-def _queued_routes(connection: Connection, source: str) -> list[Route]:
-    """The routes from a source on which something is queued: a step into the index for each, however much it is."""
-    found: list[Route] = []
-    while True:
-        destination = connection.scalar(
-            _NEXT_DESTINATION, {"of_source": source, "last": found[-1].destination if found else ""}
-        )
-        if destination is None:
-            return found
-        found.append(Route(source, destination))
-
-
-_NEXT_DESTINATION = select(func.min(_t.destination)).where(
-    text(QUEUED), _t.source == bindparam("of_source"), _t.destination > bindparam("last")
-)
-
-
-@lru_cache(maxsize=_LANES_AT_ONCE)
-def _next_transfer(lanes: int) -> Select[Any]:
-    """Ask each source and priority by itself: each is one step into the index, however much waits or has ended."""
-    columns = (_t.source,)
-    return _most_urgent([_of_lane(columns, number, priority) for number in range(lanes) for priority in PRIORITIES])
-
-
-@lru_cache(maxsize=_LANES_AT_ONCE)
-def _next_of_routes(lanes: int) -> Select[Any]:
-    """The same for single routes."""
-    columns = (_t.source, _t.destination)
-    return _most_urgent([_of_lane(columns, number, priority) for number in range(lanes) for priority in PRIORITIES])
-
-
-def _next_of_route(_: int) -> Select[Any]:
-    """The transfer of one route that tried least often, then the one that has waited longest.
-
-    It may be a study that stopped the route: others go first. All that wait there are looked at, but that is rare.
-    """
-    here = (_t.source == bindparam("name_0_0"), _t.destination == bindparam("name_0_1"))
-    return (
-        select(_t.attempts, _t.next_at, _t.id)
-        .where(text(QUEUED), *here, _due(), _fetchable(0))
-        .order_by(_t.attempts, _t.next_at, _t.id)
-        .limit(1)
-    )
-
-
-def _of_lane(columns: tuple[Any, ...], number: int, priority: int) -> Select[Any]:
-    here = [column == bindparam(f"name_{number}_{part}") for part, column in enumerate(columns)]
-    return (
-        select(literal(priority).label("priority"), _t.next_at, _t.id)
-        .where(text(QUEUED), *here, _t.priority == priority, _due(), _fetchable(number))
-        .order_by(_t.next_at, _t.id)
-        .limit(1)
-    )
-
-
-def _fetchable(number: int) -> ColumnElement[bool]:
-    """Not near line, or nothing else that is near line is being moved from this lane's source: tape drives are few."""
-    fetching = exists().where(
-        _other.lease_until.is_not(None),
-        _other.source == bindparam(f"name_{number}_0"),
-        _other.state == State.MOVING.value,
-        _other.availability == NEARLINE,
-    )
-    return or_(_t.availability != NEARLINE, not_(fetching))
-
-
-def _most_urgent(lanes: Sequence[Select[Any]]) -> Select[Any]:
-    best = union_all(*(select(lane.subquery()) for lane in lanes)).subquery()
-    return select(best).order_by(best.c.priority, best.c.next_at, best.c.id).limit(1)
-
-
-@lru_cache(maxsize=_LANES_AT_ONCE)
-def _next_verification(destinations: int) -> Select[Any]:
-    lanes = []
-    for number in range(destinations):
-        lane = (
-            select(_t.next_at, _t.id)
-            .where(text(UNCLAIMED_VERIFICATION), _t.destination == bindparam(f"name_{number}_0"), _due())
-            .order_by(_t.next_at, _t.id)
-            .limit(1)
-            .subquery()
-        )
-        lanes.append(select(lane))
-    best = union_all(*lanes).subquery()
-    return select(best).order_by(best.c.next_at, best.c.id).limit(1)
-
-
-def _due() -> ColumnElement[bool]:
-    return _t.next_at <= bindparam("now", type_=Instant())
 
 
 def _claim(

@@ -3,21 +3,31 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
 import msgspec
 from sqlalchemy import Connection, bindparam, delete, func, select, update
 
-from router.domain.transfer import TRANSITIONS, UNDER_WAY, Happening, Intent, NewTransfer, State, TransferFact
-from router.ledger import commitments
+from router.domain.transfer import (
+    RULE_HOLDS,
+    TRANSITIONS,
+    UNDER_WAY,
+    Happening,
+    Hold,
+    Intent,
+    NewTransfer,
+    State,
+    TransferFact,
+)
+from router.ledger import commitments, held
 from router.ledger.database import chunks, insert_or
 from router.ledger.instances import OF_THE_SOURCE
 from router.ledger.tables import instance_lists, transfers
 
 _t = transfers.c
-_STUDIES_AT_ONCE = 1000
+_STUDIES_AT_ONCE = 10_000
 
 # A sweep asks for a hundred thousand, and takes half the time where its UIDs go in as one parameter and the facts of
 # many studies come back as one row: row by row the driver makes each value and takes the interpreter lock again.
@@ -44,30 +54,55 @@ def facts(connection: Connection, source: str, studies: Sequence[str]) -> dict[I
     return known
 
 
-def queue(connection: Connection, selected: Sequence[NewTransfer], now: datetime) -> None:
-    """Queue new intents, and known ones that grew or are asked for again, where the table of states allows it."""
-    fresh = [new for new in selected if new.happening is None]
+def queue(connection: Connection, selected: Sequence[NewTransfer], now: datetime) -> int:
+    """Queue new intents, known ones that grew or are asked for again, and held ones that are let go.
+
+    Only where the table of states allows it. What has a hold is held instead. Returns the instances charged for what
+    was really queued.
+    """
+    # What is charged is looked up as well, so that nothing is charged that another sweep has queued meanwhile.
+    asked = [new for new in selected if new.happening is not None or new.charge]
+    known = _known(connection, [new.intent for new in asked])
+    fresh = [new for new in selected if new.intent not in known]
     _insert(connection, fresh, now)
-    asked = [(new, new.happening) for new in selected if new.happening is not None]
-    known = _known(connection, [new.intent for new, _ in asked])
-    _insert(connection, [new for new, _ in asked if new.intent not in known], now)
+    charged = sum(new.charge for new in fresh)
     anew: list[dict[str, Any]] = []
+    waiting: list[dict[str, Any]] = []
     counted: list[dict[str, Any]] = []
-    for new, happening in asked:
-        fact = known.get(new.intent)
-        if fact is None or happening not in TRANSITIONS[fact.state]:
-            continue  # it began to move meanwhile: the next sweep sees the difference again
-        if happening is Happening.GREW and fact.instance_count == new.instance_count:
-            continue  # another sweep saw the growth first
+    prolonged: dict[int, tuple[Hold, int | None]] = {}
+    for new in asked:
+        fact, happening = known.get(new.intent), new.happening
+        if fact is None or happening is None or not _is_possible(new, happening, fact):
+            continue
         row: dict[str, Any] = {"row_id": fact.id, "new_count": new.instance_count}
+        if happening is Happening.WAIT and new.hold is not None:
+            prolonged[fact.id] = new.hold, new.instance_count
+            continue
         if happening is Happening.GREW and fact.state in UNDER_WAY:
             counted.append(row)
         else:
             row |= {"new_rule": new.rule, "new_priority": new.priority, "new_patient_id": new.patient_id}
-            row["new_availability"] = new.availability
-            anew.append(row | {"forget": happening is Happening.AGAIN})
+            row |= {"new_availability": new.availability, "forget": happening is Happening.AGAIN}
+            if new.hold is None:
+                anew.append(row)
+            else:
+                waiting.append(row | held.bound(new.hold))
+        charged += new.charge
     _start_over(connection, anew, now)
+    _start_over(connection, waiting, now, held.BOUND)
     _count(connection, counted, now)
+    held.prolong(connection, prolonged, now)
+    return charged
+
+
+def _is_possible(new: NewTransfer, happening: Happening, fact: TransferFact) -> bool:
+    """Whether what is known still stands as the sweep saw it, so far as it matters."""
+    if happening not in TRANSITIONS[fact.state] or (new.hold and Happening.WAIT not in TRANSITIONS[fact.state]):
+        return False  # it began to move meanwhile: the next sweep sees the difference again
+    if happening is Happening.GREW:
+        return fact.instance_count != new.instance_count  # else another sweep saw the growth first
+    # A person holds it meanwhile, or has let it go.
+    return happening is Happening.AGAIN or fact.cause in RULE_HOLDS
 
 
 def starting_over(now: datetime) -> dict[str, Any]:
@@ -116,9 +151,12 @@ def _insert(connection: Connection, new: Sequence[NewTransfer], now: datetime) -
             "instance_count": one.instance_count,
             "patient_id": one.patient_id,
             "availability": one.availability,
+            "cause": "",
+            "reason": "",
             "queued_at": now,
             "next_at": now,
             "updated_at": now,
+            **(held.columns(one.hold) if one.hold is not None else {}),
         }
         for one in new
     ]
@@ -136,21 +174,23 @@ def _known(connection: Connection, intents: Sequence[Intent]) -> dict[Intent, Tr
     return known
 
 
-def _start_over(connection: Connection, rows: Sequence[dict[str, Any]], now: datetime) -> None:
+def _start_over(
+    connection: Connection, rows: Sequence[dict[str, Any]], now: datetime, changes: Mapping[str, Any] | None = None
+) -> None:
     if not rows:
         return
     connection.execute(
         update(transfers)
         .where(_t.id == bindparam("row_id"))
         .values(
-            **starting_over(now),
+            **starting_over(now) | dict(changes or {}),
             instance_count=bindparam("new_count"),
             rule=bindparam("new_rule"),
             priority=bindparam("new_priority"),
             patient_id=bindparam("new_patient_id"),
             availability=bindparam("new_availability"),
         ),
-        [{name: value for name, value in row.items() if name != "forget"} for row in rows],
+        [{name: value for name, value in row.items() if changes or name != "forget"} for row in rows],
     )
     forget_lists(connection, [row["row_id"] for row in rows], OF_THE_SOURCE)
     # What was sent to a destination without evidence counts as there when a study grew, but not when it is asked again.

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from types import TracebackType
 from typing import Self
 
 from router.domain.commitment import Commitment, CommitmentAnswer
 from router.domain.dicom import SubOperationCounts
 from router.domain.overview import BacklogRow, ServiceInfo
-from router.domain.receipt import Receipt
-from router.domain.route import StoppedRoute
+from router.domain.restraint import Held
 from router.domain.sweep import SweepDue, SweepRecord, SweepReport
 from router.domain.transfer import (
     Attempt,
@@ -25,28 +24,30 @@ from router.domain.transfer import (
     Transfer,
     TransferFact,
 )
-from router.ledger import claims, intents
+from router.ledger import caps as cap_queries
+from router.ledger import claims, held, intents
 from router.ledger import commitments as commitment_queries
 from router.ledger import instances as instance_queries
-from router.ledger import receipts as receipt_queries
-from router.ledger import routes as route_queries
+from router.ledger import queue as waiting
 from router.ledger import services as service_queries
 from router.ledger import sweeps as sweep_queries
 from router.ledger import transfers as transfer_queries
 from router.ledger.database import Database
 from router.ledger.lock import ServiceLock
+from router.ledger.receipt_index import ReceiptIndex
+from router.ledger.route_book import RouteBook
 
 _FOREVER = datetime.max.replace(tzinfo=UTC)
 
 
-class SqlLedger:
+class SqlLedger(ReceiptIndex, RouteBook):
     """Queue and memory on a SQL database: `engine.ports.Ledger`.
 
     Every method is one transaction and raises only LedgerError; thread-safe, and safe between processes.
     """
 
     def __init__(self, database: Database) -> None:
-        self._database = database
+        super().__init__(database)
         self._lock = ServiceLock(database.path)
 
     @classmethod
@@ -101,14 +102,48 @@ class SqlLedger:
         transfers: Sequence[NewTransfer],
         under_way: Sequence[int],
         now: datetime,
+        day: date | None = None,
     ) -> bool:
-        """Write the report and queue what was selected, in one transaction. False where the claim was lost."""
+        """Write the report, queue or hold what was selected, in one transaction. False where the claim was lost."""
         with self._database.write() as connection:
             if not sweep_queries.finish(connection, sweep, report, now):
                 return False
-            intents.queue(connection, transfers, now)
-            sweep_queries.link(connection, sweep.id, [new.intent for new in transfers], under_way)
+            charged = intents.queue(connection, transfers, now)
+            if day is not None:
+                held.charge(connection, sweep.due.rule, day, charged)
+            moving = [new.intent for new in transfers if new.hold is None]
+            sweep_queries.link(connection, sweep.id, moving, under_way)
             return True
+
+    def held(self, rule: str, source: str, settled_before: datetime, most: int) -> list[Held]:
+        """What a rule holds by its limits or has let settle since then: `most` of each cause, the oldest first."""
+        with self._database.read() as connection:
+            return held.of_rule(connection, rule, source, settled_before, most)
+
+    def held_by_others(self, rule: str, transfer_ids: Sequence[int]) -> list[Held]:
+        """Those of these transfers that another rule holds back."""
+        with self._database.read() as connection:
+            return held.of_others(connection, rule, transfer_ids)
+
+    def queued_on(self, rule: str, day: date) -> int:
+        """Instances that the rule's sweeps have queued on this day of its source."""
+        with self._database.read() as connection:
+            return held.queued_on(connection, rule, day)
+
+    def last_complete_sweep(self, rule: str, tier: int, now: datetime) -> datetime | None:
+        """When the last complete scheduled sweep of a tier was due, or else its first of all; None: none has ended."""
+        with self._database.read() as connection:
+            return sweep_queries.last_complete(connection, rule, tier, now)
+
+    def caps(self) -> dict[str, int]:
+        """Name of a node -> the number of matches at which it was seen to cut its answers."""
+        with self._database.read() as connection:
+            return cap_queries.known(connection)
+
+    def learn_cap(self, node: str, matches: int) -> None:
+        """Remember at how many matches a node cuts its answers; 0 forgets it."""
+        with self._database.write() as connection:
+            cap_queries.learn(connection, node, matches)
 
     def open_sweeps(self) -> list[SweepRecord]:
         """Sweeps that are due or running, the oldest first."""
@@ -133,25 +168,32 @@ class SqlLedger:
             return intents.facts(connection, source, study_instance_uids)
 
     def claim_transfer(
-        self, sources: Sequence[str], now: datetime, lease_seconds: float, without: Collection[Route] = ()
+        self,
+        sources: Sequence[str],
+        now: datetime,
+        lease_seconds: float,
+        without: Collection[Route] = (),
+        *,
+        oldest: bool = False,
     ) -> Transfer | None:
         """Take the most urgent due queued transfer of one of these sources; it is then moving, with a new fence.
 
-        Routes that are stopped, and those in `without`, are passed over.
+        With `oldest` the one that has been due for longest. Routes that are stopped, and those in `without`, are passed
+        over.
         """
         # Looked for without the right to write first, so that idle workers never stand in a writer's way.
         with self._database.read() as connection:
-            if claims.next_transfer(connection, sources, now, without) is None:
+            if waiting.next_transfer(connection, sources, now, without, oldest=oldest) is None:
                 return None
         with self._database.write() as connection:
-            return claims.claim_transfer(connection, sources, now, lease_seconds, without)
+            return claims.claim_transfer(connection, sources, now, lease_seconds, without, oldest=oldest)
 
     def claim_probe(
         self, route: Route, now: datetime, lease_seconds: float, next_probe_at: datetime
     ) -> Transfer | None:
         """Take a transfer that is to try a stopped route, if one is due; another may be taken at `next_probe_at`."""
         with self._database.read() as connection:
-            if claims.next_probe(connection, route, now) is None:
+            if waiting.next_probe(connection, route, now) is None:
                 return None
         with self._database.write() as connection:
             return claims.claim_probe(connection, route, now, lease_seconds, next_probe_at)
@@ -159,7 +201,7 @@ class SqlLedger:
     def claim_verification(self, destinations: Sequence[str], now: datetime, lease_seconds: float) -> Transfer | None:
         """Take the oldest due verification at one of these destinations that no one has claimed."""
         with self._database.read() as connection:
-            if claims.next_verification(connection, destinations, now) is None:
+            if waiting.next_verification(connection, destinations, now) is None:
                 return None
         with self._database.write() as connection:
             return claims.claim_verification(connection, destinations, now, lease_seconds)
@@ -289,68 +331,15 @@ class SqlLedger:
         with self._database.write() as connection:
             return transfer_queries.apply(connection, transfer_id, happening, now, reason)
 
+    def moves_since(self, moment: datetime) -> list[tuple[Route, datetime]]:
+        """The runs that ended since then and may have sent a C-MOVE or C-GET, by route and end."""
+        with self._database.read() as connection:
+            return transfer_queries.moves_since(connection, moment)
+
     def backlog(self) -> list[BacklogRow]:
         """Counts by source, destination and state."""
         with self._database.read() as connection:
             return transfer_queries.backlog(connection)
-
-    # routes -----------------------------------------------------------------------------------------------------
-
-    def stopped_routes(self) -> list[StoppedRoute]:
-        """The routes that are stopped, in order."""
-        with self._database.read() as connection:
-            return route_queries.stopped(connection)
-
-    def stopped_route(self, route: Route) -> StoppedRoute | None:
-        """How a route is stopped; None where it is not."""
-        with self._database.read() as connection:
-            return route_queries.one(connection, route)
-
-    def resume_route(self, route: Route) -> bool:
-        """Let a stopped route flow again. False where it was not stopped."""
-        with self._database.write() as connection:
-            return route_queries.resume(connection, route)
-
-    def probe_route(self, route: Route, now: datetime) -> bool:
-        """Let a transfer try a stopped route at once. False where it is not stopped."""
-        with self._database.write() as connection:
-            return route_queries.hasten(connection, route, now)
-
-    def adopt_configuration(self, content_hash: str, names: Collection[str], now: datetime) -> None:
-        """Fit what is stopped to a configuration: routes of nodes it does not name are forgotten.
-
-        If it is another one than before, every stopped route is tried at once.
-        """
-        with self._database.write() as connection:
-            route_queries.adopt(connection, content_hash, names, now)
-
-    # receipts ---------------------------------------------------------------------------------------------------
-
-    def add_receipts(self, receipts: Sequence[Receipt]) -> None:
-        """Index instances of the object store; known ones are replaced."""
-        if receipts:
-            with self._database.write() as connection:
-                receipt_queries.add(connection, receipts)
-
-    def received(self, study_instance_uid: str, series_instance_uid: str = "") -> set[str]:
-        """The SOP Instance UIDs our store holds of a study or series."""
-        with self._database.read() as connection:
-            return receipt_queries.received(connection, study_instance_uid, series_instance_uid)
-
-    def received_instances(self, study_instance_uid: str, series_instance_uid: str = "") -> list[Instance]:
-        """The instances our store holds of a study or series, with their series."""
-        with self._database.read() as connection:
-            return receipt_queries.received_instances(connection, study_instance_uid, series_instance_uid)
-
-    def received_classes(self, study_instance_uid: str, series_instance_uid: str = "") -> dict[str, str]:
-        """SOP Instance UID -> SOP Class UID of what our store holds of a study or series."""
-        with self._database.read() as connection:
-            return receipt_queries.received_classes(connection, study_instance_uid, series_instance_uid)
-
-    def receipt_paths(self, study_instance_uid: str) -> set[str]:
-        """The paths in our store under which instances of a study are indexed."""
-        with self._database.read() as connection:
-            return receipt_queries.paths(connection, study_instance_uid)
 
     # services ---------------------------------------------------------------------------------------------------
 

@@ -96,6 +96,7 @@ def finish(connection: Connection, sweep: SweepRecord, report: SweepReport, now:
                 queries=report.queries,
                 cause=report.cause,
                 reason=report.reason,
+                account=report.account,
             )
         ).rowcount
     )
@@ -153,6 +154,19 @@ def last(connection: Connection) -> list[SweepRecord]:
     return [_record(row) for row in rows]
 
 
+def last_complete(connection: Connection, rule: str, tier: int, now: datetime) -> datetime | None:
+    """When the last scheduled sweep of a tier was due that found everything; where none did, when its first one was.
+
+    Not when it began: it may have used what was asked for another since it was due. What is due after `now` is of a
+    clock that went wrong. None where none has ended.
+    """
+    ended = (_s.manual == false(), _s.rule == rule, _s.tier == tier, _s.finished_at.is_not(None), _s.due_at <= now)
+    due = select(_s.due_at).where(*ended)
+    complete = due.where(_s.state == SweepState.COMPLETE.value).order_by(_s.finished_at.desc())
+    found = connection.scalar(complete.limit(1))
+    return found if found is not None else connection.scalar(due.order_by(_s.finished_at).limit(1))
+
+
 def _record(row: Any) -> SweepRecord:
     state = SweepState(row.state)
     report = SweepReport(
@@ -162,6 +176,7 @@ def _record(row: Any) -> SweepRecord:
         queries=row.queries,
         cause=row.cause,
         reason=row.reason,
+        account=row.account,
     )
     return SweepRecord(
         id=row.id,

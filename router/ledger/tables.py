@@ -96,6 +96,7 @@ sweeps = Table(
     _number("queries"),
     _text("cause"),
     _text("reason"),
+    _text("account"),  # what it took to find everything
     # What makes a sweep the same sweep: the guard against two schedulers, rather than any lock between them.
     UniqueConstraint("rule", "tier", "manual", "due_at", name="uq_sweeps_due"),
     sqlite_autoincrement=True,
@@ -222,6 +223,26 @@ commitments = Table(
     sqlite_with_rowid=False,
 )
 
+caps = Table(
+    "caps",
+    metadata,
+    # A node that was seen to cut its answers, and at how many matches.
+    Column("node", Text, primary_key=True),
+    Column("matches", Integer, nullable=False),
+    sqlite_with_rowid=False,
+)
+
+rule_days = Table(
+    "rule_days",
+    metadata,
+    # How many instances a rule has queued on a day (its proleptic Gregorian ordinal), where it has a limit for that.
+    Column("rule", Text, nullable=False),
+    Column("day", Integer, nullable=False),
+    Column("instances", BigInteger, nullable=False),
+    PrimaryKeyConstraint("rule", "day"),
+    sqlite_with_rowid=False,
+)
+
 services = Table(
     "services",
     metadata,
@@ -240,6 +261,8 @@ def _partial(name: str, *columns: Column[Any], where: str) -> Index:
 QUEUED = "state = 'queued'"
 UNCLAIMED_VERIFICATION = "state = 'verifying' AND lease_until IS NULL"
 LEASED = "lease_until IS NOT NULL"
+HELD = "state = 'held'"
+MOVES = "step = 'move'"
 DUE = "state = 'due'"
 RUNNING = "state = 'running'"
 
@@ -249,17 +272,19 @@ _partial("ix_transfers_queue", _t.source, _t.priority, _t.next_at, _t.id, where=
 _routes = _partial("ix_transfers_routes", _t.source, _t.destination, _t.priority, _t.next_at, _t.id, where=QUEUED)
 _partial("ix_transfers_verification", _t.destination, _t.next_at, _t.id, where=UNCLAIMED_VERIFICATION)
 _partial("ix_transfers_leases", _t.lease_until, where=LEASED)
+_held = _partial("ix_transfers_held", _t.rule, _t.source, _t.cause, _t.queued_at, _t.id, where=HELD)
 Index("ix_transfers_study", _t.study_instance_uid)
 Index("ix_transfers_state", _t.state, _t.id)
 Index("ix_transfers_backlog", _t.source, _t.destination, _t.state, _t.queued_at)
 _partial("ix_sweeps_due", _s.due_at, _s.id, where=DUE)
 _partial("ix_sweeps_running", _s.lease_until, where=RUNNING)
 Index("ix_sweeps_last", _s.manual, _s.rule, _s.tier, _s.finished_at, _s.due_at)
+_moves = _partial("ix_attempts_moves", attempts.c.finished_at, where=MOVES)
 Index("ix_sweep_transfers_transfer", sweep_transfers.c.transfer_id)
 Index("ix_commitments_transfer", commitments.c.transfer_id, commitments.c.requested_at)
 Index("ix_commitments_requested", commitments.c.requested_at)
 
-VERSION = 2
+VERSION = 3
 """The version of the tables above; a new ledger starts with it."""
 
 
@@ -270,7 +295,14 @@ def _to_2(connection: Connection) -> None:
     _routes.create(connection)
 
 
-MIGRATIONS: Mapping[int, Callable[[Connection], None]] = {2: _to_2}
+def _to_3(connection: Connection) -> None:
+    connection.exec_driver_sql("ALTER TABLE sweeps ADD COLUMN account TEXT NOT NULL DEFAULT ''")
+    metadata.create_all(connection, tables=[caps, rule_days])
+    _held.create(connection)
+    _moves.create(connection)
+
+
+MIGRATIONS: Mapping[int, Callable[[Connection], None]] = {2: _to_2, 3: _to_3}
 """How a ledger of the version before becomes one of this version; one entry for each version after the first."""
 
 _SCHEMA_VERSION = "schema_version"

@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, func, select, update
+from sqlalchemy import Connection, func, select, text, update
 
 from router.domain.overview import BacklogRow
 from router.domain.transfer import (
     ENDED,
+    RULE_HOLDS,
     TRANSITIONS,
     WISHES,
     Attempt,
@@ -26,13 +27,17 @@ from router.ledger import commitments, routes
 from router.ledger.instances import DELIVERED, OF_THE_SOURCE
 from router.ledger.intents import forget_lists, starting_over
 from router.ledger.rows import transfer_of
-from router.ledger.tables import attempts, sweep_transfers, transfers
+from router.ledger.tables import MOVES, attempts, sweep_transfers, transfers
 
 PERSONAL = frozenset({Happening.CANCEL, Happening.HOLD, Happening.RELEASE, Happening.AGAIN})
 """What a person may say to a transfer."""
 
 _TRY_NOW = frozenset({Happening.RELEASE, Happening.AGAIN})
 """Said of a transfer on a stopped route, this lets one try the route at once."""
+
+_UNMOVED = [one.value for one in (Happening.EMPTY, Happening.PROVEN, Happening.NO_EVIDENCE)]
+"""Ends of a run that had nothing to move."""
+_MOVES_TOLD = 100_000
 
 _t, _a = transfers.c, attempts.c
 
@@ -105,10 +110,13 @@ def apply(connection: Connection, transfer_id: int, happening: Happening, now: d
         )
     if hastened and happening is Happening.RELEASE and row.state == State.QUEUED.value:
         return transfer_of(row)  # that was all that kept it
+    by_rule = row.state == State.HELD.value and row.cause in RULE_HOLDS
     try:
         state = after(State(row.state), happening)
     except IllegalTransition as error:
         raise LedgerError(f"Transfer {transfer_id}: {error}") from None
+    if happening is Happening.HOLD and row.state == State.HELD.value and not by_rule:
+        raise LedgerError(f"Transfer {transfer_id}: a person holds it already.")
     # Whoever held it has lost it: a new fence number makes its finish come too late.
     values = {"state": state.value, "fence": row.fence + 1, "lease_until": None, "wish": "", "updated_at": now}
     if happening is Happening.AGAIN:
@@ -120,6 +128,9 @@ def apply(connection: Connection, transfer_id: int, happening: Happening, now: d
     if state in ENDED:
         values["finished_at"] = now
     values["reason"] = reason or WISHES.get(happening, "")
+    if by_rule:
+        # From now on it is a person's: no sweep ends that hold, and no wait counts that a rule imposed.
+        values |= {"cause": "", "queued_at": now, "next_at": now}
     changed = connection.execute(update(transfers).where(_t.id == row.id).values(**values).returning(transfers)).one()
     return transfer_of(changed)
 
@@ -131,6 +142,18 @@ def _wish(row: Any, happening: Happening, now: datetime) -> str | None:
     if happening in WISHES and happening in TRANSITIONS[State(row.state)]:
         return str(happening.value)
     return "" if happening is Happening.RELEASE and row.wish else None
+
+
+def moves_since(connection: Connection, moment: datetime) -> list[tuple[Route, datetime]]:
+    """The runs that ended since then and may have sent a C-MOVE or C-GET, by route and end; so many of the latest."""
+    query = (
+        select(_t.source, _t.destination, _a.finished_at)
+        .join(transfers, _t.id == _a.transfer_id)
+        .where(text(f"attempts.{MOVES}"), _a.finished_at >= moment, _a.happening.not_in(_UNMOVED))
+        .order_by(_a.finished_at.desc())
+        .limit(_MOVES_TOLD)
+    )
+    return [(Route(source, destination), at) for source, destination, at in connection.execute(query)]
 
 
 def backlog(connection: Connection) -> list[BacklogRow]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
+from router.domain.events import DROPPED, HELD_BACK, WAITS
 from router.observe.labels import (
     ASSOCIATION_RESULTS,
     COMMITMENTS,
@@ -152,10 +153,45 @@ _DEFINITIONS = (
         _SWEEP,
         _sweeps,
     ),
+    Definition(
+        "sweep_held_total",
+        "counter",
+        "Transfers that sweeps began to hold back: until they have settled, or by a limit of the rule.",
+        (*_SWEEP, "reason"),
+        _sweeps,
+        (HELD_BACK,),
+    ),
+    Definition("sweep_queries_total", "counter", "C-FIND requests that sweeps took.", _SWEEP, _sweeps),
+    Definition(
+        "sweep_rows_dropped_total",
+        "counter",
+        "Matches that sweeps could not use: twice, of another level, without a unique key, not decodable.",
+        (*_SWEEP, "reason"),
+        _sweeps,
+        (DROPPED,),
+    ),
+    Definition(
+        "find_cap",
+        "gauge",
+        "The number of matches at which the node was seen to cut its answers; 0 where it does not.",
+        ("node",),
+        _nodes,
+    ),
     Definition("sweep_complete", "gauge", "1 if the last sweep is proven to have found everything.", _SWEEP, _sweeps),
     Definition("sweep_last_success_timestamp_seconds", "gauge", "When the last complete sweep ended.", _SWEEP, _sweeps),
     Definition(
-        "sweeps_missed_total", "counter", "Sweeps not started because the one before was still open.", _SWEEP, _sweeps
+        "sweep_due_timestamp_seconds",
+        "gauge",
+        "When the next complete sweep is due, by schedule and windows: in the past while it is late; 0: never.",
+        _SWEEP,
+        _sweeps,
+    ),
+    Definition(
+        "sweeps_missed_total",
+        "counter",
+        "Due times that brought no sweep: the one before was still open, or the router did not run.",
+        _SWEEP,
+        _sweeps,
     ),
     # Store SCP.
     Definition(
@@ -195,6 +231,31 @@ _DEFINITIONS = (
     ),
     Definition("associations_active", "gauge", "Associations open now.", ("node", "role"), _callers, (ROLES,)),
     Definition("node_up", "gauge", "1 if the last exchange with the node worked.", ("node",), _nodes),
+    Definition(
+        "window_open", "gauge", "1 if something may be begun with the node now, by its windows.", ("node",), _nodes
+    ),
+    Definition(
+        "breaker_open",
+        "gauge",
+        "1 while the node is left alone because it does not answer; it is tried now and then.",
+        ("node",),
+        _nodes,
+    ),
+    Definition(
+        "node_associations_allowed",
+        "gauge",
+        "Associations to the node that are allowed now, by limits, windows and rejections; 0 while it is closed.",
+        ("node",),
+        _nodes,
+    ),
+    Definition(
+        "node_waits_total",
+        "counter",
+        "Requests to the node that had to wait, by what for: slots, pause (after a rejection), duty, pace, incoming.",
+        ("node", "reason"),
+        _nodes,
+        (WAITS,),
+    ),
     # The router itself.
     Definition("config_last_reload_successful", "gauge", "1 if the last configuration was accepted."),
     Definition("config_last_reload_success_timestamp_seconds", "gauge", "When a configuration was last accepted."),

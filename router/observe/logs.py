@@ -16,7 +16,11 @@ import structlog
 
 from router.domain.events import (
     AssociationEnded,
+    AssociationsAllowed,
     AttemptEnded,
+    BreakerClosed,
+    BreakerOpened,
+    CapLearned,
     CommitmentNoted,
     ConfigurationLoaded,
     Event,
@@ -37,7 +41,8 @@ REPEAT_SECONDS = 10.0
 
 _MESSAGES: dict[type[Event], str] = {
     SweepEnded: "sweep ended",
-    SweepMissed: "sweep missed: the one before is still open",
+    CapLearned: "node cuts its answers short at so many matches (0: it does not); they are asked in parts",
+    SweepMissed: "sweep missed: the one before is still open, or nothing ran at its time",
     AttemptEnded: "attempt ended",
     TransferEnded: "transfer ended",
     RouteStopped: "route stopped: its transfers wait, one tries it now and then",
@@ -45,6 +50,9 @@ _MESSAGES: dict[type[Event], str] = {
     StoreRefusal: "store refused",
     AssociationEnded: "association failed",
     CommitmentNoted: "storage commitment",
+    BreakerOpened: "node left alone: it does not answer; after the pause it is tried again",
+    BreakerClosed: "node no longer left alone: what waited for it goes on",
+    AssociationsAllowed: "associations to node changed: fewer after it had too many, one more each good minute",
     ConfigurationLoaded: "configuration loaded",
 }
 
@@ -232,7 +240,7 @@ def _place(error: BaseException) -> str:
 
 
 def _fields(event: Event) -> dict[str, Any]:
-    fields = {key: value for key, value in msgspec.structs.asdict(event).items() if value not in (None, "")}
+    fields = {key: value for key, value in msgspec.structs.asdict(event).items() if value not in (None, "", {})}
     for key, value in fields.items():
         if key.endswith("_seconds"):
             fields[key] = round(value, 3)
@@ -253,7 +261,7 @@ def _level(event: Event) -> str:
             proven = event.state in ("complete", "nothing")
             failed = _VERDICT_LEVELS.get(event.state) == "error"
             return "info" if proven or (event.cause in _EXPECTED and not failed) else "warning"
-        case RouteResumed():
+        case RouteResumed() | BreakerClosed() | AssociationsAllowed(limit=None):
             return "info"
         case ConfigurationLoaded():
             return "info" if event.successful else "error"

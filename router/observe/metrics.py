@@ -15,16 +15,25 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from router import __version__
+from router.domain.allowance import allowance
 from router.domain.events import (
+    DROPPED,
+    HELD_BACK,
+    WAITS,
     AssociationEnded,
     AssociationsActive,
+    AssociationsAllowed,
     AttemptEnded,
+    BreakerClosed,
+    BreakerOpened,
+    CapLearned,
     CommitmentNoted,
     ConfigurationLoaded,
     Event,
     InstanceStored,
     MoveResponded,
     NodeReachability,
+    NodeWaited,
     RouteResumed,
     RouteStopped,
     StoreRefusal,
@@ -33,6 +42,7 @@ from router.domain.events import (
     SweepMissed,
     TransferEnded,
 )
+from router.domain.overdue import sweep_due
 from router.domain.overview import BacklogRow
 from router.domain.rule import RuleSet
 from router.domain.sweep import SweepRecord, SweepState
@@ -72,9 +82,14 @@ class Metrics(Collector):
         self._lock = threading.Lock()
         self._rendering = threading.Lock()
         self._names = Names()
+        self._rules: RuleSet | None = None
+        self._swept: dict[Labels, datetime] = {}
+        """When a rule's last complete sweep ended; before the first, when the rule came."""
         self._remaining: dict[int, tuple[str, str, int]] = {}
         self._active: Tally[tuple[str, str]] = Tally()
         self._stopped: set[Labels] = set()
+        self._limits: dict[str, int | None] = {}
+        """What rejections have left of a node's associations; None: all of them."""
         self._backlog: Backlog | None = None
         self._families = {name: Family(definition) for name, definition in CATALOGUE.items()}
         self._families["build_info"].set((__version__,), 1)
@@ -88,13 +103,18 @@ class Metrics(Collector):
             RouteStopped: lambda e: self._show_route((e.source, e.destination), stopped=True),
             RouteResumed: lambda e: self._show_route((e.source, e.destination), stopped=False),
             SweepEnded: self._sweep_ended,
-            SweepMissed: lambda e: self._families["sweeps_missed_total"].add(self._names.sweep(e.rule, e.source)),
+            SweepMissed: self._sweep_missed,
+            CapLearned: self._cap_learned,
             InstanceStored: self._stored,
             StoreRefusal: lambda e: self._families["store_refused_total"].add((one_of(e.reason, REFUSALS),)),
             AssociationEnded: self._association_ended,
             AssociationsActive: self._associations_active,
             CommitmentNoted: self._commitment_noted,
             NodeReachability: self._reached,
+            BreakerOpened: lambda e: self._show_breaker(e.node, is_open=True),
+            BreakerClosed: lambda e: self._show_breaker(e.node, is_open=False),
+            AssociationsAllowed: lambda e: self._limits.__setitem__(e.node, e.limit),
+            NodeWaited: self._waited,
             ConfigurationLoaded: self._loaded,
         }
 
@@ -108,11 +128,16 @@ class Metrics(Collector):
     def configure(self, rules: RuleSet) -> None:
         """Make every configured label set exist, at 0, and drop those whose names are gone."""
         with self._lock:
+            self._rules = rules
             self._names = names = Names(rules)
+            self._limits = {name: limit for name, limit in self._limits.items() if name in rules.nodes}
             for family in self._families.values():
                 family.configure(names)
             for pair in (*names.pairs, (OTHER, OTHER)):
                 self._show_remaining(pair)
+            self._swept = {sweep: self._swept.get(sweep, self._time()) for sweep in names.sweeps}
+            for sweep in names.sweeps:
+                self._show_due(sweep)
             for pair in self._stopped:
                 self._show_route(pair, stopped=True)
             for node, role in itertools.product((*names.nodes, (OTHER,)), ROLES):
@@ -128,6 +153,7 @@ class Metrics(Collector):
     def render(self, accept: str) -> tuple[bytes, str]:
         """The metrics in the format a scraper accepts, and its content type."""
         self._look_at_backlog()
+        self._look_at_windows()
         open_metrics = wants_open_metrics(accept)
         with self._rendering:
             parts = [part for family in self._families.values() for part in family.render(self._lock, open_metrics)]
@@ -138,12 +164,16 @@ class Metrics(Collector):
     def collect(self) -> Iterable[Metric]:
         """All families as prometheus_client knows them."""
         self._look_at_backlog()
+        self._look_at_windows()
         with self._lock:
             return [metric for family in self._families.values() for metric in family.metric.collect()]
 
     def describe(self) -> Iterable[Metric]:
         """Nothing: the gauge `transfers` and the counter `transfers_total` would pass for the same family."""
         return []
+
+    def _time(self) -> datetime:
+        return datetime.fromtimestamp(self._now(), UTC)
 
     # events, under the lock -----------------------------------------------------------------------------------------
 
@@ -190,11 +220,29 @@ class Metrics(Collector):
         self._families["sweep_duration_seconds"].observe(sweep, event.duration_seconds)
         self._families["sweep_matches_total"].add(sweep, event.matches)
         self._families["sweep_unavailable_total"].add(sweep, event.unavailable)
+        self._families["sweep_queries_total"].add(sweep, event.queries)
+        for reason in HELD_BACK:
+            self._families["sweep_held_total"].add((*sweep, reason), event.held.get(reason, 0))
+        for reason in DROPPED:
+            self._families["sweep_rows_dropped_total"].add((*sweep, reason), event.dropped.get(reason, 0))
         if sweep not in self._names.sweeps:
             return  # "the last sweep of any other rule" means nothing
         self._families["sweep_complete"].set(sweep, event.result == "complete")
         if event.result == "complete":
             self._families["sweep_last_success_timestamp_seconds"].set(sweep, self._now())
+            self._swept[sweep] = self._time()
+            self._show_due(sweep)
+
+    def _show_due(self, sweep: Labels) -> None:
+        due = sweep_due(self._rules, sweep[0], self._swept[sweep]) if self._rules is not None else None
+        self._families["sweep_due_timestamp_seconds"].set(sweep, due.timestamp() if due is not None else 0)
+
+    def _cap_learned(self, event: CapLearned) -> None:
+        if (event.node,) in self._names.nodes:
+            self._families["find_cap"].set((event.node,), event.matches)
+
+    def _sweep_missed(self, event: SweepMissed) -> None:
+        self._families["sweeps_missed_total"].add(self._names.sweep(event.rule, event.source), event.count)
 
     def recall(self, sweeps: Iterable[SweepRecord]) -> None:
         """After a start: what the ledger knows of the last sweeps, so that their age does not begin anew."""
@@ -207,6 +255,8 @@ class Metrics(Collector):
                 self._families["sweep_complete"].set(labels, complete)
                 if complete:
                     self._families["sweep_last_success_timestamp_seconds"].set(labels, sweep.finished_at.timestamp())
+                    self._swept[labels] = sweep.finished_at
+                    self._show_due(labels)
 
     def _stored(self, event: InstanceStored) -> None:
         calling = self._names.node(event.calling)
@@ -238,12 +288,32 @@ class Metrics(Collector):
         if (event.node,) in self._names.nodes:
             self._families["node_up"].set((event.node,), event.up)
 
+    def _show_breaker(self, node: str, *, is_open: bool) -> None:
+        if (node,) in self._names.nodes:
+            self._families["breaker_open"].set((node,), is_open)
+
+    def _waited(self, event: NodeWaited) -> None:
+        if (event.node,) in self._names.nodes:
+            self._families["node_waits_total"].add((event.node, one_of(event.reason, WAITS)))
+
     def _loaded(self, event: ConfigurationLoaded) -> None:
         self._families["config_last_reload_successful"].set((), event.successful)
         if event.successful:
             self._families["config_last_reload_success_timestamp_seconds"].set((), self._now())
             self._families["config_info"].keep([])
             self._families["config_info"].set((event.content_hash,), 1)
+
+    def _look_at_windows(self) -> None:
+        """Bring the gauge of the nodes' windows up to date."""
+        with self._lock:
+            if self._rules is None:
+                return
+            now = datetime.fromtimestamp(self._now(), UTC)
+            for name, node in self._rules.nodes.items():
+                limits = allowance(node, self._rules.windows, now)
+                self._families["window_open"].set((name,), limits.open)
+                allowed = min(limits.associations, self._limits.get(name) or limits.associations)
+                self._families["node_associations_allowed"].set((name,), allowed if limits.open else 0)
 
     def _look_at_backlog(self) -> None:
         """Bring the gauges of the backlog up to date."""

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from router.domain.sweep import SweepDue, SweepRecord, SweepReport, SweepState
-from router.domain.transfer import Happening, Intent, NewTransfer, Transfer
+from router.domain.transfer import SETTLING, Happening, Hold, Intent, NewTransfer, Transfer
 from router.ledger.ledger import SqlLedger
 
 NOW = datetime(2026, 3, 1, 12, 0, 0, 123456, tzinfo=UTC)
@@ -28,12 +28,31 @@ def intent(number: int, *, source: str = "archive", destination: str = "ws", ser
 
 
 def new(
-    wanted: Intent, *, count: int | None = 5, priority: int = 1, rule: str = "ct", happening: Happening | None = None
+    wanted: Intent,
+    *,
+    count: int | None = 5,
+    priority: int = 1,
+    rule: str = "ct",
+    happening: Happening | None = None,
+    hold: Hold | None = None,
+    charge: int = 0,
 ) -> NewTransfer:
-    """A decision to move."""
+    """A decision to move, or to hold."""
     return NewTransfer(
-        intent=wanted, rule=rule, priority=priority, instance_count=count, patient_id="P1", happening=happening
+        intent=wanted,
+        rule=rule,
+        priority=priority,
+        instance_count=count,
+        patient_id="P1",
+        happening=happening,
+        hold=hold,
+        charge=charge,
     )
+
+
+def hold(cause: str = SETTLING, since: datetime = NOW, seconds: float = 600) -> Hold:
+    """Why a rule holds something back."""
+    return Hold(cause=cause, reason=f"Held: {cause}.", since=since, next_at=since + timedelta(seconds=seconds))
 
 
 def running_sweep(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC
+from datetime import UTC, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from router.domain.sweep import SweepDue, SweepReport, SweepState
 from router.domain.transfer import WISHES, Finish, Happening, Instance, Route, State, Stop, TransferFact
 from router.errors import LedgerError
 from router.ledger.ledger import SqlLedger
-from tests.contract.ledgers import ADAPTERS, LEASE, NOW, after, claim, intent, look, new, queue, running_sweep
+from tests.contract.ledgers import ADAPTERS, LEASE, NOW, after, claim, hold, intent, look, new, queue, running_sweep
 
 COMPLETE = SweepReport(state=SweepState.COMPLETE, matches=3, selected=1, queries=2)
 
@@ -116,6 +116,32 @@ class TestSweeps:
         ledger.finish_sweep(running_sweep(ledger, after(1), rule="mr"), COMPLETE, [], [], after(2))
         running_sweep(ledger, after(40))
         assert {sweep.due.rule: sweep.due.due_at for sweep in ledger.last_sweeps()} == {"ct": after(10), "mr": after(1)}
+
+    def test_the_watermark_is_the_last_complete_one_that_the_schedule_made_due(self, ledger: SqlLedger) -> None:
+        incomplete = SweepReport(state=SweepState.INCOMPLETE, account="9 queries: answers are cut at 25.")
+        assert ledger.last_complete_sweep("ct", 0, after(60)) is None
+        ledger.finish_sweep(running_sweep(ledger, after(1)), incomplete, [], [], after(2))
+        ledger.finish_sweep(running_sweep(ledger, after(3)), incomplete, [], [], after(4))
+        assert ledger.last_complete_sweep("ct", 0, after(60)) == after(1), "before any is complete, where the first one was due"
+        ledger.finish_sweep(running_sweep(ledger, after(5)), COMPLETE, [], [], after(9))
+        for at, state in ((10, SweepState.INCOMPLETE), (12, SweepState.FAILED)):
+            ledger.finish_sweep(running_sweep(ledger, after(at)), SweepReport(state=state), [], [], after(at + 1))
+        ledger.finish_sweep(running_sweep(ledger, after(20), manual=True), COMPLETE, [], [], after(21))
+        ledger.finish_sweep(running_sweep(ledger, after(22), rule="mr"), COMPLETE, [], [], after(23))
+        running_sweep(ledger, after(30))
+        assert ledger.last_complete_sweep("ct", 0, after(60)) == after(5)
+        assert ledger.last_complete_sweep("ct", 1, after(60)) is None
+        assert ledger.last_complete_sweep("ct", 0, after(4)) == after(1), "of a clock that is wrong by now"
+
+    def test_remembers_at_how_many_matches_nodes_cut_their_answers(self, ledger: SqlLedger) -> None:
+        assert ledger.caps() == {}
+        ledger.learn_cap("archive", 500)
+        ledger.learn_cap("archive", 100)
+        ledger.learn_cap("pacs", 25)
+        assert ledger.caps() == {"archive": 100, "pacs": 25}
+        ledger.learn_cap("archive", 0)
+        ledger.learn_cap("gone", 0)
+        assert ledger.caps() == {"pacs": 25}
 
     def test_owns_what_it_queued_and_what_it_found_under_way(self, ledger: SqlLedger) -> None:
         first = queue(ledger, [new(intent(1)), new(intent(2))])
@@ -494,6 +520,35 @@ class TestRoutes:
         ledger.adopt_configuration("b", ["ws"], after(3))
         assert ledger.stopped_routes() == []
 
+    def test_the_oldest_may_go_before_the_urgent(self, ledger: SqlLedger) -> None:
+        queue(ledger, [new(intent(1), priority=2)])
+        queue(ledger, [new(intent(2), priority=0), new(intent(3), priority=1)], after(1))
+        queue(ledger, [new(intent(4, destination="other"), priority=2)], after(2))
+        claims = [
+            ledger.claim_transfer(["archive"], after(9), LEASE, oldest=oldest) for oldest in (False, True, True, False)
+        ]
+        assert [claimed.id for claimed in claims if claimed] == [2, 1, 3, 4]
+
+    def test_the_oldest_is_looked_for_on_open_routes_only(self, ledger: SqlLedger) -> None:
+        queue(ledger, [new(intent(1), priority=2), new(intent(2, destination="other"), priority=2)])
+        queue(ledger, [new(intent(3, destination="other"), priority=0)], after(1))
+        claimed = ledger.claim_transfer(["archive"], after(9), LEASE, [WS], oldest=True)
+        assert claimed is not None
+        assert claimed.id == 2
+
+    def test_moves_since_a_moment_are_known_by_route(self, ledger: SqlLedger) -> None:
+        queue(ledger, [new(intent(number)) for number in range(1, 5)])
+        ends = [
+            (Happening.MOVED, after(10)),
+            (Happening.RETRY, after(20)),
+            (Happening.PROVEN, after(30)),
+            (Happening.MOVED, after(40)),
+        ]
+        for happening, at in ends:
+            assert ledger.finish(claim(ledger, after(5)), Finish(happening=happening), after(5), at) is not None
+        assert ledger.moves_since(after(20)) == [(WS, after(40)), (WS, after(20))]
+        assert ledger.moves_since(after(41)) == []
+
     def test_routes_can_be_passed_over(self, ledger: SqlLedger) -> None:
         queue(ledger, [new(intent(1)), new(intent(2, destination="other"), priority=2), new(intent(3, source="pacs"))])
         sources = ["archive", "pacs"]
@@ -782,3 +837,92 @@ class TestListsOfInstances:
 
     def test_receipts_are_had_with_their_series(self, ledger: SqlLedger) -> None:
         assert ledger.received_instances("1.1") == []
+
+
+class TestHeldByRules:
+    def test_a_hold_is_written_down_and_let_go(self, ledger: SqlLedger) -> None:
+        queue(ledger, [new(intent(1), hold=hold()), new(intent(2))])
+        held, queued = sorted(ledger.transfers(), key=lambda t: t.intent)
+        assert (held.state, held.cause, held.reason) == (State.HELD, "settling", "Held: settling.")
+        assert (held.queued_at, held.next_at) == (NOW, after(600))
+        assert claim(ledger).id == queued.id
+        assert ledger.claim_transfer(["archive"], after(9999), LEASE) is None
+        queue(ledger, [new(intent(1), count=7, rule="mr", happening=Happening.RELEASE)], after(700))
+        moving = claim(ledger, after(700))
+        assert (moving.id, moving.rule, moving.instance_count, moving.cause) == (held.id, "mr", 7, "")
+        assert moving.queued_at == after(700)
+
+    def test_what_is_held_belongs_to_no_sweep_until_it_is_queued(self, ledger: SqlLedger) -> None:
+        sweep = queue(ledger, [new(intent(1), hold=hold()), new(intent(2))])
+        assert [t.intent for t in ledger.transfers(sweeps=[sweep.id])] == [intent(2)]
+
+    def test_what_grew_waits_with_what_was_there(self, ledger: SqlLedger) -> None:
+        queue(ledger, [new(intent(1))])
+        moved = claim(ledger)
+        assert ledger.finish(moved, Finish(happening=Happening.PROVEN, completed=5), NOW, NOW)
+        queue(ledger, [new(intent(1), count=8, happening=Happening.GREW, hold=hold(since=after(5)))], after(5))
+        (held,) = ledger.held("ct", "archive", after(5), 10)
+        assert (held.completed, held.instance_count, held.since) == (5, 8, after(5))
+        assert ledger.transfers()[0].finished_at is None
+
+    def test_what_is_asked_again_waits_with_nothing(self, ledger: SqlLedger) -> None:
+        queue(ledger, [new(intent(1))])
+        assert ledger.finish(claim(ledger), Finish(happening=Happening.FAIL, completed=2), NOW, NOW)
+        queue(ledger, [new(intent(1), happening=Happening.AGAIN, hold=hold("studies-per-sweep"))], after(5))
+        (held,) = ledger.held("ct", "archive", after(5), 10)
+        assert (held.completed, held.cause) == (0, "studies-per-sweep")
+
+    def test_the_oldest_come_first_and_what_has_not_settled_stays_out(self, ledger: SqlLedger) -> None:
+        waiting = [("settling", 30), ("settling", 10), ("studies-per-sweep", 20), ("instances-per-day", 99)]
+        selected = [new(intent(n), hold=hold(c, since=after(s))) for n, (c, s) in enumerate(waiting, 1)]
+        queue(ledger, [*selected, new(intent(9), rule="mr", hold=hold()), new(intent(8, source="pacs"), hold=hold())])
+        found = ledger.held("ct", "archive", after(10), 10)
+        assert {one.intent for one in found} == {intent(2), intent(3), intent(4)}
+        assert [one.intent for one in ledger.held("ct", "archive", after(60), 1) if one.cause == "settling"] == [
+            intent(2)
+        ]
+        numbers = [t.id for t in ledger.transfers()]
+        assert [one.intent for one in ledger.held_by_others("ct", numbers)] == [intent(9)]
+
+    @pytest.mark.parametrize("happening", [Happening.RELEASE, Happening.WAIT])
+    @pytest.mark.parametrize("word", [Happening.HOLD, Happening.RELEASE, Happening.CANCEL])
+    def test_a_persons_word_meanwhile_stands(self, ledger: SqlLedger, happening: Happening, word: Happening) -> None:
+        queue(ledger, [new(intent(1), hold=hold())])
+        said = ledger.apply(ledger.transfers()[0].id, word, after(1))
+        assert said.cause == ""
+        hold_on = hold("studies-per-sweep") if happening is Happening.WAIT else None
+        queue(ledger, [new(intent(1), happening=happening, hold=hold_on)], after(2))
+        assert ledger.transfer(said.id) == said
+
+    def test_a_person_holds_only_once(self, ledger: SqlLedger) -> None:
+        queue(ledger, [new(intent(1), hold=hold())])
+        number = ledger.transfers()[0].id
+        assert ledger.apply(number, Happening.HOLD, after(1)).cause == ""
+        with pytest.raises(LedgerError, match="already"):
+            ledger.apply(number, Happening.HOLD, after(2))
+        assert ledger.apply(number, Happening.RELEASE, after(3)).queued_at == after(1)
+
+    def test_it_is_held_on_for_another_reason(self, ledger: SqlLedger) -> None:
+        queue(ledger, [new(intent(1), hold=hold())])
+        prolonged = hold("instances-per-day", since=NOW, seconds=9000)
+        queue(ledger, [new(intent(1), count=6, rule="mr", happening=Happening.WAIT, hold=prolonged)], after(700))
+        (one,) = ledger.transfers()
+        assert (one.state, one.cause, one.instance_count, one.rule) == (State.HELD, "instances-per-day", 6, "ct")
+        assert (one.queued_at, one.next_at, one.updated_at) == (NOW, after(9000), after(700))
+
+    def test_a_day_is_charged_for_what_was_really_queued(self, ledger: SqlLedger) -> None:
+        day = NOW.date()
+        queue(ledger, [new(intent(1))])
+        sweep = running_sweep(ledger, after(1))
+        report = SweepReport(state=SweepState.COMPLETE)
+        selected = [new(intent(1), charge=100), new(intent(2), charge=7), new(intent(3), charge=30)]
+        assert ledger.finish_sweep(sweep, report, selected, (), after(1), day)
+        assert ledger.queued_on("ct", day) == 37
+        assert (ledger.queued_on("mr", day), ledger.queued_on("ct", day + timedelta(days=1))) == (0, 0)
+        later = running_sweep(ledger, after(2))
+        assert ledger.finish_sweep(later, report, [new(intent(4), charge=3)], (), after(2), day)
+        assert ledger.queued_on("ct", day) == 40
+        much_later = running_sweep(ledger, after(3))
+        selected = [new(intent(5), charge=1)]
+        assert ledger.finish_sweep(much_later, report, selected, (), after(3), day + timedelta(days=30))
+        assert ledger.queued_on("ct", day) == 0, "old days are forgotten"

@@ -11,12 +11,12 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, multiple, rule
 
-from router.domain.transfer import ENDED, TRANSITIONS, WISHES, Finish, Happening, Intent, State, Transfer
+from router.domain.transfer import ENDED, RULE_HOLDS, TRANSITIONS, WISHES, Finish, Happening, Intent, State, Transfer
 from router.domain.transfer import after as state_after
 from router.errors import LedgerError
 from router.ledger.ledger import SqlLedger
 from router.ledger.transfers import PERSONAL
-from tests.contract.ledgers import LEASE, NOW, intent, new, queue
+from tests.contract.ledgers import LEASE, NOW, hold, intent, new, queue
 
 INTENTS = [intent(n, source=source, destination=destination) for n, source, destination in [
     (1, "archive", "ws"), (1, "archive", "local"), (2, "archive", "ws"), (2, "pacs", "ws"), (3, "pacs", "local"),
@@ -44,6 +44,8 @@ class LedgerMachine(RuleBasedStateMachine):
         """Who holds what: the fence number and the end of the lease."""
         self.wishes: dict[Intent, Happening] = {}
         """What a person wants of what is held."""
+        self.by_rule: set[Intent] = set()
+        """What a rule holds back."""
         self.fences: dict[Intent, set[int]] = {}
         self.ledger = self._open()
 
@@ -77,21 +79,37 @@ class LedgerMachine(RuleBasedStateMachine):
     @rule(
         wanted=st.lists(st.sampled_from(INTENTS), min_size=1, max_size=4),
         count=st.integers(1, 9),
-        happening=st.sampled_from([None, Happening.GREW, Happening.AGAIN]),
+        happening=st.sampled_from([None, Happening.GREW, Happening.AGAIN, Happening.RELEASE, Happening.WAIT]),
+        cause=st.sampled_from(["", "", *sorted(RULE_HOLDS)]),
     )
-    def sweep(self, wanted: list[Intent], count: int, happening: Happening | None) -> None:
+    def sweep(self, wanted: list[Intent], count: int, happening: Happening | None, cause: str = "") -> None:
+        """A sweep selects; some rules hold back what they select, others let go what is held."""
         self.now += timedelta(microseconds=1)
         wanted = list(dict.fromkeys(wanted))
-        queue(self.ledger, [new(one, count=count, happening=happening) for one in wanted], self.now)
+        if happening is Happening.RELEASE or (happening is Happening.WAIT and not cause):
+            cause = "settling" if happening is Happening.WAIT else ""
+        held = hold(cause, self.now) if cause else None
+        queue(self.ledger, [new(one, count=count, happening=happening, hold=held) for one in wanted], self.now)
         for one in wanted:
             if one not in self.states:
-                self.states[one], self.counts[one] = State.QUEUED, count
-            elif happening in TRANSITIONS[self.states[one]] and not (
-                happening is Happening.GREW and self.counts[one] == count
-            ):
+                self.states[one], self.counts[one] = State.HELD if held else State.QUEUED, count
+                self.by_rule |= {one} if held else set()
+            elif self._takes(one, count, happening, held=bool(held)):
                 assert happening is not None
-                self.states[one] = state_after(self.states[one], happening)
+                before = self.states[one]
+                counted = happening is Happening.GREW and before in (State.QUEUED, State.HELD)
+                self.states[one] = state_after(before, Happening.WAIT if held and not counted else happening)
                 self.counts[one] = count
+                if not counted:
+                    (self.by_rule.add if held else self.by_rule.discard)(one)
+
+    def _takes(self, one: Intent, count: int, happening: Happening | None, *, held: bool) -> bool:
+        ways = TRANSITIONS[self.states[one]]
+        if happening not in ways or (held and Happening.WAIT not in ways):
+            return False
+        if happening is Happening.GREW:
+            return self.counts[one] != count
+        return happening is Happening.AGAIN or one in self.by_rule
 
     @rule(target=claims, sources=st.sets(st.sampled_from(SOURCES)))
     def claim_transfer(self, sources: set[str]) -> object:
@@ -167,7 +185,10 @@ class LedgerMachine(RuleBasedStateMachine):
     @rule(wanted=st.sampled_from(INTENTS), happening=st.sampled_from(sorted(PERSONAL)))
     def person(self, wanted: Intent, happening: Happening) -> None:
         for transfer in self.ledger.transfers(source=wanted.source, study_instance_uid=wanted.study_instance_uid):
-            legal = happening in TRANSITIONS[self.states[transfer.intent]]
+            state = self.states[transfer.intent]
+            legal = happening in TRANSITIONS[state] and not (
+                happening is Happening.HOLD and state is State.HELD and transfer.intent not in self.by_rule
+            )
             held = transfer.intent in self.leases and self.leases[transfer.intent][1] > self.now
             taken_back = held and happening is Happening.RELEASE and transfer.intent in self.wishes
             try:
@@ -185,6 +206,7 @@ class LedgerMachine(RuleBasedStateMachine):
                 continue
             self.leases.pop(transfer.intent, None)
             self.wishes.pop(transfer.intent, None)
+            self.by_rule.discard(transfer.intent)
             self.states[transfer.intent] = changed.state
 
     @rule()
@@ -203,6 +225,9 @@ class LedgerMachine(RuleBasedStateMachine):
         assert {one: t.wish for one, t in transfers.items() if t.wish} == self.wishes
         assert sorted(self.ledger.wished()) == sorted((transfers[one].id, held[one]) for one in self.wishes)
         assert all((t.finished_at is not None) == t.ended for t in transfers.values())
+        assert {one for one, t in transfers.items() if t.state is State.HELD and t.cause in RULE_HOLDS} == self.by_rule
+        found = {one.intent for s in SOURCES for one in self.ledger.held("ct", s, self.now, 100)}
+        assert found == self.by_rule
         assert sum(row.count for row in self.ledger.backlog()) == len(transfers)
 
 

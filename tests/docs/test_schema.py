@@ -13,12 +13,14 @@ import yaml
 from jsonschema import Draft7Validator
 
 from router.config.schema import FILE_NAME, full_schema, reading_schema, schema_at
-from router.config.values import parse_address, parse_size
+from router.config.values import parse_address, parse_size, result_limit
 from router.domain import rule as model
 from router.domain.clause import OPERATORS
 from router.domain.condition import KeyMatch, compile_condition
 from router.domain.dicom import tag_of
+from router.domain.problem import Step
 from router.domain.timing import DURATION_PATTERN, parse_duration
+from router.domain.window import Window
 
 ROOT = Path(__file__).parents[2]
 SCHEMA: dict[str, Any] = json.loads((ROOT / "schemas" / FILE_NAME).read_text())
@@ -93,19 +95,21 @@ STRUCTS = [
     (("router",), model.RouterSettings),
     (("nodes", "x"), model.Node),
     (("nodes", "x", "limits"), model.NodeLimits),
+    (("nodes", "x", "windows", 0), model.WindowUse),
     (("nodes", "x", "find"), model.FindSettings),
     (("nodes", "x", "move"), model.MoveSettings),
     (("nodes", "x", "timeouts"), model.Timeouts),
     (("nodes", "x", "tls"), model.TlsSettings),
     (("nodes", "x", "commitment"), model.CommitmentSettings),
+    (("windows", "x"), Window),
     (("rules", "x"), model.Rule),
     (("rules", "x", "move"), model.Move),
     (("rules", "x", "move", "retry"), model.Retry),
 ]
 
 
-@pytest.mark.parametrize(("path", "struct"), STRUCTS, ids=[".".join(path) for path, _ in STRUCTS])
-def test_documented_defaults_are_those_of_the_model(path: tuple[str, ...], struct: type[model.Model]) -> None:
+@pytest.mark.parametrize(("path", "struct"), STRUCTS, ids=[".".join(map(str, path)) for path, _ in STRUCTS])
+def test_documented_defaults_are_those_of_the_model(path: tuple[Step, ...], struct: type[msgspec.Struct]) -> None:
     part = schema_at(path)
     assert part is not None
     fields = {field.name: field for field in msgspec.structs.fields(struct)}
@@ -117,6 +121,8 @@ def test_documented_defaults_are_those_of_the_model(path: tuple[str, ...], struc
             assert parse_address(default) == (fields[f"{key}_host"].default, fields[f"{key}_port"].default)
         elif key == "minimum_free":
             assert parse_size(default) == fields[key].default
+        elif key == "max_results":
+            assert result_limit(default) == fields[key].default
         elif fields[key].type is float:
             assert parse_duration(default) == fields[key].default
         else:

@@ -453,7 +453,7 @@ def test_apply_for_people_without_a_terminal(hospital: Hospital) -> None:
     assert all(told.match(line) for line in lines), lines
     again = hospital.site.call("apply")
     assert again.returncode == 0
-    assert " ".join(again.stdout.split()).endswith("has been moved before, or was held or cancelled.")
+    assert " ".join(again.stdout.split()).endswith("has been moved before, or is held or was cancelled.")
 
 
 def test_apply_of_some_rules(hospital: Hospital) -> None:

@@ -68,6 +68,7 @@ def _archive() -> list[Any]:
         *study("knee", "MR", "MR Knee", 3, instances=5),
         *study("scout", "MR", "MR Scout", 3, instances=2),
         *study("phantom", "MR", "MR PHANTOM check", 1, instances=5),
+        *study("thyroid", "US", "US Thyroid", 0, instances=3),
         *study("dose", "CT", "CT Head", 0, series=[("CT", "Axial", 3), ("SR", "Dose Report", 1), ("SR", "Notes", 1)]),
     ]
 
@@ -103,6 +104,13 @@ def test_dose_reports(example: Example) -> None:
     assert applied(example, "dose-reports") == [("local", uid(example, "CT Head"), 1)]
 
 
+def test_ultrasound_is_held_until_it_is_whole(example: Example) -> None:
+    done = example.site.apply("--rule", "ultrasound-whole")
+    assert (done["sweeps"][0]["matches"], done["transfers"]) == (1, [])
+    (held,) = example.site.json("transfers", "list", "--state", "held")["transfers"]
+    assert (held["cause"], held["study_instance_uid"]) == ("settling", uid(example, "US Thyroid"))
+
+
 def test_what_is_there_to_be_read_is_not_enabled(example: Example) -> None:
     assert example.site.call("apply", "--rule", "study-of-the-heart").returncode == 2
 
@@ -115,4 +123,5 @@ def test_the_example_validates_without_a_word(example: Example) -> None:
 
 def test_every_rule_of_the_example_is_tested_here() -> None:
     names = [name for path in RULES.glob("*.yaml") for name in yaml.safe_load(path.read_text("utf-8")).get("rules", {})]
-    assert sorted(names) == ["ct-to-workstation", "dose-reports", "late-arrivals", "study-of-the-heart"]
+    tested = ["ct-to-workstation", "dose-reports", "late-arrivals", "study-of-the-heart", "ultrasound-whole"]
+    assert sorted(names) == tested

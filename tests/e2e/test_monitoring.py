@@ -35,6 +35,11 @@ METRICS: dict[str, set[str]] = {
     "sweep_matches_total": SWEEP,
     "sweep_unavailable_total": SWEEP,
     "sweep_complete": SWEEP,
+    "sweep_due_timestamp_seconds": SWEEP,
+    "sweep_queries_total": SWEEP,
+    "sweep_rows_dropped_total": {"reason"} | SWEEP,
+    "find_cap": {"node"},
+    "route_stopped": ROUTE,
     "sweep_last_success_timestamp_seconds": SWEEP,
     "sweeps_missed_total": SWEEP,
     "priors_selected_total": {"rule", "group"},
@@ -218,3 +223,30 @@ def test_grafana_is_told_where_everything_is() -> None:
     assert sorted(OVERVIEW.parent.glob("*.json")) == [OVERVIEW]
     assert DASHBOARD["uid"]
     assert DASHBOARD["title"]
+
+
+def test_alerts_do_what_their_tests_say() -> None:
+    run(["promtool", "check", "rules", "--lint-fatal", MONITORING / "alerts.yaml"])
+    run(["promtool", "test", "rules", MONITORING / "tests" / "alerts.yaml"])
+
+
+def alerts() -> list[dict[str, Any]]:
+    groups = yaml.safe_load((MONITORING / "alerts.yaml").read_text())["groups"]
+    return [rule for group in groups for rule in group["rules"]]
+
+
+@pytest.mark.parametrize("alert", alerts(), ids=lambda alert: alert["alert"])
+def test_an_alert_asks_for_what_there_is_and_says_what_to_do(alert: dict[str, Any]) -> None:
+    assert alert["labels"]["severity"] in ("warning", "critical")
+    assert all(alert["annotations"][text].strip() for text in ("summary", "description", "runbook"))
+    asked = selectors(alert["expr"])
+    assert asked
+    for name, labels in asked:
+        assert name in SERIES
+        assert labels <= SERIES[name] | TARGET_LABELS
+    assert alert["alert"] in (MONITORING / "tests" / "alerts.yaml").read_text()
+
+
+def test_prometheus_loads_the_alerts() -> None:
+    assert yaml.safe_load((MONITORING / "prometheus.yml").read_text())["rule_files"] == ["alerts.yaml"]
+    assert "./monitoring/alerts.yaml:/etc/prometheus/alerts.yaml:ro" in (ROOT / "compose.yaml").read_text()

@@ -12,11 +12,13 @@ from router.domain.sweep import SweepDue, SweepReport
 from router.domain.transfer import Transfer
 from router.engine.arrivals import Arrivals
 from router.engine.commitment import Committer
+from router.engine.detours import Detours
 from router.engine.evidence import EvidenceGatherer
-from router.engine.mover import LEASE_SECONDS, Kit, Mover
+from router.engine.kit import Kit
+from router.engine.mover import LEASE_SECONDS, Mover
 from router.engine.query import Inquiry
 from router.engine.routes import Refusals, RouteWatch, StoppedRoutes
-from router.engine.slots import Detours, NodeSlots
+from router.engine.slots import NodeSlots
 from router.engine.sweep import Sweeper
 from router.engine.tally import Tallies
 from router.engine.verifier import Verifier
@@ -48,7 +50,8 @@ class Bench:
         )
         self.refusals = Refusals()
         self.stopped = StoppedRoutes(self.ledger, self.events.append)
-        slots = NodeSlots()
+        self.detours = Detours()
+        self.slots = slots = NodeSlots(observer=self.events.append)
         self.inquiry = inquiry = Inquiry(self.peers, slots)
         evidence = EvidenceGatherer(self.ledger, inquiry, self.held)
         observer = self.events.append
@@ -65,7 +68,7 @@ class Bench:
             arrivals=Arrivals(),
             tallies=tallies,
             routes=RouteWatch(self.ledger, self.clock, self.refusals),
-            detours=Detours(),
+            detours=self.detours,
             clock=self.clock,
             observer=observer,
         )

@@ -44,6 +44,10 @@ class FakePeers:
         self.mute: set[str] = set()
         self.down: set[str] = set()
         self.report_counts = True
+        self.out_of_range: set[str] = set()
+        """Studies that the keys of a sweep do not match (any more): only their UID finds them."""
+        self.uid_lists = True
+        """Of a list of UIDs each is matched; else the last one only."""
         self.requests: list[tuple[str, MoveRequest]] = []
         self.finds: list[tuple[str, QueryRetrieveLevel, Identifier]] = []
         self.deliver: Callable[[list[tuple[str, str]]], list[tuple[str, str]]] = lambda wanted: wanted
@@ -77,9 +81,11 @@ class FakePeers:
             raise ContextRefused(f"{node.name} offers no query.")
         self.finds.append((node.name, level, keys))
         rows = []
-        wanted, series_wanted = keys.text("StudyInstanceUID"), keys.text("SeriesInstanceUID")
+        wanted, series_wanted = keys.values("StudyInstanceUID"), keys.values("SeriesInstanceUID")
+        if not self.uid_lists:
+            wanted, series_wanted = wanted[-1:], series_wanted[-1:]
         for study, all_series in self.holdings[node.name].items():
-            if wanted and study != wanted:
+            if study not in wanted if wanted else study in self.out_of_range:
                 continue
             if level is QueryRetrieveLevel.STUDY:
                 total = sum(len(instances) for instances in all_series.values())
@@ -87,7 +93,7 @@ class FakePeers:
                 rows.append(Identifier.of(StudyInstanceUID=study, **count, **self.attributes.get(study, {})))
                 continue
             for series, instances in all_series.items():
-                if series_wanted and series != series_wanted:
+                if series_wanted and series not in series_wanted:
                     continue
                 if level is QueryRetrieveLevel.SERIES:
                     count = {"NumberOfSeriesRelatedInstances": str(len(instances))} if self.report_counts else {}

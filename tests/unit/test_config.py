@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
@@ -15,11 +15,12 @@ from hypothesis import strategies as st
 from router import config
 from router.config.compiler import Sources, compile_sources
 from router.config.diagnostics import Code, as_text
-from router.config.values import ae_title_problem, machine_zone, parse_address, parse_size
+from router.config.values import ae_title_problem, machine_zone, parse_address, parse_percentage, parse_size
 from router.domain.condition import Evaluation
 from router.domain.dicom import Identifier, InformationModel, QueryRetrieveLevel
 from router.domain.events import ConfigurationLoaded, Event
-from router.domain.rule import RouterSettings, RuleSet
+from router.domain.rule import BreakerSettings, NodeLimits, RouterSettings, RuleSet, WindowUse
+from router.domain.window import Window, parse_span
 from router.errors import ConfigurationError
 
 NOW = datetime(2026, 11, 23, 11, 0, tzinfo=UTC)
@@ -147,10 +148,111 @@ def test_a_node_may_commit_itself(said: str, timeout: float | None) -> None:
     assert archive.calling_ae_titles == (("OUT",) if timeout is None else ("OUT", "ARCHIVE"))
 
 
+@pytest.mark.parametrize(("said", "limit"), [("auto", None), ("none", 0), ("250", 250)])
+def test_how_an_archive_cuts_its_answers_and_how_far_a_sweep_catches_up(said: str, limit: int | None) -> None:
+    find = f"{{max_results: {said}, max_queries: 200}}"
+    rules = compiled(f"""
+nodes: {{archive: {{ae_title: A, address: h:104, find: {find}}}, spare: {{ae_title: B, address: h:105}}}}
+rules:
+  r: {{sweep: {{source: archive, every: 1h, catch_up: 3d, keys: {{StudyDate: today}}}}, move: {{to: [local]}}}}
+  s: {{sweep: {{source: archive, every: 1h, catch_up: 0s, keys: {{StudyDate: today}}}}, move: {{to: [local]}}}}
+  t: {{sweep: {{source: archive, every: 1h, keys: {{StudyDate: today}}}}, move: {{to: [local]}}}}
+""")
+    assert (rules.nodes["archive"].find.max_results, rules.nodes["archive"].find.max_queries) == (limit, 200)
+    assert (rules.nodes["spare"].find.max_results, rules.nodes["spare"].find.max_queries) == (None, 1000)
+    assert [rules.rules[name].sweep.catch_up for name in "rst"] == [3 * 86400.0, 0.0, 7 * 86400.0]
+
+
 def test_a_rule_may_take_nothing_but_commitment() -> None:
     nodes = NODES.replace('9]:104"}', '9]:104", commitment: true}')
     rules = compiled(nodes, RULE.replace("[workstation]", "[workstation, local], verify: commitment"))
     assert rules.rules["chest"].move.verify == "commitment"
+
+
+def test_windows_arrive_in_the_model_whatever_file_they_stand_in() -> None:
+    rules = compiled(
+        """
+windows:
+  night:
+    description: Nobody reads
+    timezone: America/New_York
+    open: [mon 19:00-07:00, mon-sun 20:00-21:00]
+    except: [2026-12-25, 2026-12-24]
+""",
+        """
+defaults: {nodes: {windows: [{use: here}]}}
+windows: {here: {open: [daily 01:00-02:00]}}
+nodes:
+  archive:
+    ae_title: ARCHIVE
+    address: 10.0.0.5:104
+    windows:
+      - {use: night, associations: 6, queries_per_minute: 60, moves_per_hour: 400, duty: 12.5%, incoming: 2}
+      - {always: true, associations: 1}
+  workstation: {ae_title: WS1, address: 10.0.0.9:104}
+""",
+        RULE,
+    )
+    assert rules.windows == {
+        "night": Window.of(
+            "night",
+            "America/New_York",
+            [*parse_span("mon 19:00-07:00"), *parse_span("daily 20:00-21:00")],
+            [(date(2026, 12, 24), date(2026, 12, 25))],
+            "Nobody reads",
+        ),
+        "here": Window.of("here", machine_zone(), parse_span("daily 01:00-02:00")),
+    }
+    assert rules.nodes["archive"].windows == (
+        WindowUse(window="night", associations=6, queries_per_minute=60, moves_per_hour=400, duty=0.125, incoming=2),
+        WindowUse(associations=1),
+    )
+    assert rules.nodes["workstation"].windows == (WindowUse(window="here"),)
+
+
+def test_limits_and_breaker_of_a_node_arrive_in_the_model() -> None:
+    rules = compiled("""
+defaults: {nodes: {breaker: {failures: 3}}}
+nodes:
+  archive:
+    ae_title: A
+    address: h:104
+    limits: {associations: 4, queries_per_minute: 60, moves_per_hour: 400, duty: 12.5%, incoming: 2}
+    breaker: {failures: 7, pause: 1m, maximum_pause: 1h}
+  spare: {ae_title: B, address: h:105}
+rules:
+  r: {sweep: {source: archive, every: 1h, keys: {StudyDate: today}}, move: {to: [local]}}
+""")
+    assert rules.nodes["archive"].limits == NodeLimits(
+        associations=4, queries_per_minute=60, moves_per_hour=400, duty=0.125, incoming=2
+    )
+    assert rules.nodes["archive"].breaker == BreakerSettings(failures=7, pause=60.0, maximum_pause=3600.0)
+    assert rules.nodes["spare"].limits == NodeLimits()
+    assert rules.nodes["spare"].breaker == BreakerSettings(failures=3)
+
+
+@pytest.mark.parametrize(
+    ("text", "share"), [("50%", 0.5), ("100 %", 1.0), ("0.5%", 0.005), ("0%", None), ("101%", None), ("0.5", None)]
+)
+def test_percentages(text: str, share: float | None) -> None:
+    assert parse_percentage(text) == share
+
+
+def test_rules_that_ask_one_source_equally_often_fall_due_together_and_sources_apart() -> None:
+    def phase(rules: RuleSet, rule: str) -> float:
+        return rules.rules[rule].sweep.tiers[0].schedule.phase
+
+    sweep = "sweep: {{source: {}, {}, keys: {{StudyDate: today}}}}, move: {{to: [local]}}"
+    made = compiled(
+        NODES,
+        "rules:\n"
+        f"  a: {{{sweep.format('archive', 'every: 5m')}}}\n"
+        f"  b: {{{sweep.format('archive', 'tiers: [{every: 300s}]')}}}\n"
+        f"  c: {{{sweep.format('archive', 'every: 10m')}}}\n"
+        f"  d: {{{sweep.format('workstation', 'every: 5m')}}}\n",
+    )
+    assert phase(made, "a") == phase(made, "b")
+    assert len({phase(made, name) for name in "acd"}) == 3
 
 
 def test_cron_is_read_in_the_zone_of_the_source() -> None:
@@ -254,7 +356,7 @@ rules:
 """,
     )
     assert rules.rules["one"].sweep.keys == rules.rules["two"].sweep.keys
-    assert rules.rules["one"].sweep.tiers != rules.rules["two"].sweep.tiers  # each has its own place in the period
+    assert rules.rules["one"].sweep.tiers == rules.rules["two"].sweep.tiers
 
 
 def test_empty_files_and_sections_are_nothing() -> None:

@@ -37,7 +37,7 @@ def keys_of(node: Node, path: tuple[str, ...] = ()) -> list[tuple[tuple[str, ...
     found: list[tuple[tuple[str, ...], Node]] = []
     if isinstance(node, MappingNode):
         for key, value in node.values.items():
-            if path not in (("nodes",), ("rules",)):
+            if path not in (("nodes",), ("rules",), ("windows",)):
                 found.append(((*path, key), node.keys[key]))
             found += keys_of(value, (*path, key))
     elif isinstance(node, SequenceNode):

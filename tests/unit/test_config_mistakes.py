@@ -28,8 +28,8 @@ MISTAKES = [
     ("key-one-level-too-high", "DR010", 17, "error"),
     ("key-one-level-too-deep", "DR010", 13, "error"),
     ("not-supported-section", "DR011", 8, "error"),
-    ("not-supported-settle", "DR011", 13, "error"),
-    ("not-supported-limits-in-rule", "DR011", 17, "error"),
+    ("not-supported-arrival", "DR011", 10, "error"),
+    ("not-supported-forward", "DR011", 19, "error"),
     ("not-supported-push", "DR011", 5, "error"),
     ("type-list-for-text", "DR012", 11, "error"),
     ("type-text-for-list", "DR012", 18, "error"),
@@ -48,6 +48,16 @@ MISTAKES = [
     ("bad-empty-list", "DR014", 18, "error"),
     ("bad-ledger", "DR014", 9, "error"),
     ("bad-period", "DR014", 12, "error"),
+    ("bad-max-results", "DR014", 5, "error"),
+    ("bad-settle", "DR014", 13, "error"),
+    ("settle-too-long", "DR014", 13, "error"),
+    ("settle-one-level-too-high", "DR010", 17, "error"),
+    ("bad-studies-per-sweep", "DR014", 17, "error"),
+    ("rule-limits-of-a-node", "DR010", 17, "error"),
+    ("character-set-unknown", "DR014", 5, "error"),
+    ("character-set-not-first", "DR014", 5, "error"),
+    ("character-set-not-combined", "DR014", 5, "error"),
+    ("character-set-old-name", "DR010", 5, "error"),
     ("commitment-too-long", "DR014", 8, "error"),
     ("commitment-not-offered", "DR014", 20, "error"),
     ("name-with-space", "DR021", 9, "error"),
@@ -116,6 +126,25 @@ MISTAKES = [
     ("key-unused", "DR046", 14, "warning"),
     ("both-ways", "DR041", 21, "warning"),
     ("haste", "DR043", 12, "warning"),
+    ("window-bad-span", "DR048", 13, "error"),
+    ("window-bad-time", "DR048", 13, "error"),
+    ("window-bad-date", "DR048", 14, "error"),
+    ("window-dates-reversed", "DR048", 14, "error"),
+    ("window-unknown", "DR049", 6, "error"),
+    ("window-never-opens", "DR050", 13, "error"),
+    ("window-all-excepted", "DR050", 14, "error"),
+    ("window-entry-neither", "DR051", 7, "error"),
+    ("window-entry-both", "DR051", 6, "error"),
+    ("window-entry-after-always", "DR046", 7, "warning"),
+    ("window-entry-twice", "DR046", 7, "warning"),
+    ("window-not-used", "DR046", 9, "warning"),
+    ("window-duty", "DR014", 6, "error"),
+    ("limits-duty", "DR014", 5, "error"),
+    ("breaker-pauses", "DR043", 5, "error"),
+    ("breaker-no-pause", "DR014", 5, "error"),
+    ("breaker-no-failures", "DR014", 5, "error"),
+    ("window-without-times", "DR013", 11, "error"),
+    ("window-time-zone", "DR026", 12, "error"),
     ("not-utf8", "DR001", 9, "error"),
 ]
 
@@ -148,6 +177,7 @@ TWICE = [
     ("same-rule-in-two-files", "b.yaml", 2, "a.yaml:5:3"),
     ("same-setting-in-two-files", "b.yaml", 3, "a.yaml:9:3"),
     ("same-default-in-two-files", "b.yaml", 3, "a.yaml:9:11"),
+    ("same-window-in-two-files", "b.yaml", 2, "a.yaml:11:3"),
 ]
 
 
@@ -170,6 +200,9 @@ HINTS = [
     ("matcher-misspelt", "did you mean matches?"),
     ("unknown-time-zone-of-sweep", "did you mean Europe/Berlin?"),
     ("key-below-level", "ModalitiesInStudy"),
+    ("window-bad-span", "did you mean sun?"),
+    ("window-unknown", "did you mean night?"),
+    ("window-time-zone", "did you mean Europe/Berlin?"),
 ]
 
 
@@ -179,7 +212,7 @@ def test_hints_say_what_was_meant(name: str, hint: str, tmp_path: Path) -> None:
 
 
 def test_keys_of_other_versions_are_named_as_such(tmp_path: Path) -> None:
-    [one] = load("not-supported-settle", tmp_path).diagnostics
+    [one] = load("not-supported-forward", tmp_path).diagnostics
     assert "not supported by this version" in one.message
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ from router.domain.sweep import SweepState
 from router.domain.transfer import Happening, State
 from router.engine.mover import LEASE_SECONDS
 from router.engine.ports import FindResult, MoveRequest, MoveResult
+from router.engine.slots import Urgency
+from router.errors import ConnectionFailed
 from tests.support.engine import Bench
 
 
@@ -138,6 +141,48 @@ def test_a_source_that_goes_down_uses_up_the_retry_budget_then_fails(bench: Benc
     bench.peers.down.add("pacs")
     (transfer,) = bench.finish()
     assert (transfer.state, transfer.cause, transfer.attempts) == (State.FAILED, "unreachable", 3)
+
+
+def leave_alone(bench: Bench, name: str) -> None:
+    """The node has given no answer, as often as it takes."""
+    bench.slots.heeds_breakers = True
+    node = bench.rules.nodes[name]
+    for _ in range(node.breaker.failures):
+        with suppress(ConnectionFailed), bench.slots.hold(node, Urgency.VERIFY, bench.never):
+            raise ConnectionFailed
+
+
+def test_a_source_that_is_left_alone_costs_no_attempt(bench: Bench) -> None:
+    bench.to("local", retry=Retry(attempts=1))
+    bench.sweep()
+    leave_alone(bench, "pacs")
+    asked = len(bench.peers.finds)
+    for _ in range(3):
+        transfer = bench.step()
+        assert transfer is not None
+        assert (transfer.state, transfer.cause, transfer.attempts) == (State.QUEUED, "left-alone", 0)
+        bench.clock.advance(2)
+    assert len(bench.peers.finds) == asked, "nobody has touched it"
+    bench.slots.adopt({})
+    (transfer,) = bench.finish()
+    assert (transfer.state, transfer.attempts) == (State.COMPLETE, 1)
+
+
+def test_a_destination_that_is_left_alone_is_looked_at_later(bench: Bench) -> None:
+    bench.to("ws")
+    bench.sweep()
+    leave_alone(bench, "ws")
+    moved = bench.step()
+    assert moved is not None
+    assert moved.state is State.VERIFYING, "the source may reach it"
+    looked = bench.step()
+    assert looked is not None
+    assert (looked.state, looked.looks) == (State.VERIFYING, 1)
+    assert "left alone" in looked.reason
+    assert "ws" not in {name for name, _, _ in bench.peers.finds}
+    bench.slots.adopt({})
+    (transfer,) = bench.finish()
+    assert transfer.state is State.COMPLETE
 
 
 def test_what_failed_is_asked_again_by_a_person_only(bench: Bench) -> None:

@@ -9,14 +9,15 @@ import shutil
 import tempfile
 from pathlib import Path
 
+import msgspec
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from router.domain.dicom import SubOperationCounts
-from router.domain.rule import Retry
-from router.domain.transfer import TRANSITIONS, Happening, Intent, State, Transfer
+from router.domain.rule import Retry, RuleLimits
+from router.domain.transfer import RULE_HOLDS, TRANSITIONS, Happening, Intent, State, Transfer
 from router.engine.mover import LEASE_SECONDS
 from router.engine.ports import MoveResult
 from router.errors import AssociationAborted, ConnectionFailed, LedgerError, WireError
@@ -82,8 +83,22 @@ class EngineMachine(RuleBasedStateMachine):
         self.intents |= {
             Intent("pacs", study, "", destination)
             for study in self.bench.peers.holdings["pacs"]
+            if study not in self.bench.peers.out_of_range
             for destination in DESTINATIONS
         }
+
+    @rule(settle=st.sampled_from([0.0, 0.0, 90.0, 600.0]), studies=st.sampled_from([None, None, 1]))
+    def restrain(self, settle: float, studies: int | None) -> None:
+        """The configuration is changed: the rule holds back more, or less."""
+        before = self.bench.rules.rules["r"]
+        sweep = msgspec.structs.replace(before.sweep, settle=settle)
+        changed = msgspec.structs.replace(before, sweep=sweep, limits=RuleLimits(studies_per_sweep=studies))
+        self.bench.rules = msgspec.structs.replace(self.bench.rules, rules={"r": changed})
+
+    @rule(study=st.sampled_from(STUDIES))
+    def moves_in_and_out_of_range(self, study: str) -> None:
+        """The keys of the sweep match it no longer, or again."""
+        self.bench.peers.out_of_range ^= {study}
 
     @rule(seconds=st.sampled_from([1.0, 10.0, LEASE_SECONDS + 1, 1000.0, 5000.0]))
     def time_passes(self, seconds: float) -> None:
@@ -104,7 +119,9 @@ class EngineMachine(RuleBasedStateMachine):
         try:
             self.bench.ledger.apply(number, happening, self.bench.clock.now())
         except LedgerError:
-            assert happening not in TRANSITIONS[transfer.state] or transfer.lease_until is not None
+            by_person = transfer.state is State.HELD and transfer.cause not in RULE_HOLDS
+            twice = happening is Happening.HOLD and by_person
+            assert happening not in TRANSITIONS[transfer.state] or transfer.lease_until is not None or twice
 
     # what workers do ------------------------------------------------------------------------------------------------
 
@@ -226,6 +243,11 @@ class EngineMachine(RuleBasedStateMachine):
         ledger, clock = self.bench.ledger, self.bench.clock
         clock.advance(LEASE_SECONDS + 1)
         ledger.expire_leases(clock.now())
+        # What the rule holds back its own sweeps let go; what a person holds a person.
+        for _ in range(8):
+            clock.advance(600.0)
+            self._sweep()
+        assert not [t for t in ledger.transfers(states=[State.HELD]) if t.cause in RULE_HOLDS]
         for transfer in ledger.transfers(states=[State.HELD]):
             ledger.apply(transfer.id, Happening.RELEASE, clock.now())
         self.bench.finish()

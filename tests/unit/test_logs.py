@@ -22,13 +22,18 @@ from router.domain.dicom import SubOperationCounts
 from router.domain.events import (
     AssociationEnded,
     AssociationsActive,
+    AssociationsAllowed,
     AttemptEnded,
+    BreakerClosed,
+    BreakerOpened,
+    CapLearned,
     CommitmentNoted,
     ConfigurationLoaded,
     Event,
     InstanceStored,
     MoveResponded,
     NodeReachability,
+    NodeWaited,
     RouteResumed,
     RouteStopped,
     StoreRefusal,
@@ -141,12 +146,22 @@ LINES: list[tuple[Event, dict[str, Any]]] = [
         },
     ),
     (
+        CapLearned(node="pacs", matches=100),
+        {
+            "event": "node cuts its answers short at so many matches (0: it does not); they are asked in parts",
+            "level": "warning",
+            "node": "pacs",
+            "matches": 100,
+        },
+    ),
+    (
         SweepMissed(rule="ct", source="pacs"),
         {
-            "event": "sweep missed: the one before is still open",
+            "event": "sweep missed: the one before is still open, or nothing ran at its time",
             "level": "warning",
             "rule": "ct",
             "source": "pacs",
+            "count": 1,
         },
     ),
     (
@@ -196,6 +211,36 @@ LINES: list[tuple[Event, dict[str, Any]]] = [
         },
     ),
     (
+        BreakerOpened(node="pacs", failures=5, pause_seconds=30.0, cause="connect-timeout", message="Is it running?"),
+        {
+            "event": "node left alone: it does not answer; after the pause it is tried again",
+            "level": "warning",
+            "node": "pacs",
+            "failures": 5,
+            "pause_seconds": 30.0,
+            "cause": "connect-timeout",
+            "detail": "Is it running?",
+        },
+    ),
+    (
+        BreakerClosed(node="pacs", open_seconds=90.0),
+        {
+            "event": "node no longer left alone: what waited for it goes on",
+            "level": "info",
+            "node": "pacs",
+            "open_seconds": 90.0,
+        },
+    ),
+    (
+        AssociationsAllowed(node="pacs", limit=2),
+        {
+            "event": "associations to node changed: fewer after it had too many, one more each good minute",
+            "level": "warning",
+            "node": "pacs",
+            "limit": 2,
+        },
+    ),
+    (
         RouteResumed(source="pacs", destination="ws"),
         {"event": "route resumed", "level": "info", "source": "pacs", "destination": "ws"},
     ),
@@ -239,6 +284,7 @@ SILENT: list[Event] = [
     AssociationsActive(node="pacs", role="acceptor", change=1),
     CommitmentNoted(node="pacs", result="committed"),
     NodeReachability(node="pacs", up=True),
+    NodeWaited(node="pacs", reason="duty"),
 ]
 
 
@@ -436,15 +482,18 @@ def test_events_have_no_place_for_an_identifier() -> None:
         "role": "word",
         "reason": "word or sentence",
         "message": "sentence",
+        "account": "sentence",
         "content_hash": "hash",
         "calling_ae_title": "a program's name",
         "called_ae_title": "a program's name",
         "ip_address": "a machine",
     }
+    counts = {"held": "word", "dropped": "word"}
     for kind in Event.__subclasses__():
         for name, hint in get_type_hints(kind).items():
             if not name.startswith("__") and hint is not SubOperationCounts:
                 allowed = hint in (int, bool, float, int | None) or (hint is str and name in texts)
+                allowed = allowed or (hint == dict[str, int] and name in counts)
                 assert allowed, f"{kind.__name__}.{name}"
 
 

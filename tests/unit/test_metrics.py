@@ -12,6 +12,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -26,13 +27,18 @@ from router.domain.dicom import SubOperationCounts
 from router.domain.events import (
     AssociationEnded,
     AssociationsActive,
+    AssociationsAllowed,
     AttemptEnded,
+    BreakerClosed,
+    BreakerOpened,
+    CapLearned,
     CommitmentNoted,
     ConfigurationLoaded,
     Event,
     InstanceStored,
     MoveResponded,
     NodeReachability,
+    NodeWaited,
     RouteResumed,
     RouteStopped,
     StoreRefusal,
@@ -43,9 +49,11 @@ from router.domain.events import (
 )
 from router.domain.outcome import MOVE_STATUSES
 from router.domain.overview import BacklogRow
-from router.domain.rule import Move, Node, RouterSettings, Rule, RuleSet, Sweep
+from router.domain.rule import Move, Node, RouterSettings, Rule, RuleSet, Sweep, Tier, WindowUse
 from router.domain.sweep import SweepDue, SweepRecord, SweepState
+from router.domain.timing import Schedule
 from router.domain.transfer import ENDED, State
+from router.domain.window import Window, parse_span
 from router.errors import LedgerError
 from router.observe.backlog import Backlog
 from router.observe.labels import REFUSALS, STORE_STATUSES
@@ -60,7 +68,7 @@ NOW = 1_700_000_000.0
 Series = tuple[str, frozenset[tuple[str, str]]]
 
 # Metrics of the design that later work brings.
-LATER = {"priors_selected_total", "breaker_open", "window_open"}
+LATER = {"priors_selected_total"}
 
 
 def rule_set(rules: dict[str, tuple[str, Sequence[str]]], nodes: Sequence[str]) -> RuleSet:
@@ -218,7 +226,34 @@ EXACT: list[tuple[Event, dict[str, float]]] = [
             f"sweep_matches_total{SWEEP}": 1,
         },
     ),
+    (
+        swept("failed", held={"settling": 3, "instances_per_day": 2}),
+        {
+            "sweeps_total{result=failed,rule=ct,source=pacs}": 1,
+            f"sweep_duration_seconds_count{SWEEP}": 1,
+            f"sweep_duration_seconds_sum{SWEEP}": 2,
+            "sweep_held_total{reason=settling,rule=ct,source=pacs}": 3,
+            "sweep_held_total{reason=instances_per_day,rule=ct,source=pacs}": 2,
+        },
+    ),
+    (
+        swept("incomplete", queries=23, dropped={"uid": 2, "duplicate": 1, "undecodable": 0}),
+        {
+            "sweeps_total{result=incomplete,rule=ct,source=pacs}": 1,
+            f"sweep_duration_seconds_count{SWEEP}": 1,
+            f"sweep_duration_seconds_sum{SWEEP}": 2,
+            f"sweep_queries_total{SWEEP}": 23,
+            "sweep_rows_dropped_total{reason=uid,rule=ct,source=pacs}": 2,
+            "sweep_rows_dropped_total{reason=duplicate,rule=ct,source=pacs}": 1,
+        },
+    ),
+    (CapLearned(node="pacs", matches=25), {"find_cap{node=pacs}": 25}),
+    (BreakerOpened(node="pacs", failures=5, pause_seconds=30.0), {"breaker_open{node=pacs}": 1}),
+    (BreakerClosed(node="pacs", open_seconds=90.0), {}),
+    (AssociationsAllowed(node="pacs", limit=1), {}),
+    (NodeWaited(node="pacs", reason="duty"), {"node_waits_total{node=pacs,reason=duty}": 1}),
     (SweepMissed(rule="mr", source="pacs"), {"sweeps_missed_total{rule=mr,source=pacs}": 1}),
+    (SweepMissed(rule="mr", source="pacs", count=7), {"sweeps_missed_total{rule=mr,source=pacs}": 7}),
     (
         InstanceStored(calling="pacs", status=0, size=1000),
         {"store_instances_total{calling=pacs,status=0x0000}": 1, "store_bytes_total{calling=pacs}": 1000},
@@ -393,13 +428,23 @@ def test_every_configured_label_set_exists_from_the_start_at_0(bench: Bench) -> 
             "sweep_matches_total",
             "sweep_complete",
             "sweep_last_success_timestamp_seconds",
+            "sweep_due_timestamp_seconds",
+            "sweep_queries_total",
             "sweeps_missed_total",
         ):
             expected.add(f"{name}{{rule={rule},source={source}}}")
         for result in ("complete", "incomplete", "failed"):
             expected.add(f"sweeps_total{{result={result},rule={rule},source={source}}}")
+        for reason in ("duplicate", "level", "uid", "undecodable"):
+            expected.add(f"sweep_rows_dropped_total{{reason={reason},rule={rule},source={source}}}")
     for node in nodes:
         expected.add(f"node_up{{node={node}}}")
+        expected.add(f"window_open{{node={node}}}")
+        expected.add(f"find_cap{{node={node}}}")
+        expected.add(f"breaker_open{{node={node}}}")
+        expected.add(f"node_associations_allowed{{node={node}}}")
+        for reason in ("slots", "pause", "duty", "pace", "incoming"):
+            expected.add(f"node_waits_total{{node={node},reason={reason}}}")
     for node in [*nodes, "other"]:
         expected.add(f"store_bytes_total{{calling={node}}}")
         for result in ("requested", "refused", "committed", "failed", "overdue", "unknown", "not_taken"):
@@ -413,7 +458,9 @@ def test_every_configured_label_set_exists_from_the_start_at_0(bench: Bench) -> 
     expected |= {"seen_to_verified_seconds_count", "config_last_reload_successful"}
     assert expected <= {written(series) for series in before}
     assert {written(series): value for series, value in before.items() if value} == {
-        f"build_info{{version={__version__}}}": 1
+        f"build_info{{version={__version__}}}": 1,
+        **{f"window_open{{node={node}}}": 1 for node in nodes},
+        **{f"node_associations_allowed{{node={node}}}": 1 for node in nodes},
     }
 
 
@@ -600,8 +647,13 @@ def test_the_metrics_are_those_of_the_design() -> None:
         "sweep_duration_seconds": {"rule", "source"},
         "sweep_matches_total": {"rule", "source"},
         "sweep_unavailable_total": {"rule", "source"},
+        "sweep_held_total": {"rule", "source", "reason"},
+        "sweep_queries_total": {"rule", "source"},
+        "sweep_rows_dropped_total": {"rule", "source", "reason"},
+        "find_cap": {"node"},
         "sweep_complete": {"rule", "source"},
         "sweep_last_success_timestamp_seconds": {"rule", "source"},
+        "sweep_due_timestamp_seconds": {"rule", "source"},
         "sweeps_missed_total": {"rule", "source"},
         "priors_selected_total": {"rule", "group"},
         "store_instances_total": {"calling", "status"},
@@ -612,6 +664,8 @@ def test_the_metrics_are_those_of_the_design() -> None:
         "node_up": {"node"},
         "storage_commitments_total": {"node", "result"},
         "breaker_open": {"node"},
+        "node_associations_allowed": {"node"},
+        "node_waits_total": {"node", "reason"},
         "window_open": {"node"},
         "config_last_reload_successful": set(),
         "config_last_reload_success_timestamp_seconds": set(),
@@ -890,3 +944,62 @@ def test_the_age_of_the_last_sweep_survives_a_restart(bench: Bench) -> None:
     assert bench.value("sweep_complete", rule="mr", source="pacs") == 0
     assert bench.value("sweep_last_success_timestamp_seconds", rule="mr", source="pacs") == 0
     assert "gone" not in bench.names("rule")
+
+
+def test_when_a_complete_sweep_is_due_follows_from_schedule_windows_and_the_last_one() -> None:
+    now = datetime(2026, 11, 25, 12, 0, tzinfo=UTC)
+    metrics = Metrics(now=lambda: now.timestamp())
+    made = rule_set(
+        {"often": ("pacs", []), "nightly": ("pacs", []), "closed": ("ws", []), "off": ("ws", [])}, ["pacs", "ws"]
+    )
+    schedules = {
+        "often": [Schedule(every=300.0), Schedule.at("0 2 * * *", "UTC")],
+        "nightly": [Schedule.at("0 2 * * *", "UTC")],
+        "closed": [Schedule(every=300.0)],
+        "off": [Schedule(every=300.0)],
+    }
+    for name, each in schedules.items():
+        sweep = Sweep(source=made.rules[name].sweep.source, tiers=tuple(Tier(schedule=one) for one in each))
+        made.rules[name] = msgspec.structs.replace(made.rules[name], sweep=sweep, enabled=name != "off")
+    made.nodes["ws"] = msgspec.structs.replace(made.nodes["ws"], windows=(WindowUse(window="night"),))
+    window = Window.of("night", "UTC", parse_span("daily 19:00-07:00"))
+    made = msgspec.structs.replace(made, windows={"night": window})
+    metrics.configure(made)
+
+    def due() -> dict[str, str]:
+        found = re.findall(
+            r'sweep_due_timestamp_seconds\{rule="(\w+)",source="\w+"\} (\S+)', metrics.render("")[0].decode()
+        )
+        return {name: f"{datetime.fromtimestamp(float(at), UTC):%d %H:%M}" for name, at in found if float(at)}
+
+    first = {"often": "25 12:05", "nightly": "26 02:00", "closed": "25 19:00"}
+    assert due() == first
+    now += timedelta(hours=3)
+    metrics.configure(made)
+    metrics(swept(rule="nightly", result="failed"))
+    metrics(swept(rule="often", result="incomplete"))
+    assert due() == first, "what did not find everything brings nothing forward"
+    metrics(swept(rule="often", result="complete"))
+    metrics(swept(rule="nightly", result="complete"))
+    assert due() == {"often": "25 15:05", "nightly": "26 02:00", "closed": "25 19:00"}
+    last = SweepDue(rule="nightly", source="pacs", due_at=now - timedelta(days=2))
+    metrics.recall([SweepRecord(id=1, due=last, state=SweepState.COMPLETE, finished_at=last.due_at)])
+    assert due()["nightly"] == "24 02:00", "after a restart it is as late as before"
+
+
+def test_whether_a_window_is_open_is_looked_up_at_each_scrape() -> None:
+    now = datetime(2026, 11, 25, 18, 59, 59, tzinfo=UTC)
+    metrics = Metrics(now=lambda: now.timestamp())
+    made = rule_set({}, ["pacs", "ws"])
+    made.nodes["pacs"] = msgspec.structs.replace(made.nodes["pacs"], windows=(WindowUse(window="night"),))
+    window = Window.of("night", "UTC", parse_span("daily 19:00-07:00"))
+    metrics.configure(msgspec.structs.replace(made, windows={"night": window}))
+
+    def shown() -> list[tuple[str, str]]:
+        return sorted(re.findall(r'window_open\{node="(\w+)"\} (\S+)', metrics.render("")[0].decode()))
+
+    assert shown() == [("pacs", "0.0"), ("ws", "1.0")]
+    now += timedelta(seconds=1)
+    assert shown() == [("pacs", "1.0"), ("ws", "1.0")]
+    metrics.configure(rule_set({}, ["ws"]))
+    assert shown() == [("ws", "1.0")]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -23,7 +24,7 @@ from router.domain.dicom import InformationModel, QueryRetrieveLevel, SubOperati
 from router.domain.events import AssociationsActive, Event, InstanceStored, StoreRefusal
 from router.domain.exchange import MoveProgress, MoveRequest, MoveResult, StoredObject, StoreOutcome
 from router.domain.receipt import Receipt
-from router.domain.rule import MoveSettings, Node
+from router.domain.rule import MoveSettings, Node, NodeLimits
 from router.errors import (
     AssociationAborted,
     Cancelled,
@@ -257,7 +258,7 @@ def test_associations_for_get_query_and_store_are_not_mixed_up(router, source, i
         fields.append(len(call.association.contexts))
         call.respond(0x0000)
 
-    node = source(script)
+    node = source(script, limits=NodeLimits(associations=2))
     router.get(node)
     router.peers.echo(node)
     router.get(node)
@@ -276,6 +277,16 @@ def test_associations_for_get_query_and_store_are_not_mixed_up(router, source, i
             cancelled=threading.Event(),
         )
     assert router.opened == before + 1  # as the SCU of storage it needs one without those roles
+
+
+def test_an_archive_that_allows_one_association_never_holds_two(router, source):
+    node = source(lambda call: call.respond(0x0000))
+    for _ in range(2):
+        router.get(node)
+        router.peers.echo(node)
+        router.get(node, MR)
+    changes = [event.change for event in router.of(AssociationsActive)]
+    assert (max(itertools.accumulate(changes)), router.opened) == (1, 6)
 
 
 def test_a_refused_class_is_named(router, source, images):

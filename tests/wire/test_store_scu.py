@@ -35,7 +35,7 @@ from router.domain.exchange import (
     StoreResult,
     store_status,
 )
-from router.domain.rule import Node, StoreSettings, Timeouts
+from router.domain.rule import Node, NodeLimits, StoreSettings, Timeouts
 from router.errors import StoreError, WireError
 from tests.support.part10 import read_part10
 from tests.support.samples import RealFile, real_files, settled_files
@@ -134,12 +134,13 @@ def router(tmp_path) -> Iterator[Sending]:
     assert not [path for path in still_open if path.suffix in {".dcm", ".raw"}]
 
 
-def node(port: int, ae_title: str = "PACS", **settings: Any) -> Node:
+def node(port: int, ae_title: str = "PACS", limits: NodeLimits | None = None, **settings: Any) -> Node:
     return Node(
         name="archive",
         ae_title=ae_title,
         host="127.0.0.1",
         port=port,
+        limits=limits or NodeLimits(),
         timeouts=Timeouts(negotiation=10.0),
         store=StoreSettings(**{"inactivity": 20.0, **settings}),
     )
@@ -865,7 +866,7 @@ def test_a_callback_that_fails_ends_the_association(router, scripted, callback):
 
 def test_one_association_for_consecutive_requests(router, scripted):
     peer = scripted(obliging)
-    target = node(peer.port)
+    target = node(peer.port, limits=NodeLimits(associations=2))
     router.store(target, [router.made(), router.made(sop_class=SR)])
     for sop_class in (CT, SR, CT):
         assert router.store(target, [router.made(sop_class=sop_class)]).complete
@@ -873,18 +874,23 @@ def test_one_association_for_consecutive_requests(router, scripted):
     # Other contexts need another one; the node does not hold both.
     assert router.store(target, [router.made(syntax=JPEG)]).complete
     assert (router.opened, len(router.of(AssociationEnded))) == (2, 1)
-    assert router.store(node(peer.port, "OTHER"), [router.made(syntax=JPEG)]).complete
+    other = node(peer.port, "OTHER", limits=NodeLimits(associations=2))
+    assert router.store(other, [router.made(syntax=JPEG)]).complete
     assert (router.opened, len(router.of(AssociationEnded))) == (3, 1)
 
 
-def test_storage_does_not_take_the_association_of_queries(router, tmp_path):
+@pytest.mark.parametrize(("allowed", "opened"), [(1, 4), (2, 2)])
+def test_storage_does_not_take_the_association_of_queries(router, tmp_path, allowed, opened):
+    """Where only one is allowed the idle one is released before another is opened: the node never holds two."""
     with Server(tmp_path / "store") as server:
-        target = node(server.port)
+        target = node(server.port, limits=NodeLimits(associations=allowed))
         router.peers.echo(target)
         router.store(target, [router.made()])
         router.peers.echo(target)
         router.store(target, [router.made()])
-        assert (router.opened, router.of(AssociationEnded)) == (2, [])
+        assert (router.opened, len(router.of(AssociationEnded))) == (opened, opened - allowed)
+        changes = [event.change for event in router.of(AssociationsActive)]
+        assert max(itertools.accumulate(changes)) == allowed
 
 
 def test_an_idle_association_that_breaks_on_use_is_replaced(router, scripted):

@@ -1,0 +1,45 @@
+"""The part of the ledger that knows which routes are stopped: each query by name, in its transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from datetime import datetime
+
+from router.domain.route import StoppedRoute
+from router.domain.transfer import Route
+from router.ledger import routes as route_queries
+from router.ledger.database import Database
+
+
+class RouteBook:
+    """The stopped routes of a ledger. Raises only LedgerError; thread-safe."""
+
+    _database: Database
+
+    def stopped_routes(self) -> list[StoppedRoute]:
+        """The routes that are stopped, in order."""
+        with self._database.read() as connection:
+            return route_queries.stopped(connection)
+
+    def stopped_route(self, route: Route) -> StoppedRoute | None:
+        """How a route is stopped; None where it is not."""
+        with self._database.read() as connection:
+            return route_queries.one(connection, route)
+
+    def resume_route(self, route: Route) -> bool:
+        """Let a stopped route flow again. False where it was not stopped."""
+        with self._database.write() as connection:
+            return route_queries.resume(connection, route)
+
+    def probe_route(self, route: Route, now: datetime) -> bool:
+        """Let a transfer try a stopped route at once. False where it is not stopped."""
+        with self._database.write() as connection:
+            return route_queries.hasten(connection, route, now)
+
+    def adopt_configuration(self, content_hash: str, names: Collection[str], now: datetime) -> None:
+        """Fit what is stopped to a configuration: routes of nodes it does not name are forgotten.
+
+        If it is another one than before, every stopped route is tried at once.
+        """
+        with self._database.write() as connection:
+            route_queries.adopt(connection, content_hash, names, now)
