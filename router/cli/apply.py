@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.text import Text
 
 from router.cli.progress import Ending, Seen, wait
-from router.cli.render import explained, summary, sweep_row, sweeps_table, transfer_row, transfers_table
+from router.cli.render import closed_nodes, explained, summary, sweep_row, sweeps_table, transfer_row, transfers_table
 from router.cli.settings import (
     interruptible,
     load_rules,
@@ -75,6 +75,9 @@ def apply(ctx: click.Context, names: tuple[str, ...], timeout: float | None) -> 
     settings = settings_of(ctx)
     rules = load_rules(settings)
     chosen = rules_named(rules, names)
+    closed = closed_nodes(rules, SystemClock().now())
+    for name in dict.fromkeys(node for r in chosen for node in (r.sweep.source, *r.move.to) if node in closed):
+        say(f"{closed[name]} What concerns it waits; --timeout ends the waiting.")
     with interruptible():
         seen, ending = _apply(rules, chosen, progress_terminal(), timeout)
     if settings.json:
@@ -99,7 +102,9 @@ def _apply(rules: RuleSet, chosen: Sequence[Rule], console: Console, timeout: fl
                 say("The running service has another configuration loaded; it sweeps with that one.")
             ids = make_due(ledger, chosen)
             try:
-                seen, ending = wait(_look(ledger, ids), console, deadline, lambda: bool(running_services(ledger)))
+                seen, ending = wait(
+                    _look(ledger, ids, rules), console, deadline, lambda: bool(running_services(ledger))
+                )
             except KeyboardInterrupt:
                 say("Interrupted. The running service goes on with the sweeps and their transfers.")
                 raise
@@ -129,7 +134,7 @@ def sweep_now(
     if ids is None:
         ids = make_due(service.ledger, chosen)
     service.wake()
-    return wait(_look(service.ledger, ids), console, deadline)
+    return wait(_look(service.ledger, ids, service.rules), console, deadline)
 
 
 def make_due(ledger: Ledger, chosen: Sequence[Rule]) -> list[int]:
@@ -145,7 +150,7 @@ def make_due(ledger: Ledger, chosen: Sequence[Rule]) -> list[int]:
     )
 
 
-def _look(ledger: Ledger, ids: Sequence[int]) -> Callable[[], Seen]:
+def _look(ledger: Ledger, ids: Sequence[int], rules: RuleSet) -> Callable[[], Seen]:
     def look() -> Seen:
         # Sweeps first: one that has ended has its transfers in the ledger.
         sweeps = ledger.sweeps(ids)
@@ -156,7 +161,7 @@ def _look(ledger: Ledger, ids: Sequence[int]) -> Callable[[], Seen]:
         stopped = {one.route: one for one in ledger.stopped_routes() if one in before}
         lasting = {route: one for route, one in stopped.items() if one.probe_at > now}
         waiting = {t.id for t in transfers if waits_for(t, lasting)}
-        return Seen(sweeps, explained(transfers, stopped, now), waiting)
+        return Seen(sweeps, explained(transfers, stopped, closed_nodes(rules, now), now), waiting)
 
     return look
 

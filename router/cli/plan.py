@@ -14,13 +14,13 @@ from rich.table import Table
 from rich.text import Text
 
 from router.cli.apply import rules_named
-from router.cli.render import counted, new_table, short
+from router.cli.render import closed_nodes, counted, new_table, short
 from router.cli.settings import load_rules, plain, print_json, say, settings_of, terminal
 from router.domain.rule import Rule, RuleSet
 from router.domain.selection import Action, Decision
 from router.engine.sweep import Answer, Sweeper
 from router.errors import RouterError
-from router.service import planner
+from router.service import SystemClock, planner
 
 _STYLES = {Action.MOVE: "green", Action.HOLD: "yellow", Action.SKIP: "dim"}
 _ORDER = list(Action)
@@ -49,6 +49,9 @@ def plan(ctx: click.Context, names: tuple[str, ...], everything: bool) -> int:
     settings = settings_of(ctx)
     rules = load_rules(settings)
     chosen = rules_named(rules, names)
+    closed = closed_nodes(rules, SystemClock().now())
+    for name in dict.fromkeys(rule.sweep.source for rule in chosen if rule.sweep.source in closed):
+        say(f"{closed[name]} It is asked all the same, for this plan only.")
     with planner(rules, say) as sweeper:
         began = sweeper.now()
         planned = [_look(sweeper, rules, rule, chosen[at:], began) for at, rule in enumerate(chosen, 1)]

@@ -14,13 +14,15 @@ from rich.console import Console
 from rich.table import Table
 
 from router.cli.render import counted, short
-from router.cli.settings import load_rules, no_such, plain, print_json, settings_of, terminal
+from router.cli.settings import load_rules, no_such, plain, print_json, say, settings_of, terminal
 from router.config.values import nearest_attribute
 from router.domain.attributes import LEVELS, level_of
+from router.domain.bisection import SUSPICIOUS
 from router.domain.dicom import Identifier, QueryRetrieveLevel, name_of, tag_of, vr_of
 from router.domain.levels import RETURN_KEYS
 from router.domain.matcher import Evaluation, parse_operand
 from router.domain.problem import ExpressionError
+from router.domain.rule import Node
 from router.domain.timing import parse_da
 from router.engine.query import MAXIMUM_MATCHES, Inquiry, QueryFailed
 from router.engine.slots import NodeSlots, Urgency
@@ -94,6 +96,13 @@ def query(ctx: click.Context, node: str, keys: tuple[str, ...], level: str | Non
             raise RouterError(f"{error} It says: {error.comment}" if error.comment else str(error)) from None
     columns = [name_of(tag) for tag in sorted(asked.elements)]
     rows = [{name: "\\".join(map(_text, row.values(name))) for name in columns} for row in result.identifiers]
+    more = ""
+    if result.status and len(rows) == limit:
+        more = "There may be more (--limit)."
+    elif result.status:
+        more = f"The node ended with status {result.status:04X}: there may be more."
+    elif _perhaps_cut(len(rows), target):
+        more = "Archives cut their answers at such a number: there may be more; narrow the keys to see."
     if settings.json:
         print_json({"node": node, "level": str(chosen), "status": f"0x{result.status:04X}", "matches": rows})
     elif settings.format == "csv":
@@ -101,12 +110,20 @@ def query(ctx: click.Context, node: str, keys: tuple[str, ...], level: str | Non
         writer.writeheader()
         writer.writerows(rows)
     else:
-        more = "" if result.status == 0 else f" The node ended with status {result.status:04X}: there may be more."
         out = terminal()
         if rows:
             _show(rows, [name_of(tag) for tag in sorted(wanted.elements)], columns, out)
-        out.print(f"{counted(len(rows), 'match', 'matches')}.{more}")
+        out.print(f"{counted(len(rows), 'match', 'matches')}. {more}".rstrip())
+        return 0
+    if more:
+        say(more)
     return 0
+
+
+def _perhaps_cut(matches: int, node: Node) -> bool:
+    """Whether a node may have had more, by the number alone; what sweeps have learned of it is in their account."""
+    limit = node.find.max_results
+    return matches in SUSPICIOUS if limit is None else 0 < limit <= matches
 
 
 def _text(value: object) -> str:

@@ -10,7 +10,16 @@ from rich.table import Table
 from rich.text import Text
 
 from router.cli.apply import running_services
-from router.cli.render import STYLES, UNDER_WAY_STYLE, counted, explained, size, transfer_row, transfers_table
+from router.cli.render import (
+    STYLES,
+    UNDER_WAY_STYLE,
+    closed_nodes,
+    counted,
+    explained,
+    size,
+    transfer_row,
+    transfers_table,
+)
 from router.cli.settings import load_rules, no_such, plain, print_json, say, settings_of, terminal
 from router.domain.levels import NEARLINE
 from router.domain.outcome import Evidence, Expectation, missing_instances
@@ -69,7 +78,9 @@ def list_(
             study_instance_uid=study,
             limit=limit,
         )
-        found = explained(found, {one.route: one for one in ledger.stopped_routes()}, SystemClock().now())
+        now = SystemClock().now()
+        stopped = {one.route: one for one in ledger.stopped_routes()}
+        found = explained(found, stopped, closed_nodes(rules, now), now)
     if settings.json:
         print_json({"transfers": [transfer_row(t) for t in found]})
         return 0
@@ -89,12 +100,14 @@ def list_(
 def show(ctx: click.Context, number: int) -> int:
     """One transfer: its state, each attempt, and what is missing."""
     settings = settings_of(ctx)
-    with open_ledger(load_rules(settings), read_only=True, create=False) as ledger:
+    rules = load_rules(settings)
+    with open_ledger(rules, read_only=True, create=False) as ledger:
         transfer = ledger.transfer(number)
         if transfer is None:
             raise RouterError(f"The ledger has no transfer {number}; `dicom-router transfers list` shows what it has.")
         stopped = {one.route: one for one in ledger.stopped_routes()}
-        (transfer,) = explained([transfer], stopped, SystemClock().now())
+        now = SystemClock().now()
+        (transfer,) = explained([transfer], stopped, closed_nodes(rules, now), now)
         attempts = ledger.attempts(number)
         missing = _missing(ledger, transfer)
     if settings.json:
@@ -304,7 +317,8 @@ def _say_to(
                 changed.append(ledger.apply(number, word.happening, now))
             except LedgerError as error:
                 problems.append(_refusal(ledger.transfer(number), word) or str(error))
-        shown = explained(changed, {one.route: one for one in ledger.stopped_routes()}, now)
+        stopped = {one.route: one for one in ledger.stopped_routes()}
+        shown = explained(changed, stopped, closed_nodes(rules, now), now)
         served = bool(running_services(ledger))
     if settings.json:
         print_json({"transfers": [transfer_row(t) for t in shown]})

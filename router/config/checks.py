@@ -125,6 +125,8 @@ def _check_keys(rule: Rule, builder: Builder) -> Iterator[Diagnostic]:
         place = builder.rule_place(rule.name, *steps, at_key=True)
         message = f"rules.{rule.name}.sweep asks for the whole archive: it has no key that every archive matches"
         hint = "add a StudyDate such as today-2d..today, a PatientID, PatientName, AccessionNumber or StudyID"
+        if any(looking_back):
+            hint = f"tier {looking_back.index(False) + 1} has no lookback: give it one, or {hint}"
         yield diagnostic_at(place, Code.NOT_SELECTIVE, message, hint)
 
 

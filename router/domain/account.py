@@ -29,12 +29,13 @@ def left_out(name: str, dropped: Mapping[str, int], level: str, unique_key: str)
         yield f"{name} sent {number} matches whose {unique_key} is none; they cannot be moved."
 
 
-def account(queries: int, cut_at: int | None, splits: Mapping[Dimension, int]) -> str:
-    """What it took to find everything; empty where one query did."""
+def account(queries: int, cut_at: int | None, splits: Mapping[Dimension, int], *, doubted: bool) -> str:
+    """What it took to find everything, or as much as could be; empty where one query did."""
     if queries <= 1:
         return ""
     if cut_at is None and not splits:
-        return f"{queries} queries: a suspicious number of matches was looked into, it was no cut."
+        verdict = "" if doubted else ", it was no cut"
+        return f"{queries} queries: a suspicious number of matches was looked into{verdict}."
     at = f"are cut at {cut_at}" if cut_at else "are cut short"
     ways = [f"{times} by {dimension}" for dimension, times in splits.items()]
     asked = f"; asked in parts: {', '.join(ways)}" if ways else ""

@@ -28,8 +28,8 @@ class SweepKeys(NamedTuple):
 def sweep_keys(sweep: Sweep, tier: int, *, now: datetime, zone: tzinfo, watermark: datetime | None) -> SweepKeys:
     """The keys of a sweep of this tier at `now`: the tier's look-back stands in the place of the Study Date.
 
-    `watermark` is when the last complete sweep of the tier began, or else the first of all (None: there was none, or it
-    does not matter). What that one could not see begins there: a look-back, and a date range that moves with the
+    `watermark` is when the last complete sweep of the tier was due, or else the first of all (None: there was none, or
+    it does not matter). What that one could not see begins there: a look-back, and a date range that moves with the
     present, begin as early as they would have then, `sweep.catch_up` earlier at most.
     """
     late = min(max(0.0, (now - watermark).total_seconds()), sweep.catch_up) if watermark is not None else 0.0

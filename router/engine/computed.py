@@ -241,6 +241,15 @@ class ComputedLook:
         self._unsaid.setdefault(why, set()).add(study)
 
 
+def uncounted(source: str, number: int) -> str:
+    """A sentence about candidates whose size was not asked for."""
+    those = "1 was" if number == 1 else f"{number} were"
+    return (
+        f"{source} does not say how many instances its matches have; {MAXIMUM_QUERIES} were counted by their lists, "
+        f"{those} not, so that it is not seen whether they grew: narrower keys help."
+    )
+
+
 class _Exhausted(Exception):
     """No more queries in this sweep."""
 

@@ -168,7 +168,7 @@ class _Enumeration:
             complete=not self._doubts,
             reason=" ".join(list(self._doubts)[:3]),
             queries=self._queries,
-            account=account(self._queries, self._cut_at, self._splits),
+            account=account(self._queries, self._cut_at, self._splits, doubted=bool(self._doubts)),
             dropped={why: number for why, number in self._dropped.items() if number},
             trusted=frozenset(self._trusted),
         )
@@ -311,6 +311,7 @@ class _Enumeration:
         dimension = division.dimension
         before, came = self._uids(answer.rows), set[str]()
         answers: list[tuple[Identifier, _Answer, set[str]]] = []
+        whole: list[set[str]] = []
         gaps = not division.whole and (dimension is Dimension.DATE or any(lacks(dimension, row) for row in answer.rows))
         for part in division.parts:
             if self._spent():
@@ -322,11 +323,14 @@ class _Enumeration:
                     return None
                 raise
             strays = [row for row in found.rows if outside(part, dimension, row)]
-            if strays and found.cut is not Cut.NO:
-                return None
+            uids = self._uids(found.rows)
+            again = dimension is not Dimension.MODALITY and any(uids == one for one in whole)
+            if found.cut is not Cut.NO and uids and (strays or again):
+                return None  # nothing is in two parts, but where their attribute is passed over
+            whole.append(uids)
             gaps = gaps or (not division.whole and any(lacks(dimension, row) for row in found.rows))
             answers.append((part, found, self._uids(strays)))
-            came |= self._uids(found.rows) - self._uids(strays)
+            came |= uids - self._uids(strays)
         if answer.cut is Cut.MAYBE and not came <= before:
             self._caps.learn(self._node, answer.matches)
         for part, found, outsiders in answers:

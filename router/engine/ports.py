@@ -150,8 +150,8 @@ class Ledger(Protocol):
     def learn_cap(self, node: str, matches: int) -> None:
         """Remember at how many matches a node cuts its answers; 0 forgets it."""
 
-    def open_sweeps(self) -> list[SweepRecord]:
-        """Sweeps that are due or running."""
+    def open_sweeps(self, source: str = "", most: int | None = None) -> list[SweepRecord]:
+        """Sweeps that are due or running, the oldest first: of a source (else of all), `most` of each state."""
 
     def sweeps(self, ids: Sequence[int]) -> list[SweepRecord]:
         """These sweeps."""

@@ -83,6 +83,8 @@ class Restrainer:
         ]
         if others:
             held += self._ledger.held_by_others(rule.name, others)
+        # What is held for where the rule does not lead any more waits for a person.
+        held = [one for one in held if one.intent.destination in rule.move.to]
         if restraint.is_none and not held:
             return Restrained(list(decisions), None, 0, said_of_held(decisions, restraint) if others else "")
         again = to_ask_again(held, decisions, restraint)[:MOST_ASKED_AGAIN]

@@ -203,10 +203,10 @@ class Scheduler:
         passed = {(rule.name, tier): self._passed(rule, tier, now) for rule, tier in known}
         due: list[SweepDue] = []
         try:
-            open_sweeps = self._ledger.open_sweeps() if known else []
+            in_the_way = _in_the_way(self._ledger.open_sweeps(), now) if known else set()
             for rule, tier in known:
                 key = (rule.name, tier)
-                if not any(_stands_in_the_way(sweep, key, now) for sweep in open_sweeps):
+                if (key, rule.sweep.source) not in in_the_way:
                     passed[key] -= 1
                     due_at = self._due_at(key, now)
                     due.append(SweepDue(rule=rule.name, source=rule.sweep.source, due_at=due_at, tier=tier))
@@ -268,10 +268,16 @@ def _job_id(rule: str, tier: int) -> str:
     return f"{rule}/{tier}"
 
 
-def _stands_in_the_way(sweep: SweepRecord, key: _Key, now: datetime) -> bool:
-    """Whether an open sweep is this tier's. One that waits for a time to come does not: the clock was set back."""
-    waits = sweep.state is SweepState.DUE and sweep.due.due_at > now
-    return (sweep.due.rule, sweep.due.tier) == key and not sweep.due.manual and not waits
+def _in_the_way(open_sweeps: Sequence[SweepRecord], now: datetime) -> set[tuple[_Key, str]]:
+    """The tiers that have an open sweep, with its source: a reload may have given the rule another.
+
+    A sweep that waits for a time to come is in nobody's way: the clock was set back.
+    """
+    return {
+        ((sweep.due.rule, sweep.due.tier), sweep.due.source)
+        for sweep in open_sweeps
+        if not sweep.due.manual and not (sweep.state is SweepState.DUE and sweep.due.due_at > now)
+    }
 
 
 def _overdue(tier: Tier, last: datetime | None, now: datetime) -> bool:

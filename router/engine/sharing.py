@@ -29,6 +29,8 @@ _SERVES = timedelta(minutes=10)
 """How long an answer serves: a sweep may have to wait for hours for its source to open."""
 _MOST_BESIDE = 100
 """Sweeps whose questions are known when one asks, those that have their turn next: each looks at all of these."""
+_WATERMARKS_KEPT = 10_000
+_UNREAD = "not read yet"
 _AT_FAULT = (QueryFailed, DeadlineExceeded, ConnectionLost, AssociationAborted, ProtocolError)
 """Errors that a question may bring about where another has an answer."""
 
@@ -64,29 +66,28 @@ class Queue:
         self._ledger = ledger
         self._watermarks: dict[int, datetime | None] = {}
         """Of open sweeps: while one is open, none of its rule and tier ends."""
+        self._lock = threading.Lock()
 
     def watermark(self, sweep: SweepRecord, now: datetime) -> datetime | None:
         """Up to when the sweeps of its tier have seen everything; see `lookback.sweep_keys`. Raises LedgerError."""
         if sweep.due.manual:
             return None
-        if sweep.id not in self._watermarks:
-            self._watermarks[sweep.id] = self._ledger.last_complete_sweep(sweep.due.rule, sweep.due.tier, now)
-        return self._watermarks[sweep.id]
+        known = self._watermarks.get(sweep.id, _UNREAD)
+        if isinstance(known, str):
+            known = self._ledger.last_complete_sweep(sweep.due.rule, sweep.due.tier, now)
+            with self._lock:
+                self._watermarks[sweep.id] = known
+                while len(self._watermarks) > _WATERMARKS_KEPT:
+                    del self._watermarks[next(iter(self._watermarks))]
+        return known
 
     def beside(self, sweep: SweepRecord, rules: Mapping[str, Rule], now: datetime) -> list[Asked]:
         """Those of the same source that have their turn next. Raises LedgerError."""
-        every = self._ledger.open_sweeps()
-        still = {one.id for one in every}
-        for number in [number for number in list(self._watermarks) if number not in still]:
-            self._watermarks.pop(number, None)
         found: list[Asked] = []
-        for other in every:
+        for other in self._ledger.open_sweeps(sweep.due.source, _MOST_BESIDE):
             rule = rules.get(other.due.rule)
-            if other.id == sweep.id or other.due.source != sweep.due.source or rule is None or not rule.enabled:
-                continue
-            found.append(Asked(rule, other.due.tier, other.due.due_at, self.watermark(other, now)))
-            if len(found) == _MOST_BESIDE:
-                break
+            if other.id != sweep.id and rule is not None and rule.enabled:
+                found.append(Asked(rule, other.due.tier, other.due.due_at, self.watermark(other, now)))
         return found
 
 
@@ -157,7 +158,7 @@ class Answers:
         ]
         for answer in kept:
             if answer.asked_at >= due_at and (found := answer.serves(question)) is not None:
-                return _shared(found, answer.rule), answer.asked_at
+                return _shared(found, answer.rule if answer.rule != rule else ""), answer.asked_at
         wanted = [
             one.question
             for one in others
@@ -207,12 +208,17 @@ class Answers:
             here = [one for one in self._kept if one.source == answer.source]
             gone = set(map(id, here[: max(0, len(here) + 1 - _ANSWERS_KEPT)]))
             self._kept = [one for one in self._kept if id(one) not in gone] + [answer]
-            while len(self._kept) > 1 and sum(len(one.found.rows) for one in self._kept if one.found is not None) > _ROWS_KEPT:
+            while (
+                len(self._kept) > 1
+                and sum(len(one.found.rows) for one in self._kept if one.found is not None) > _ROWS_KEPT
+            ):
                 del self._kept[0]
 
 
 def _shared(found: Found, rule: str) -> Found:
-    account = f"The answer to {rule}'s sweep of the same moment served here too."
+    """The answer for another sweep: that of a rule, or of the same one."""
+    which = f"{rule}'s sweep of the same moment" if rule else "this rule's sweep just before"
+    account = f"The answer to {which} served here too."
     return msgspec.structs.replace(found, queries=0, account=account)
 
 

@@ -19,14 +19,14 @@ from router.domain.rule import Node, Rule, RuleSet
 from router.domain.selection import Action, Candidate, Decision, Selection, decide
 from router.domain.sweep import SweepRecord, SweepReport, SweepState
 from router.engine.asking import modalities_wanted, questions
-from router.engine.computed import ComputedAttributes, ComputedLook
+from router.engine.computed import MAXIMUM_QUERIES, ComputedAttributes, ComputedLook, uncounted
 from router.engine.enumeration import Enumerator
 from router.engine.ports import Clock, Ledger, Observer
 from router.engine.query import Inquiry, known_tag
 from router.engine.restraint import Restrainer
 from router.engine.sharing import Answers, Asked, Queue, Sharing
 from router.engine.slots import Urgency
-from router.engine.truth import LocalTruth
+from router.engine.truth import LocalTruth, of_study
 from router.errors import RouterError, WireError
 
 _PATIENT_ID = known_tag("PatientID")
@@ -215,6 +215,7 @@ class _Look:
         self._sharing = sharing
         self._matches = 0
         self._queries = 0
+        self._listings = self._unlisted = 0
         self._limit_reason = ""
         self._accounts: list[str] = [looked_back(window.further)] if window.further else []
         self._dropped: Counter[str] = Counter()
@@ -228,6 +229,8 @@ class _Look:
         # The rows are let go before more memory is taken.
         candidates = self._candidates(self._truth.by_condition(self._found()))
         facts = self._ledger.facts(self._source.name, [c.study_instance_uid for c in candidates])
+        if self._unlisted:
+            self._accounts.append(uncounted(self._source.name, self._unlisted))
         decisions = decide(
             rule=self._rule.name,
             source=self._source.name,
@@ -289,8 +292,7 @@ class _Look:
         return list(found.values())
 
     def _series_of(self, study: Identifier) -> list[Identifier]:
-        rows = self._ask(QueryRetrieveLevel.SERIES, study)
-        return [Identifier({**study.elements, **row.elements}) for row in rows]
+        return of_study(study, self._ask(QueryRetrieveLevel.SERIES, study))
 
     def _skip(self, row: Identifier, code: str, reason: str) -> None:
         self._decisions.append(
@@ -340,6 +342,10 @@ class _Look:
 
         What is found out for it serves the moves as well.
         """
+        if self._listings == MAXIMUM_QUERIES:
+            self._unlisted += 1
+            return None
+        self._listings += 1
         self._queries += 1
         expectation = self._inquiry.expectation(
             self._source, study, series, row.text("PatientID"), Urgency.SWEEP, self._cancelled

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 
 from router.domain.condition import Condition, Evaluation, KeyMatch
@@ -131,10 +131,27 @@ class LocalTruth:
         return filled
 
 
+def of_study(study: Identifier, rows: list[Identifier]) -> list[Identifier]:
+    """The series of a study, each with what the study's row says too; without those that say that they are another's.
+
+    Some archives do not match by the study at this level, and some leave what is above it empty.
+    """
+    uid = study.text("StudyInstanceUID")
+    return [
+        Identifier({**study.elements, **{tag: values for tag, values in row.elements.items() if _filled_in(values)}})
+        for row in rows
+        if row.text("StudyInstanceUID").strip(" \0") in ("", uid)
+    ]
+
+
+def _filled_in(values: Sequence[object]) -> bool:
+    return any(not isinstance(value, str) or value.strip(" \0") for value in values)
+
+
 def _against(key: KeyMatch, verdict: bool | None) -> str:
     """What speaks against a match by this key; empty where nothing does."""
     if verdict is False:
-        return f"outside the key {key.name}: the source does not match by it"
+        return f"outside the key {key.name}: the source answered more than the rule asks for"
     if verdict is None and key.tag not in MATCHED_BY_ALL:
         return f"the source does not return {key.name}, so nobody can say whether it matched by it"
     return ""

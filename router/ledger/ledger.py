@@ -145,10 +145,10 @@ class SqlLedger(ReceiptIndex, RouteBook):
         with self._database.write() as connection:
             cap_queries.learn(connection, node, matches)
 
-    def open_sweeps(self) -> list[SweepRecord]:
-        """Sweeps that are due or running, the oldest first."""
+    def open_sweeps(self, source: str = "", most: int | None = None) -> list[SweepRecord]:
+        """Sweeps that are due or running, the oldest first: of a source (else of all), `most` of each state."""
         with self._database.read() as connection:
-            return sweep_queries.open_records(connection)
+            return sweep_queries.open_records(connection, source, most)
 
     def sweeps(self, ids: Sequence[int]) -> list[SweepRecord]:
         """These sweeps, in the order of the ids."""

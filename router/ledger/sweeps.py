@@ -138,9 +138,13 @@ def records(connection: Connection, ids: Sequence[int]) -> list[SweepRecord]:
     return [found[number] for number in dict.fromkeys(ids) if number in found]
 
 
-def open_records(connection: Connection) -> list[SweepRecord]:
-    """Sweeps that are due or running, the oldest first."""
-    under_way = [connection.execute(select(sweeps).where(text(state))) for state in (DUE, RUNNING)]
+def open_records(connection: Connection, source: str = "", most: int | None = None) -> list[SweepRecord]:
+    """Sweeps that are due or running, the oldest first: of a source (else of all), `most` of each of the two states."""
+    here = (_s.source == source,) if source else ()
+    under_way = [
+        connection.execute(select(sweeps).where(text(state), *here).order_by(_s.due_at, _s.id).limit(most))
+        for state in (DUE, RUNNING)
+    ]
     return sorted((_record(row) for rows in under_way for row in rows), key=lambda sweep: (sweep.due.due_at, sweep.id))
 
 

@@ -99,6 +99,8 @@ class TestSweeps:
     def test_the_report_is_kept(self, ledger: SqlLedger) -> None:
         sweep = running_sweep(ledger)
         assert [one.id for one in ledger.open_sweeps()] == [sweep.id]
+        assert [one.id for one in ledger.open_sweeps("archive", 1)] == [sweep.id]
+        assert ledger.open_sweeps("another") == []
         report = SweepReport(
             state=SweepState.INCOMPLETE, matches=500, selected=1, queries=7, cause="cap", reason="It stopped at 500."
         )
@@ -122,7 +124,9 @@ class TestSweeps:
         assert ledger.last_complete_sweep("ct", 0, after(60)) is None
         ledger.finish_sweep(running_sweep(ledger, after(1)), incomplete, [], [], after(2))
         ledger.finish_sweep(running_sweep(ledger, after(3)), incomplete, [], [], after(4))
-        assert ledger.last_complete_sweep("ct", 0, after(60)) == after(1), "before any is complete, where the first one was due"
+        assert ledger.last_complete_sweep("ct", 0, after(60)) == after(1), (
+            "before any is complete, where the first one was due"
+        )
         ledger.finish_sweep(running_sweep(ledger, after(5)), COMPLETE, [], [], after(9))
         for at, state in ((10, SweepState.INCOMPLETE), (12, SweepState.FAILED)):
             ledger.finish_sweep(running_sweep(ledger, after(at)), SweepReport(state=state), [], [], after(at + 1))

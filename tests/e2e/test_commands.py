@@ -27,7 +27,7 @@ from tests.support.process import Process, wait_for
 from tests.support.router import COMMAND, Site, node
 
 TODAY = date.today()
-SWEEP_FIELDS = {"rule", "source", "matches", "complete", "queries"}
+SWEEP_FIELDS = {"rule", "source", "matches", "complete", "queries", "account"}
 TRANSFER_FIELDS = {
     "rule",
     "source",
@@ -239,7 +239,18 @@ def test_query_without_a_match(hospital: Hospital) -> None:
 def test_query_stops_at_the_limit(hospital: Hospital) -> None:
     done = hospital.call("query", "archive", "--limit", "1")
     assert done.code == 0
-    assert done.out.splitlines()[-1].startswith("1 match. The node ended with status FE00")
+    assert done.out.splitlines()[-1].startswith("1 match. There may be more (--limit).")
+
+
+def test_query_says_where_an_answer_may_have_been_cut(hospital: Hospital) -> None:
+    may_be = "Archives cut their answers at such a number: there may be more"
+    hospital.nodes["archive"]["find"] = {"max_results": 2}
+    hospital.configure()
+    table = hospital.call("query", "archive", "PatientID=P2")
+    assert table.out.splitlines()[-1].startswith(f"2 matches. {may_be}")
+    rows = hospital.call("query", "archive", "PatientID=P2", "--format", "csv")
+    assert len(rows.out.splitlines()) == 3
+    assert rows.err.startswith(may_be)
 
 
 def test_what_a_node_says_is_printed_as_it_is(hospital: Hospital) -> None:

@@ -274,6 +274,19 @@ def test_an_archive_that_does_not_match_by_time_is_asked_by_accession_number() -
     assert found.complete
 
 
+def test_an_archive_that_passes_over_the_time_and_does_not_return_it_is_soon_found_out() -> None:
+    archive = Archive([study(n, 5, "", f"{n % 10}{n:04d}") for n in range(150)], 100)
+    archive.unmatched = {"StudyTime"}
+    found = everything(archive)
+    assert len(found.rows) == 150
+    assert found.queries < 100
+    archive.unmatched |= {"AccessionNumber"}
+    found = everything(archive)
+    assert not found.complete
+    assert found.queries < 20
+    assert "no cut" not in found.account
+
+
 def test_modalities_that_are_wanted_anyway_divide_a_day() -> None:
     archive = Archive([study(n, 5, "12", modality=("CT", "MR", "US")[n % 3]) for n in range(90)], 40, 0xFE00)
     found = everything(archive, modalities=("CT", "MR"))

@@ -13,10 +13,12 @@ from rich.console import Console
 
 from router.cli import main as command_line
 from router.cli.progress import Ending, Seen, wait
-from router.cli.render import explanation, summary, transfers_table
+from router.cli.render import closed_nodes, explained, explanation, summary, transfers_table
 from router.cli.settings import plain
+from router.domain.rule import Node, RouterSettings, RuleSet, WindowUse
 from router.domain.sweep import SweepDue, SweepRecord, SweepReport, SweepState
 from router.domain.transfer import Intent, State, Transfer
+from router.domain.window import Window
 
 NOW = datetime(2026, 5, 4, 10, 30, tzinfo=UTC)
 
@@ -113,6 +115,41 @@ def test_without_a_reason_the_last_status_is_a_sentence() -> None:
     once = transfer(1, State.QUEUED, attempts=1, status=0xC000)
     assert explanation(once) == "The last attempt ended with status C000."
     assert explanation(msgspec.structs.replace(once, attempts=3)) == "The last of 3 attempts ended with status C000."
+
+
+def test_a_closed_node_is_named_as_the_reason() -> None:
+    never = Window.of("never", "UTC", [])
+    nodes = {
+        name: Node(name=name, ae_title=name, host="h", port=104, windows=uses)
+        for name, uses in (
+            ("archive", ()),
+            ("ws", (WindowUse(window="night"),)),
+            ("tape", (WindowUse(window="never"),)),
+        )
+    }
+    night = Window.of("night", "UTC", [(7 * 60, 8 * 60)])
+    rules = RuleSet(
+        router=RouterSettings(), nodes=nodes, rules={}, windows={"night": night, "never": never}, content_hash="x"
+    )
+    closed = closed_nodes(rules, NOW)
+    assert set(closed) == {"ws", "tape"}
+    assert closed["ws"].startswith("ws is closed by its windows until 05-")
+    assert closed["tape"] == "tape is closed by its windows and does not open any more."
+
+    to_ws = Intent("archive", "1.2.3", "", "ws")
+    queued = transfer(1, State.QUEUED, intent=to_ws, reason="Busy.")
+    ways = [
+        queued,
+        transfer(2, State.QUEUED, intent=Intent("tape", "1.2.3", "", "ws")),
+        transfer(3, State.VERIFYING, intent=Intent("tape", "1.2.3", "", "local")),
+        transfer(4, State.COMPLETE, intent=to_ws, reason="All 4 instances are there."),
+    ]
+    assert [t.reason for t in explained(ways, {}, closed, NOW)] == [
+        f"Busy. {closed['ws']}",
+        closed["tape"],
+        "",
+        "All 4 instances are there.",
+    ]
 
 
 def test_long_names_never_cost_a_digit() -> None:

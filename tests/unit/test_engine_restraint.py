@@ -479,6 +479,20 @@ class TestInstancesPerDay:
         assert bench.ledger.queued_on("r", now.date()) == 4
 
 
+def test_what_is_held_for_a_destination_that_the_rule_does_not_name_any_more_waits_for_a_person(
+    bench: Restrained,
+) -> None:
+    bench.restrain(to=("local", "ws"), studies_per_sweep=1)
+    bench.study(1, 1)
+    bench.study(2, 1)
+    bench.sweep()
+    held = {"2 local": "held studies-per-sweep", "2 ws": "held studies-per-sweep"}
+    assert {name: state for name, state in bench.states.items() if name[0] == "2"} == held
+    bench.restrain(to=("local",))
+    bench.sweep()
+    assert {name: state for name, state in bench.states.items() if name[0] == "2"} == held | {"2 local": "queued"}
+
+
 def test_a_plan_says_what_would_be_held_and_writes_nothing(bench: Restrained) -> None:
     bench.restrain(settle=SETTLE)
     bench.study(1, 3)

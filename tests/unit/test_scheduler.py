@@ -113,6 +113,12 @@ def test_a_persons_sweep_does_not_stand_in_the_way(bench: Bench) -> None:
     assert bench.due() == ["hourly", "hourly"]
 
 
+def test_a_sweep_of_the_source_that_a_rule_had_before_does_not_stand_in_the_way(bench: Bench) -> None:
+    bench.ledger.add_sweeps([SweepDue(rule="hourly", source="old", due_at=bench.clock.now() - timedelta(hours=2))])
+    bench.scheduler.start(rules(hourly=HOURLY))
+    assert sorted(sweep.due.source for sweep in bench.ledger.open_sweeps()) == ["archive", "old"]
+
+
 def test_a_disabled_rule_sleeps(bench: Bench) -> None:
     made = rules(hourly=HOURLY)
     rule = made.rules["hourly"]

@@ -216,6 +216,39 @@ def test_series_are_asked_study_by_study_and_moved_by_themselves(bench: Bench) -
     assert (new.intent.study_instance_uid, new.intent.series_instance_uid, new.instance_count) == ("1.1", "1.1.2", 2)
 
 
+@pytest.mark.parametrize(("level", "move"), [(SERIES, SERIES), (STUDY, SERIES)])
+@pytest.mark.parametrize("stated", [True, False], ids=["of other studies too", "with nothing above the series"])
+def test_a_series_is_of_the_study_it_was_asked_for(
+    bench: Bench, level: QueryRetrieveLevel, move: QueryRetrieveLevel, stated: bool
+) -> None:
+    honest = bench.peers.find
+
+    def find(node: Node, level: QueryRetrieveLevel, keys: Identifier, **more: Any) -> FindResult:
+        if level is not SERIES:
+            return honest(node, level, keys, **more)
+        if stated:
+            return honest(node, level, Identifier.of(StudyInstanceUID=""), **more)
+        (row,) = honest(node, level, keys, **more).identifiers
+        return FindResult(
+            identifiers=[Identifier({**row.elements, **Identifier.of(StudyInstanceUID="", PatientID=" ").elements})],
+            status=0,
+        )
+
+    bench.peers.find = find  # type: ignore[method-assign]
+    bench.peers.attributes["1.1"]["PatientID"] = "P1"
+    answer = bench.look({"StudyDate": "20261101..20261130"}, {"StudyDescription": "Chest"}, level=level, move=move)
+    (new,) = answer.selection.to_move
+    assert (new.intent.study_instance_uid, new.intent.series_instance_uid, new.patient_id) == ("1.1", "1.1.1", "P1")
+
+
+def test_what_is_counted_by_lists_is_bounded(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("router.engine.sweep.MAXIMUM_QUERIES", 1)
+    bench.peers.report_counts = False
+    answer = bench.look({"StudyDate": "20261101..20261130"})
+    assert [new.instance_count for new in answer.selection.to_move] == [1, None]
+    assert "1 was not" in answer.account
+
+
 def test_a_match_in_a_series_can_move_its_study_once(bench: Bench) -> None:
     bench.peers.add("pacs", "1.1", "1.1.2", "1.1.2.1")
     answer = bench.look({"StudyDate": "20261122"}, level=SERIES, move=STUDY)
