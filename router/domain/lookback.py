@@ -69,6 +69,9 @@ def _usual(sweep: Sweep, tier: int) -> float:
 
 def looked_back(further: timedelta) -> str:
     """A sentence about a window that began earlier than usual."""
-    hours = further.total_seconds() / 3600
-    span = f"{hours / 24:.1f} days" if hours >= 48 else f"{hours:.1f} hours"
+    seconds = further.total_seconds()
+    span = f"{seconds:.0f} seconds"
+    for size, least, unit in ((60, 120, "minutes"), (3600, 7200, "hours"), (86400, 172800, "days")):
+        if seconds >= least:
+            span = f"{seconds / size:.1f} {unit}"
     return f"It looked back {span} further, to where the last complete sweep had looked."

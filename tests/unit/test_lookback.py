@@ -86,6 +86,8 @@ def test_only_what_is_out_of_the_ordinary_is_worth_a_word() -> None:
     assert not window("today", NOW - timedelta(minutes=10), tier=OFTEN).further
     assert window("today", NOW - timedelta(hours=3), tier=OFTEN).further == timedelta(hours=3)
     assert not window("today", NOW - timedelta(days=1), tier=NIGHTLY).further
+    assert "30 seconds further" in looked_back(timedelta(seconds=30))
+    assert "90.0 minutes further" in looked_back(timedelta(minutes=90))
     assert "3.0 hours further" in looked_back(timedelta(hours=3))
     assert "3.0 days further" in looked_back(timedelta(days=3))
 
