@@ -616,7 +616,7 @@ def test_apply_waits_no_longer_than_it_is_told(hospital: Hospital) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_apply_that_is_interrupted_cancels_and_the_next_goes_on(hospital: Hospital, number: signal.Signals) -> None:
-    hospital.archive.behaviour = Behaviour(suboperation_delay_seconds=0.3)
+    hospital.archive.behaviour = Behaviour(suboperation_delay_seconds=1.0)
     del hospital.rules["chest-ct"]["where"]["ModalitiesInStudy"]
     hospital.rules["chest-ct"]["where"]["StudyDescription"] = "CT Chest"
     hospital.rules["chest-ct"]["move"]["to"] = ["local"]
