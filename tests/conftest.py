@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,10 @@ from tests.support.samples import RealFile, StudyFiles, make_study, real_files
 # A slow machine is no reason for a property to fail.
 hypothesis.settings.register_profile("project", deadline=None)
 hypothesis.settings.load_profile("project")
+
+# A shell that runs tests in the background has them ignore SIGINT, and so would every program they start.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # --- Peers -----------------------------------------------------------------------------------------------------------
 # Each starts in a tenth of a second, so each test that asks for one has its own. The start_* fixtures take the
