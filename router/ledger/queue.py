@@ -82,7 +82,9 @@ def next_probe(connection: Connection, route: Route, now: datetime) -> int | Non
 def _first(connection: Connection, query: Any, lanes: Sequence[Lane], now: datetime) -> tuple[Any, ...] | None:
     best: tuple[Any, ...] | None = None
     for start in range(0, len(lanes), _LANES_AT_ONCE):
-        some = lanes[start : start + _LANES_AT_ONCE]
+        some = list(lanes[start : start + _LANES_AT_ONCE])
+        # A lane asked twice changes nothing, and a statement for each number of lanes would be compiled anew.
+        some += some[-1:] * ((1 << (len(some) - 1).bit_length()) - len(some))
         bound = {f"name_{at}_{part}": name for at, lane in enumerate(some) for part, name in enumerate(lane)}
         row = connection.execute(query(len(some)), {"now": now, **bound}).one_or_none()
         if row is not None and (best is None or tuple(row) < best):
