@@ -8,18 +8,11 @@ from datetime import date, timedelta
 from enum import StrEnum
 from typing import NamedTuple
 
-from router.domain.dicom import Identifier, tag_of
-from router.domain.timing import parse_da, parse_tm
+from router.domain.dicom import Identifier, known_tag
+from router.domain.timing import parse_da, parse_da_range, parse_tm
 
-
-def _tag(keyword: str) -> int:
-    found = tag_of(keyword)
-    assert found is not None
-    return found
-
-
-STUDY_DATE, STUDY_TIME = _tag("StudyDate"), _tag("StudyTime")
-MODALITIES, ACCESSION = _tag("ModalitiesInStudy"), _tag("AccessionNumber")
+STUDY_DATE, STUDY_TIME = known_tag("StudyDate"), known_tag("StudyTime")
+MODALITIES, ACCESSION = known_tag("ModalitiesInStudy"), known_tag("AccessionNumber")
 
 CANCELLED, OUT_OF_RESOURCES = 0xFE00, 0xA700
 SUSPICIOUS = frozenset({100, 200, 250, 300, 400, 500, 1000, 1500, 2000, 2500, 3000, 4000, 5000, 10_000, 20_000, 50_000})
@@ -123,7 +116,7 @@ def outside(part: Identifier, dimension: Dimension, row: Identifier) -> bool:
         return False
     match dimension:
         case Dimension.DATE:
-            days, day = _days(wanted), parse_da(value)
+            days, day = parse_da_range(wanted), parse_da(value)
             return days is not None and day is not None and not days[0] <= day <= days[1]
         case Dimension.TIME:
             span, time = _seconds(wanted), parse_tm(value)
@@ -178,7 +171,7 @@ def _by_date(
     question: Identifier, rows: Sequence[Identifier], modalities: Sequence[str], balanced: bool
 ) -> Split | None:
     value = _text(question, STUDY_DATE)
-    days = _days(value) if value else (_EARLIEST, _LATEST)
+    days = parse_da_range(value) if value else (_EARLIEST, _LATEST)
     if days is None or days[0] >= days[1]:
         return None
     first, last = days
@@ -194,12 +187,6 @@ def _by_date(
 
 def _range(first: date, last: date) -> str:
     return f"{first:%Y%m%d}" if first == last else f"{first:%Y%m%d}-{last:%Y%m%d}"
-
-
-def _days(value: str) -> tuple[date, date] | None:
-    first_text, dash, last_text = value.partition("-")
-    first, last = parse_da(first_text), parse_da(last_text if dash else first_text)
-    return None if first is None or last is None else (first, last)
 
 
 # --- Modalities in Study ----------------------------------------------------------------------------------------------
@@ -226,7 +213,7 @@ def _by_time(
 
     The halves share a second, so that no fraction of one lies between them.
     """
-    days = _days(_text(question, STUDY_DATE))
+    days = parse_da_range(_text(question, STUDY_DATE))
     if days is None or days[0] != days[1]:
         return None
     value = _text(question, STUDY_TIME)

@@ -71,6 +71,13 @@ def tag_of(name: str) -> int | None:
     return tag_for_keyword(name)
 
 
+def known_tag(keyword: str) -> int:
+    """The tag of a keyword that the dictionary surely has."""
+    found = tag_of(keyword)
+    assert found is not None
+    return found
+
+
 @lru_cache(maxsize=4096)
 def name_of(tag: int) -> str:
     """The keyword of a tag, or `(gggg,eeee)` where the dictionary has none."""

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from datetime import date
 
 from router.domain.dicom import Identifier, tag_of
-from router.domain.timing import parse_da
+from router.domain.timing import parse_da_range
 
 _STUDY_DATE = tag_of("StudyDate")
 
@@ -54,11 +53,5 @@ def _text(values: tuple[object, ...]) -> str:
 
 def _within(inner: str, outer: str) -> bool:
     """Whether a DA matching value (a day, or a range with both ends) lies within another one."""
-    inside, around = _days(inner), _days(outer)
+    inside, around = parse_da_range(inner), parse_da_range(outer)
     return inside is not None and around is not None and around[0] <= inside[0] and inside[1] <= around[1]
-
-
-def _days(value: str) -> tuple[date, date] | None:
-    first_text, dash, last_text = value.partition("-")
-    first, last = parse_da(first_text), parse_da(last_text if dash else first_text)
-    return None if first is None or last is None else (first, last)

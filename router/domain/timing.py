@@ -72,6 +72,13 @@ def parse_da(value: str) -> date | None:
         return None
 
 
+def parse_da_range(value: str) -> tuple[date, date] | None:
+    """First and last day of a DA matching value: a day, or a range with both ends (PS3.4 section C.2.2.2.5)."""
+    first_text, dash, last_text = value.partition("-")
+    first, last = parse_da(first_text), parse_da(last_text if dash else first_text)
+    return None if first is None or last is None else (first, last)
+
+
 @lru_cache(maxsize=8192)
 def parse_tm(value: str) -> Span | None:
     """A TM value (PS3.5 section 6.2) `HH[MM[SS[.F]]]`, colons allowed, as the span its precision leaves open."""

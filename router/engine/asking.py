@@ -6,10 +6,10 @@ import itertools
 from collections.abc import Iterator, Sequence
 
 from router.domain.condition import Evaluation, KeyMatch
-from router.domain.dicom import Identifier, QueryRetrieveLevel
+from router.domain.dicom import Identifier, QueryRetrieveLevel, known_tag
 from router.domain.levels import RETURN_KEYS, asked_at
 from router.domain.rule import Rule
-from router.engine.query import known_tag, unique_keys
+from router.engine.query import unique_keys
 
 MAXIMUM_QUERIES = 12
 """A list of values is asked value by value while that makes no more queries than this; else it is matched here only."""

@@ -13,10 +13,10 @@ from collections.abc import Callable, Iterable
 from functools import lru_cache
 from typing import NamedTuple
 
-from router.domain.dicom import Identifier, QueryRetrieveLevel, is_uid, name_of
+from router.domain.dicom import Identifier, QueryRetrieveLevel, is_uid, known_tag, name_of
 from router.domain.rule import Node
 from router.engine.ports import FindResult
-from router.engine.query import Inquiry, QueryFailed, known_tag, unique_keys
+from router.engine.query import Inquiry, QueryFailed, unique_keys
 from router.engine.slots import Urgency
 
 _MODALITIES = known_tag("ModalitiesInStudy")

@@ -27,7 +27,7 @@ from router.domain.bisection import (
     outside,
     split,
 )
-from router.domain.dicom import Identifier, QueryRetrieveLevel, is_uid, name_of, tag_of
+from router.domain.dicom import Identifier, QueryRetrieveLevel, is_uid, known_tag, name_of
 from router.domain.question import keys_of
 from router.domain.rule import Node
 from router.engine.caps import Experience
@@ -39,10 +39,10 @@ _ENRICHED = 5
 _MISMATCHES = frozenset({0xA900, 0xC000, 0xC001})
 """A source that fails a part so does not match by its attribute."""
 
-_LEVEL = tag_of("QueryRetrieveLevel")
+_LEVEL = known_tag("QueryRetrieveLevel")
 _UNIQUE = {
-    QueryRetrieveLevel.STUDY: tag_of("StudyInstanceUID"),
-    QueryRetrieveLevel.SERIES: tag_of("SeriesInstanceUID"),
+    QueryRetrieveLevel.STUDY: known_tag("StudyInstanceUID"),
+    QueryRetrieveLevel.SERIES: known_tag("SeriesInstanceUID"),
 }
 
 
@@ -139,9 +139,7 @@ class _Enumeration:
         self._modalities = modalities
         self._budget = budget
         self._cancelled = cancelled
-        unique = _UNIQUE[level]
-        assert unique is not None
-        self._unique: int = unique
+        self._unique = _UNIQUE[level]
         self._rows: dict[str, Identifier] = {}
         self._queries = 0
         self._doubts: dict[str, None] = {}
@@ -205,7 +203,7 @@ class _Enumeration:
         good = 0
         for row in answer:  # very many
             get = row.elements.get
-            if get(_LEVEL) != plain and _text(row, _LEVEL) not in ("", level):  # type: ignore[arg-type]
+            if get(_LEVEL) != plain and _text(row, _LEVEL) not in ("", level):
                 dropped["level"] += 1
                 continue
             values = get(unique)

@@ -7,7 +7,7 @@ import threading
 import time
 from typing import NamedTuple
 
-from router.domain.dicom import Identifier, QueryRetrieveLevel, is_uid, tag_of
+from router.domain.dicom import Identifier, QueryRetrieveLevel, is_uid, known_tag
 from router.domain.expectation import Expectation, Listing, expect
 from router.domain.outcome import FIND_FAILURES, quotable
 from router.domain.rule import Node
@@ -275,13 +275,6 @@ class Inquiry:
         keys.elements[_SERIES_INSTANCE_UID] = ()
         rows = self.find(node, QueryRetrieveLevel.SERIES, keys, urgency, cancelled).identifiers
         return list(dict.fromkeys(uid for row in rows if is_uid(uid := row.text("SeriesInstanceUID"))))
-
-
-def known_tag(keyword: str) -> int:
-    """The tag of a keyword that the dictionary surely has."""
-    found = tag_of(keyword)
-    assert found is not None
-    return found
 
 
 _SERIES_INSTANCE_UID = known_tag("SeriesInstanceUID")

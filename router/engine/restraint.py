@@ -8,13 +8,13 @@ from datetime import date
 from typing import NamedTuple
 
 from router.domain.condition import Evaluation
-from router.domain.dicom import Identifier, InformationModel, QueryRetrieveLevel
+from router.domain.dicom import Identifier, InformationModel, QueryRetrieveLevel, known_tag
 from router.domain.restraint import Held, Recount, Restraint, Unit, restrain, said_of_held, to_ask_again
 from router.domain.rule import Node, Rule
 from router.domain.selection import LIMITED, SETTLES, Decision
 from router.domain.transfer import Intent, TransferFact
 from router.engine.ports import Clock, Ledger
-from router.engine.query import Inquiry, QueryFailed, known_tag, unique_keys
+from router.engine.query import Inquiry, QueryFailed, unique_keys
 from router.engine.slots import Urgency
 
 MOST_HELD = 10_000

@@ -12,7 +12,7 @@ from zoneinfo import ZoneInfo
 import msgspec
 
 from router.domain.condition import Evaluation
-from router.domain.dicom import Identifier, QueryRetrieveLevel
+from router.domain.dicom import Identifier, QueryRetrieveLevel, known_tag
 from router.domain.events import SweepEnded
 from router.domain.lookback import SweepKeys, looked_back, sweep_keys
 from router.domain.rule import Node, Rule, RuleSet
@@ -22,7 +22,7 @@ from router.engine.asking import modalities_wanted, questions
 from router.engine.computed import MAXIMUM_QUERIES, ComputedAttributes, ComputedLook, uncounted
 from router.engine.enumeration import Enumerator
 from router.engine.ports import Clock, Ledger, Observer
-from router.engine.query import Inquiry, known_tag
+from router.engine.query import Inquiry
 from router.engine.restraint import Restrainer
 from router.engine.sharing import Answers, Asked, Queue, Sharing
 from router.engine.slots import Urgency
