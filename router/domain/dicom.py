@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from enum import Enum, StrEnum
 from functools import lru_cache
 from typing import NamedTuple
@@ -76,6 +76,11 @@ def known_tag(keyword: str) -> int:
     found = tag_of(keyword)
     assert found is not None
     return found
+
+
+def filled_in(values: Sequence[object]) -> bool:
+    """Whether these values of an attribute say anything: some archives send blanks."""
+    return any(not isinstance(value, str) or value.strip(" \0") for value in values)
 
 
 @lru_cache(maxsize=4096)

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import msgspec
 
 from router.domain.condition import Evaluation
-from router.domain.dicom import Identifier, QueryRetrieveLevel
+from router.domain.dicom import Identifier, QueryRetrieveLevel, filled_in
 from router.domain.lookback import sweep_keys
 from router.domain.question import asking_back, asks_back, covers
 from router.domain.rule import Node, Rule
@@ -107,7 +107,7 @@ class _Answer:
         """Whether every match has a value of this attribute."""
         if tag not in self._shown:
             rows = self.found.rows if self.found is not None else ()
-            self._shown[tag] = all(_has_value(row.elements.get(tag, ())) for row in rows)
+            self._shown[tag] = all(filled_in(row.elements.get(tag, ())) for row in rows)
         return self._shown[tag]
 
     def serves(self, question: Identifier) -> Found | None:
@@ -220,10 +220,6 @@ def _shared(found: Found, rule: str) -> Found:
     which = f"{rule}'s sweep of the same moment" if rule else "this rule's sweep just before"
     account = f"The answer to {which} served here too."
     return msgspec.structs.replace(found, queries=0, account=account)
-
-
-def _has_value(values: Sequence[object]) -> bool:
-    return any(not isinstance(value, str) or value.strip(" \0") for value in values)
 
 
 def _widest(question: Identifier, others: Iterable[Identifier]) -> Identifier:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import lru_cache
 
 from router.domain.condition import Condition, Evaluation, KeyMatch
-from router.domain.dicom import Identifier, QueryRetrieveLevel
+from router.domain.dicom import Identifier, QueryRetrieveLevel, filled_in
 from router.domain.levels import MATCHED_BY_ALL, asked_at
 from router.domain.matcher import TIMEZONE_OFFSET_FROM_UTC
 from router.domain.partial import PartialCondition
@@ -138,14 +138,10 @@ def of_study(study: Identifier, rows: list[Identifier]) -> list[Identifier]:
     """
     uid = study.text("StudyInstanceUID")
     return [
-        Identifier({**study.elements, **{tag: values for tag, values in row.elements.items() if _filled_in(values)}})
+        Identifier({**study.elements, **{tag: values for tag, values in row.elements.items() if filled_in(values)}})
         for row in rows
         if row.text("StudyInstanceUID").strip(" \0") in ("", uid)
     ]
-
-
-def _filled_in(values: Sequence[object]) -> bool:
-    return any(not isinstance(value, str) or value.strip(" \0") for value in values)
 
 
 def _against(key: KeyMatch, verdict: bool | None) -> str:
