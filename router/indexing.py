@@ -5,7 +5,9 @@ from __future__ import annotations
 import itertools
 import threading
 import time
+from collections.abc import Callable
 
+from router.domain.receipt import Receipt
 from router.errors import LedgerError
 from router.ledger.ledger import SqlLedger
 from router.objects import ObjectStore
@@ -21,9 +23,13 @@ _BATCH = 500
 class Indexer:
     """Indexes files without a receipt, on a thread of its own. `missed` says that there may be some; thread-safe."""
 
-    def __init__(self, ledger: SqlLedger, store: ObjectStore) -> None:
+    def __init__(
+        self, ledger: SqlLedger, store: ObjectStore, on_found: Callable[[list[Receipt]], None] = lambda receipts: None
+    ) -> None:
+        """`on_found` is told of what was indexed."""
         self._ledger = ledger
         self._store = store
+        self._on_found = on_found
         self._missed = threading.Event()
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
@@ -49,6 +55,7 @@ class Indexer:
         receipts = self._store.recover(self._ledger.receipt_paths)
         while batch := list(itertools.islice(receipts, _BATCH)):
             self._ledger.add_receipts(batch)
+            self._on_found(batch)
             found += len(batch)
         if found:
             logs.logger().warning("instances without a receipt were found in the store and indexed", count=found)

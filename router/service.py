@@ -7,9 +7,7 @@ import shutil
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from datetime import UTC, datetime
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -40,59 +38,25 @@ from router.engine.slots import NodeSlots
 from router.engine.sweep import Sweeper
 from router.engine.tally import Tallies
 from router.engine.verifier import Verifier
-from router.errors import LedgerError, LedgerMissing
+from router.errors import LedgerError
 from router.indexing import Indexer
-from router.ledger.ledger import SqlLedger
 from router.objects import ObjectStore
 from router.observe import logs
 from router.observe.metrics import Metrics
+from router.opening import Planner as Planner
+from router.opening import SystemClock as SystemClock
+from router.opening import open_ledger as open_ledger
+from router.opening import open_peers as open_peers
+from router.opening import planner as planner
+from router.prefetch import Prefetch
 from router.receipts import ReceiptBatches
 from router.receiving import Receivers, ReceiverSettings
 
 _ANNOUNCE_SECONDS = 2.0
+_ORDERS_SECONDS = 5.0
+"""How long messages that are being taken may take to be answered when the service stops."""
 _RECEIVE_SECONDS = 10.0
 """How long stores under way may take to end when the service stops."""
-
-
-class SystemClock:
-    """The machine's clock."""
-
-    def now(self) -> datetime:
-        """The time, aware, UTC."""
-        return datetime.now(UTC)
-
-
-def open_ledger(rules: RuleSet, *, read_only: bool = False, create: bool = True) -> SqlLedger:
-    """The configured ledger. Raises LedgerError; LedgerMissing where there is none and `create` is false."""
-    return SqlLedger.open(rules.router.ledger, read_only=read_only, create=create)
-
-
-@contextmanager
-def open_peers(rules: RuleSet) -> Iterator[Peers]:
-    """Requests to nodes, for a command that needs nothing else."""
-    peers = Peers(rules.router.ae_title, lambda event: None)
-    try:
-        yield peers
-    finally:
-        peers.close()
-
-
-@contextmanager
-def planner(rules: RuleSet, say: Callable[[str], None]) -> Iterator[Sweeper]:
-    """A sweeper that can look but has a ledger it cannot write to; that there is none yet it says."""
-    try:
-        opened = open_ledger(rules, read_only=True, create=False)
-    except LedgerMissing as missing:
-        say(f"{missing} So nothing counts as moved before.")
-        opened = open_ledger(rules, read_only=True)
-    with opened as ledger, open_peers(rules) as peers:
-        yield Sweeper(
-            rules=lambda: rules,
-            ledger=ledger,
-            inquiry=Inquiry(peers, NodeSlots(lambda: rules.windows, SystemClock()), Caps(ledger.caps())),
-            clock=SystemClock(),
-            observer=lambda event: None,
-        )
 
 
 class Service:
@@ -112,7 +76,7 @@ class Service:
         self.store = ObjectStore(
             Path(rules.router.store), durability=rules.router.durability, minimum_free=rules.router.minimum_free
         )
-        self._indexer = Indexer(self.ledger, self.store)
+        self._indexer = Indexer(self.ledger, self.store, self._arrived)
         self._arrivals = Arrivals()
         self._refusals = Refusals()
         self._receipts = ReceiptBatches(self._received, logs.trouble)
@@ -154,6 +118,16 @@ class Service:
         self.sweeper = Sweeper(
             rules=rules, ledger=self.ledger, inquiry=inquiry, clock=self.clock, observer=self.observe
         )
+        self.prefetch = Prefetch(
+            rules=rules,
+            ledger=self.ledger,
+            inquiry=inquiry,
+            store=self.store,
+            clock=self.clock,
+            observer=self.observe,
+            wake=self.wake,
+            trouble=logs.trouble,
+        )
         kit = Kit(
             peers=self.peers,
             ledger=self.ledger,
@@ -171,6 +145,7 @@ class Service:
             rules=rules,
             ledger=self.ledger,
             sweeper=self.sweeper,
+            prefetcher=self.prefetch.prefetcher,
             mover=Mover(rules, kit),
             verifier=Verifier(
                 rules=rules,
@@ -214,6 +189,7 @@ class Service:
             for node, matches in self.ledger.caps().items():
                 self.metrics(CapLearned(node=node, matches=matches))
             self.scheduler.start(self.rules)
+            self.prefetch.listen()
         logs.logger().info(
             "started", ae_title=self.rules.router.ae_title, rules=len(self.rules.rules), nodes=len(self.rules.nodes)
         )
@@ -249,6 +225,7 @@ class Service:
         self._ending = True
         if self._scheduled:
             self.scheduler.stop()
+        self.prefetch.stop(_ORDERS_SECONDS)
         self.dispatcher.stop(self.rules.router.drain if drain is None else drain)
         if self._receivers is not None:
             self._receivers.stop(_RECEIVE_SECONDS)
@@ -308,6 +285,8 @@ class Service:
             problems["service"] = "stopping"
         if self._problem:
             problems["ledger"] = self._problem
+        if self.prefetch.problem:
+            problems["hl7"] = self.prefetch.problem
         if self._receivers is None:
             problems["store"] = "not listening yet"
         elif self._receivers.alive < self.rules.router.receivers:
@@ -349,9 +328,15 @@ class Service:
         except LedgerError as error:
             logs.trouble("receipts", error)
             self._indexer.missed()
+        else:
+            self._arrived(batch)
         for receipt in batch:
             self._arrivals.note(receipt.study_instance_uid)
         self.dispatcher.wake()
+
+    def _arrived(self, batch: list[Receipt]) -> None:
+        """Tell the rules that wait for arrivals of what is indexed."""
+        self._insist("arrivals", partial(self.prefetch.arrived, batch))
 
     def _committed(self, answers: list[CommitmentAnswer]) -> None:
         """Note storage commitment reports; one that cannot be written is missed, as if it had not come."""

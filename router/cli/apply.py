@@ -11,6 +11,7 @@ import msgspec
 from rich.console import Console
 from rich.text import Text
 
+from router.cli.considered import appointment_row, appointments_summary
 from router.cli.progress import Ending, Seen, wait
 from router.cli.render import closed_nodes, explained, summary, sweep_row, sweeps_table, transfer_row, transfers_table
 from router.cli.settings import (
@@ -23,6 +24,7 @@ from router.cli.settings import (
     settings_of,
     terminal,
 )
+from router.domain.appointment import AppointmentState
 from router.domain.overview import ServiceInfo
 from router.domain.route import waits_for
 from router.domain.rule import Rule, RuleSet
@@ -76,13 +78,15 @@ def apply(ctx: click.Context, names: tuple[str, ...], timeout: float | None) -> 
     rules = load_rules(settings)
     chosen = rules_named(rules, names)
     closed = closed_nodes(rules, SystemClock().now())
-    for name in dict.fromkeys(node for r in chosen for node in (r.sweep.source, *r.move.to) if node in closed):
+    for name in dict.fromkeys(node for r in chosen for node in (r.asked, r.source, *r.move.to) if node in closed):
         say(f"{closed[name]} What concerns it waits; --timeout ends the waiting.")
     with interruptible():
         seen, ending = _apply(rules, chosen, progress_terminal(), timeout)
     if settings.json:
         rows = [transfer_row(t) | ({"verdict": "failed"} if t.id in seen.waiting else {}) for t in seen.transfers]
-        print_json({"sweeps": [sweep_row(s) for s in seen.sweeps], "transfers": rows})
+        looks = {"appointments": [appointment_row(one, rules) for one in seen.appointments]}
+        asked = looks if any(rule.priors is not None for rule in chosen) else {}
+        print_json({"sweeps": [sweep_row(s) for s in seen.sweeps], **asked, "transfers": rows})
     else:
         _tell(seen, terminal())
     if ending is Ending.DEADLINE:
@@ -140,20 +144,18 @@ def sweep_now(
 def make_due(ledger: Ledger, chosen: Sequence[Rule]) -> list[int]:
     """Ask for these rules' sweeps now; a route of theirs that is stopped is tried at once."""
     now = SystemClock().now()
-    for route in {Route(r.sweep.source, to): None for r in chosen for to in r.move.to}:
+    for route in {Route(r.source, to): None for r in chosen for to in r.move.to}:
         ledger.probe_route(route, now)
     return ledger.add_sweeps(
-        [
-            SweepDue(rule=r.name, source=r.sweep.source, due_at=now, tier=r.sweep.widest_tier, manual=True)
-            for r in chosen
-        ]
+        [SweepDue(rule=r.name, source=r.asked, due_at=now, tier=r.widest_tier, manual=True) for r in chosen]
     )
 
 
 def _look(ledger: Ledger, ids: Sequence[int], rules: RuleSet) -> Callable[[], Seen]:
     def look() -> Seen:
-        # Sweeps first: one that has ended has its transfers in the ledger.
+        # Sweeps first: one that has ended has its transfers, or its appointments, in the ledger; these have theirs.
         sweeps = ledger.sweeps(ids)
+        appointments = ledger.appointments(sweeps=ids, limit=_MANY)
         before = ledger.stopped_routes()
         transfers = sorted(ledger.transfers(sweeps=ids, limit=_MANY), key=lambda t: t.id)
         # What changed while we looked is looked at again before anybody says that nothing comes of it.
@@ -161,7 +163,7 @@ def _look(ledger: Ledger, ids: Sequence[int], rules: RuleSet) -> Callable[[], Se
         stopped = {one.route: one for one in ledger.stopped_routes() if one in before}
         lasting = {route: one for route, one in stopped.items() if one.probe_at > now}
         waiting = {t.id for t in transfers if waits_for(t, lasting)}
-        return Seen(sweeps, explained(transfers, stopped, closed_nodes(rules, now), now), waiting)
+        return Seen(sweeps, explained(transfers, stopped, closed_nodes(rules, now), now), waiting, appointments)
 
     return look
 
@@ -175,6 +177,9 @@ def _judged(seen: Seen) -> list[Transfer]:
 def _tell(seen: Seen, out: Console) -> None:
     out.print(sweeps_table(seen.sweeps))
     out.print()
+    if seen.appointments:
+        out.print(appointments_summary(seen.appointments))
+        out.print()
     if seen.transfers:
         judged = _judged(seen)
         out.print(transfers_table(judged, width=out.width))
@@ -188,6 +193,9 @@ def _tell(seen: Seen, out: Console) -> None:
 
 def good(seen: Seen) -> bool:
     """Whether everything is there, as far as anybody can say."""
+    for one in seen.appointments:
+        if one.state is not AppointmentState.CANCELLED and not (one.state is AppointmentState.DONE and one.complete):
+            return False
     return all(sweep.state is SweepState.COMPLETE for sweep in seen.sweeps) and all(
         transfer.state in (State.COMPLETE, State.UNPROVEN) for transfer in seen.transfers
     )

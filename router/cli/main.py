@@ -10,7 +10,10 @@ import click
 
 from router import __version__
 from router.cli.apply import apply
+from router.cli.appointments import appointments
+from router.cli.cases import test
 from router.cli.demo import demo
+from router.cli.explain import explain
 from router.cli.init import init
 from router.cli.plan import plan
 from router.cli.query import query
@@ -72,7 +75,7 @@ def root() -> None:
 
 def _assemble() -> None:
     root.params.extend(_shared(_ALL))
-    for command in (run, apply, plan, validate, query, transfers, schema, init, demo):
+    for command in (run, apply, plan, explain, validate, test, query, transfers, appointments, schema, init, demo):
         root.add_command(command)
         for one in (command, *(command.commands.values() if isinstance(command, click.Group) else ())):
             one.params.extend(_shared(FORMATS.get(str(one.name), _USUAL)))

@@ -14,13 +14,15 @@ from rich.table import Table
 from rich.text import Text
 
 from router.cli.apply import rules_named
+from router.cli.plan_priors import PlannedPriors, plan_priors, prior_fields, priors_row, show_priors
 from router.cli.render import closed_nodes, counted, new_table, short
 from router.cli.settings import load_rules, plain, print_json, say, settings_of, terminal
 from router.domain.rule import Rule, RuleSet
 from router.domain.selection import Action, Decision
-from router.engine.sweep import Answer, Sweeper
+from router.engine.look import Answer
+from router.engine.sweep import Sweeper
 from router.errors import RouterError
-from router.service import SystemClock, planner
+from router.service import Planner, SystemClock, planner
 
 _STYLES = {Action.MOVE: "green", Action.HOLD: "yellow", Action.SKIP: "dim"}
 _ORDER = list(Action)
@@ -35,6 +37,16 @@ class Planned(NamedTuple):
     rule: Rule
     answer: Answer | None
     problem: str = ""
+    priors: Sequence[PlannedPriors] = ()
+    """For each current study that was looked at, where the rule moves priors."""
+    currents: int = 0
+    """Current studies, those that were not looked at too."""
+
+    @property
+    def decisions(self) -> list[Decision]:
+        """About what the sweep found, and about priors."""
+        found = list(self.answer.selection.decisions) if self.answer else []
+        return found + [decision for one in self.priors if one.looked for decision in one.looked.decisions]
 
 
 @click.command(short_help="Say what would be moved, held and skipped, and why.")
@@ -50,38 +62,48 @@ def plan(ctx: click.Context, names: tuple[str, ...], everything: bool) -> int:
     rules = load_rules(settings)
     chosen = rules_named(rules, names)
     closed = closed_nodes(rules, SystemClock().now())
-    for name in dict.fromkeys(rule.sweep.source for rule in chosen if rule.sweep.source in closed):
+    for name in dict.fromkeys(node for rule in chosen for node in (rule.asked, rule.source) if node in closed):
         say(f"{closed[name]} It is asked all the same, for this plan only.")
-    with planner(rules, say) as sweeper:
-        began = sweeper.now()
-        planned = [_look(sweeper, rules, rule, chosen[at:], began) for at, rule in enumerate(chosen, 1)]
+    with planner(rules, say) as opened:
+        began = opened.sweeper.now()
+        planned = [_plan(opened, rules, rule, chosen[at:], began) for at, rule in enumerate(chosen, 1)]
     if settings.json:
-        print_json(_json(planned))
+        print_json(_json(rules, planned))
     else:
         out = terminal()
         for number, one in enumerate(planned):
             if number:
                 out.print()
-            show(one, out, everything=everything)
-    return 0 if all(one.answer is not None for one in planned) else 1
+            show(rules, one, out, everything=everything)
+    asked = all(one.answer is not None and all(prior.looked for prior in one.priors) for one in planned)
+    return 0 if asked else 1
+
+
+def _plan(opened: Planner, rules: RuleSet, rule: Rule, beside: Sequence[Rule], since: datetime) -> Planned:
+    planned = _look(opened.sweeper, rules, rule, beside, since)
+    if rule.priors is None or planned.answer is None:
+        return planned
+    priors, currents = plan_priors(opened, rules, rule, planned.answer.notices)
+    return planned._replace(priors=priors, currents=currents)
 
 
 def _look(sweeper: Sweeper, rules: RuleSet, rule: Rule, beside: Sequence[Rule], since: datetime) -> Planned:
     try:
         answer = sweeper.look(
-            rules, rule, threading.Event(), tier=rule.sweep.widest_tier, manual=True, beside=beside, since=since
+            rules, rule, threading.Event(), tier=rule.widest_tier, manual=True, beside=beside, since=since
         )
         return Planned(rule, answer)
     except RouterError as error:
         return Planned(rule, None, str(error))
 
 
-def _json(planned: list[Planned]) -> dict[str, Any]:
+def _json(rules: RuleSet, planned: list[Planned]) -> dict[str, Any]:
+    looks = {"appointments": [priors_row(rules, one.rule, prior) for one in planned for prior in one.priors]}
     return {
         "sweeps": [
             {
                 "rule": one.rule.name,
-                "source": one.rule.sweep.source,
+                "source": one.rule.asked,
                 "matches": one.answer.matches if one.answer else 0,
                 "complete": one.answer.complete if one.answer else False,
                 "queries": one.answer.queries if one.answer else 0,
@@ -90,12 +112,8 @@ def _json(planned: list[Planned]) -> dict[str, Any]:
             }
             for one in planned
         ],
-        "transfers": [
-            _decision_row(one.rule, decision)
-            for one in planned
-            if one.answer
-            for decision in one.answer.selection.decisions
-        ],
+        **(looks if any(one.rule.priors is not None for one in planned) else {}),
+        "transfers": [_decision_row(one.rule, decision) for one in planned for decision in one.decisions],
     }
 
 
@@ -103,7 +121,7 @@ def _decision_row(rule: Rule, decision: Decision) -> dict[str, Any]:
     """A decision as JSON; `destination` is null where a study is left out before destinations matter."""
     return {
         "rule": rule.name,
-        "source": rule.sweep.source,
+        "source": rule.source,
         "destination": decision.destination or None,
         "study_instance_uid": decision.study_instance_uid,
         "series_instance_uid": decision.series_instance_uid or None,
@@ -117,12 +135,13 @@ def _decision_row(rule: Rule, decision: Decision) -> dict[str, Any]:
         "status": None,
         "code": decision.code,
         "reason": decision.reason,
+        **prior_fields(decision),
     }
 
 
 def show_plan(rules: RuleSet, rule: Rule, sweeper: Sweeper, out: Console) -> None:
     """Plan one rule and print it."""
-    show(_look(sweeper, rules, rule, (), sweeper.now()), out, everything=False)
+    show(rules, _look(sweeper, rules, rule, (), sweeper.now()), out, everything=False)
 
 
 class _Row(NamedTuple):
@@ -135,13 +154,18 @@ class _Row(NamedTuple):
     reason: str
 
 
-def show(one: Planned, out: Console, *, everything: bool) -> None:
+def show(rules: RuleSet, one: Planned, out: Console, *, everything: bool) -> None:
     """A rule's plan for people: a row per study and decision, reasons of those that are left out counted."""
-    source = one.rule.sweep.source
+    source = one.rule.asked
     if one.answer is None:
         out.print(Text.assemble((one.rule.name, "bold"), ": ", plain(one.problem, "red")))
         return
     decisions = one.answer.selection.decisions
+    trigger = one.rule.trigger
+    if trigger in ("order", "arrival"):
+        out.print(Text.assemble((one.rule.name, "bold"), f": {counted(one.currents, trigger)} waiting"))
+        show_priors(rules, one.rule, one.priors, one.currents, out, everything=everything)
+        return
     found = counted(one.answer.matches, "match", "matches")
     out.print(
         Text.assemble(
@@ -152,13 +176,15 @@ def show(one: Planned, out: Console, *, everything: bool) -> None:
         out.print(plain(one.answer.account, "dim"))
     if not one.answer.complete:
         out.print(plain(f"The answer is incomplete: {one.answer.reason}", "red"))
+    if one.rule.priors is not None:
+        show_priors(rules, one.rule, one.priors, one.currents, out, everything=everything)
     rows = _rows(d for d in decisions if everything or d.action is not Action.SKIP)
     if rows:
         shown = rows if everything else rows[:_ROWS]
         out.print(_table(shown))
         if len(rows) > len(shown):
             out.print(f"and {len(rows) - len(shown)} more; --all lists them", style="dim")
-    moves = [d for d in decisions if d.action is Action.MOVE]
+    moves = [d for d in one.decisions if d.action is Action.MOVE]
     instances = sum(d.instance_count or 0 for d in moves)
     out.print(f"{counted(len(moves), 'transfer')} with {counted(instances, 'instance')} to move.")
     if not everything:

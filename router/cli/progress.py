@@ -16,6 +16,7 @@ from rich.text import Text
 
 from router.cli.render import counted, explanation, new_table, size, styled
 from router.cli.settings import plain
+from router.domain.appointment import Appointment, AppointmentState
 from router.domain.sweep import SWEEP_ENDED, SweepRecord, SweepState
 from router.domain.transfer import State, Transfer
 
@@ -46,6 +47,13 @@ class Seen(NamedTuple):
     transfers: list[Transfer]
     waiting: Collection[int] = ()
     """Transfers that wait for a stopped route: nothing becomes of them until somebody changes a configuration."""
+    appointments: Sequence[Appointment] = ()
+    """Current studies whose priors the job is about."""
+
+    @property
+    def looking(self) -> int:
+        """Appointments whose priors are still to be looked for; one that failed once is not waited for."""
+        return sum(is_open(one) for one in self.appointments)
 
 
 class View(Protocol):
@@ -86,7 +94,16 @@ def wait(
             time.sleep(pause if deadline is None else min(pause, deadline - now))
 
 
+def is_open(appointment: Appointment) -> bool:
+    """Whether its priors are still to be looked for now."""
+    if appointment.state is AppointmentState.WAITING:
+        return not appointment.attempts
+    return appointment.state is AppointmentState.LOOKING
+
+
 def _under_way(seen: Seen) -> bool:
+    if seen.looking:
+        return True
     return any(s.state not in SWEEP_ENDED for s in seen.sweeps) or any(
         not t.ended and t.state is not State.HELD and t.id not in seen.waiting for t in seen.transfers
     )
@@ -128,6 +145,8 @@ class _LiveView:
     def _picture(self, seen: Seen) -> Group:
         running = [s.due.rule for s in seen.sweeps if s.state not in SWEEP_ENDED]
         parts: list[Text | Table] = [plain(f"asking: {', '.join(running)}", "cyan")] if running else []
+        if seen.looking:
+            parts.append(plain(f"looking for priors: {counted(seen.looking, 'appointment')}", "cyan"))
         if seen.transfers:
             parts.append(self._head(_Totals(seen.transfers)))
             active = sorted((t for t in seen.transfers if _active(t)), key=lambda t: t.id)

@@ -114,6 +114,7 @@ def transfer_row(transfer: Transfer) -> dict[str, Any]:
         "status": f"0x{transfer.status:04X}" if transfer.status is not None else None,
         "cause": transfer.cause or None,
         "reason": transfer.reason,
+        "deadline": transfer.deadline_at,
     }
 
 
@@ -153,7 +154,9 @@ def sweeps_table(sweeps: Sequence[SweepRecord]) -> RenderableType:
 def transfers_table(transfers: Sequence[Transfer], *, width: int) -> RenderableType:
     """Transfers for people, and below them why some are not complete."""
     wide = width >= _WIDE
-    columns = ["id", "rule", "from", "to", "study", "instances", "state", *(["changed"] if wide else [])]
+    timed = any(transfer.deadline_at is not None for transfer in transfers)
+    columns = ["id", "rule", "from", "to", "study", "instances", "state"]
+    columns += [*(["deadline"] if timed else []), *(["changed"] if wide else [])]
     table = new_table(*columns, right=("id", "instances"))
     table.columns[columns.index("study")].no_wrap = True
     table.columns[columns.index("state")].no_wrap = True
@@ -167,6 +170,7 @@ def transfers_table(transfers: Sequence[Transfer], *, width: int) -> RenderableT
             short(intent.study_instance_uid, intent.series_instance_uid),
             f"{transfer.completed}/{_or_unknown(size(transfer))}",
             styled(transfer.state),
+            *([f"{transfer.deadline_at.astimezone():%m-%d %H:%M}" if transfer.deadline_at else ""] if timed else []),
             *([f"{transfer.updated_at.astimezone():%m-%d %H:%M:%S}"] if wide else []),
         )
     why = _reasons(transfers)

@@ -45,12 +45,17 @@ def settings_of(ctx: click.Context) -> Settings:
 
 def load_rules(settings: Settings) -> RuleSet:
     """The configuration. Prints its diagnostics and raises ConfigurationError where it has errors."""
+    return load_configuration(settings)[1]
+
+
+def load_configuration(settings: Settings) -> tuple[config.Loaded, RuleSet]:
+    """The same with all that came of loading it, its test cases too."""
     loaded = config.load(settings.config)
     if loaded.rule_set is None:
         for diagnostic in loaded.diagnostics:
             say(str(diagnostic))
         raise ConfigurationError(f"The configuration in {settings.config} has errors; nothing was done.")
-    return loaded.rule_set
+    return loaded, loaded.rule_set
 
 
 def no_such(kind: str, name: str, known: Iterable[str]) -> UsageError:

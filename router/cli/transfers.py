@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from router.cli.apply import running_services
+from router.cli.considered import Considered, considered_row, considered_table
 from router.cli.render import (
     STYLES,
     UNDER_WAY_STYLE,
@@ -42,7 +43,7 @@ def _taking(happening: Happening) -> tuple[State, ...]:
     return tuple(state for state, ways in TRANSITIONS.items() if happening in ways)
 
 
-@click.group(short_help="What the ledger knows: list, show, retry, cancel, hold, release.")
+@click.group(short_help="The ledger: list, show, retry, cancel, hold, release.")
 def transfers() -> None:
     """List and show transfers; cancel, hold and release them; ask again for those that failed."""
 
@@ -98,7 +99,7 @@ def list_(
 @click.argument("number", type=int)
 @click.pass_context
 def show(ctx: click.Context, number: int) -> int:
-    """One transfer: its state, each attempt, and what is missing."""
+    """One transfer: its state, each attempt, what is missing, and the appointments that it is a prior for."""
     settings = settings_of(ctx)
     rules = load_rules(settings)
     with open_ledger(rules, read_only=True, create=False) as ledger:
@@ -110,10 +111,15 @@ def show(ctx: click.Context, number: int) -> int:
         (transfer,) = explained([transfer], stopped, closed_nodes(rules, now), now)
         attempts = ledger.attempts(number)
         missing = _missing(ledger, transfer)
+        reasons = ledger.reasons_of(number)
     if settings.json:
-        print_json({"transfer": transfer_row(transfer), "attempts": attempts, "missing": missing})
+        wanted = [considered_row(one, rules) for one in reasons]
+        print_json(
+            {"transfer": transfer_row(transfer), "attempts": attempts, "missing": missing, "appointments": wanted}
+        )
     else:
         _show(transfer, attempts, missing)
+        _show_reasons(reasons, rules)
     return 0
 
 
@@ -157,6 +163,7 @@ def _show(transfer: Transfer, attempts: Sequence[Attempt], missing: list[str] | 
         "attempts": str(transfer.attempts),
         "status": f"{transfer.status:04X}" if transfer.status is not None else "",
         "queued": f"{transfer.queued_at.astimezone():%Y-%m-%d %H:%M:%S}",
+        "deadline": f"{transfer.deadline_at.astimezone():%Y-%m-%d %H:%M}" if transfer.deadline_at else "",
         "ended": f"{transfer.finished_at.astimezone():%Y-%m-%d %H:%M:%S}" if transfer.finished_at else "",
     }
     grid = Table.grid(padding=(0, 2, 0, 0))
@@ -175,6 +182,14 @@ def _show(transfer: Transfer, attempts: Sequence[Attempt], missing: list[str] | 
             out.print(f"  {uid}")
         if len(missing) > _MISSING:
             out.print(f"  and {len(missing) - _MISSING} more; --format json lists them")
+
+
+def _show_reasons(reasons: Sequence[Considered], rules: RuleSet) -> None:
+    """For which appointments it was chosen, and why."""
+    if reasons:
+        out = terminal()
+        out.print("\nA prior for:", style="bold")
+        out.print(considered_table(reasons, rules))
 
 
 def _steps(attempts: Sequence[Attempt]) -> Table:

@@ -4,67 +4,50 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from router.config.checks_prefetch import (
+    check_longest,
+    check_orders,
+    check_prefetch,
+    check_source,
+    nodes_hint,
+    warning_at,
+)
 from router.config.diagnostics import Code, Diagnostic, Severity
-from router.config.document import Node
+from router.config.document import MappingNode, Node
 from router.config.model import Builder
 from router.config.schema import diagnostic_at, did_you_mean, node_at
 from router.domain.attributes import below, level_of
 from router.domain.dicom import QueryRetrieveLevel, name_of, tag_of
-from router.domain.rule import GET, LOCAL, Rule, RuleSet
+from router.domain.rule import GET, LOCAL, RouterSettings, Rule, RuleSet, Sweep
 
 _STUDY_DATE = tag_of("StudyDate")
 _HASTE = 5.0
 """Seconds; a sweep more often than this keeps the source busy with nothing else."""
 _SHORTEST_PAUSE = 1.0
 """Seconds."""
-_LONGEST_SETTLE = 30 * 86400.0
-"""Seconds."""
-
-
-def _warning(place: Node, code: Code, message: str, hint: str = "") -> Diagnostic:
-    return diagnostic_at(place, code, message, hint, severity=Severity.WARNING)
 
 
 def check_rule(rule: Rule, rules: RuleSet, builder: Builder) -> Iterator[Diagnostic]:
     """What is wrong with one rule in its configuration."""
-    yield from _check_source(rule, rules, builder)
+    if rule.sweep is not None:
+        yield from check_source(rule, rules, builder, "sweep", rule.sweep.source)
+        yield from _check_keys(rule, rule.sweep, builder)
+        yield from _check_condition(rule, rule.sweep.level, builder)
+        yield from check_longest(rule, builder, "sweep", "settle", rule.sweep.settle)
+    yield from check_prefetch(rule, rules, builder)
     yield from _check_destinations(rule, rules, builder)
-    yield from _check_keys(rule, builder)
-    yield from _check_condition(rule, builder)
-    if rule.sweep.settle > _LONGEST_SETTLE:
-        place = builder.rule_place(rule.name, "sweep", "settle")
-        message = f"rules.{rule.name}.sweep.settle is longer than {_LONGEST_SETTLE / 86400:g} days"
-        yield diagnostic_at(place, Code.BAD_VALUE, message, "10m is usual, for late reports some hours")
     retry = rule.move.retry
     if retry.delay > retry.maximum_delay:
         place = builder.rule_place(rule.name, "move", "retry", at_key=True)
         yield diagnostic_at(place, Code.LIMITS, f"rules.{rule.name}.move.retry: delay is longer than maximum_delay")
-    for index, tier in enumerate(rule.sweep.tiers):
+    trigger = "sweep" if rule.sweep is not None else "worklist"
+    for index, tier in enumerate(rule.tiers):
         if tier.schedule.every is not None and tier.schedule.every < _HASTE:
-            path: tuple[str | int, ...] = ("sweep", "every")
-            if isinstance(builder.trees[rule.name].values.get("sweep"), Node) and len(rule.sweep.tiers) > 1:
-                path = ("sweep", "tiers", index, "every")
-            message = f"rules.{rule.name} asks {rule.sweep.source} every {tier.schedule.every:g} seconds"
-            yield _warning(builder.rule_place(rule.name, *path), Code.LIMITS, message, "archives rarely like that")
-
-
-def _check_source(rule: Rule, rules: RuleSet, builder: Builder) -> Iterator[Diagnostic]:
-    source = rule.sweep.source
-    if not source:
-        if not builder.is_damaged(rule.name):
-            place = builder.rule_place(rule.name, "sweep", at_key=True)
-            yield diagnostic_at(place, Code.MISSING_KEY, f"rules.{rule.name} has no sweep.source", "name a node")
-    elif source not in rules.nodes and not builder.is_damaged(source, "nodes"):
-        place = builder.rule_place(rule.name, "sweep", "source")
-        message = f"rules.{rule.name}.sweep.source: there is no node {source!r}"
-        if source == LOCAL:
-            message = f"rules.{rule.name}.sweep.source: this router's own store cannot be swept"
-        yield diagnostic_at(place, Code.UNKNOWN_NODE, message, _nodes_hint(source, rules))
-
-
-def _nodes_hint(name: str, rules: RuleSet) -> str:
-    known = ", ".join(rules.nodes) if rules.nodes else "none is configured"
-    return did_you_mean(name, rules.nodes) or f"nodes: {known}"
+            path: tuple[str | int, ...] = (trigger, "every")
+            if isinstance(builder.trees[rule.name].values.get(trigger), Node) and len(rule.tiers) > 1:
+                path = (trigger, "tiers", index, "every")
+            message = f"rules.{rule.name} asks {rule.asked} every {tier.schedule.every:g} seconds"
+            yield warning_at(builder.rule_place(rule.name, *path), Code.LIMITS, message, "archives rarely like that")
 
 
 def _check_destinations(rule: Rule, rules: RuleSet, builder: Builder) -> Iterator[Diagnostic]:
@@ -78,14 +61,14 @@ def _check_destinations(rule: Rule, rules: RuleSet, builder: Builder) -> Iterato
         message = f"rules.{rule.name}.move.via: get cannot bring studies to {elsewhere[0]}, only to local"
         hint = "a rule of its own for local, or via: get at the node, which then holds for local only"
         yield diagnostic_at(place, Code.GET_ELSEWHERE, message, hint)
-    source = rules.nodes.get(rule.sweep.source)
+    source = rules.nodes.get(rule.source)
     titles: dict[str, str] = {}
     for index, name in enumerate(rule.move.to):
         place = builder.rule_place(rule.name, "move", "to", index)
         if name != LOCAL and name not in rules.nodes:
             if not builder.is_damaged(name, "nodes"):
                 message = f"{subject}: there is no node {name!r}"
-                yield diagnostic_at(place, Code.UNKNOWN_NODE, message, _nodes_hint(name, rules))
+                yield diagnostic_at(place, Code.UNKNOWN_NODE, message, nodes_hint(name, rules))
             continue
         title = rules.router.ae_title if name == LOCAL else rules.nodes[name].ae_title
         if source is not None and title and title == source.ae_title:
@@ -102,8 +85,7 @@ def _check_destinations(rule: Rule, rules: RuleSet, builder: Builder) -> Iterato
             yield diagnostic_at(builder.rule_place(rule.name, "move", "verify"), Code.BAD_VALUE, message, hint)
 
 
-def _check_keys(rule: Rule, builder: Builder) -> Iterator[Diagnostic]:
-    sweep = rule.sweep
+def _check_keys(rule: Rule, sweep: Sweep, builder: Builder) -> Iterator[Diagnostic]:
     for key in sweep.keys:
         if below(key.tag, sweep.level) and not builder.is_damaged(rule.name):
             level = level_of(key.tag)
@@ -118,7 +100,7 @@ def _check_keys(rule: Rule, builder: Builder) -> Iterator[Diagnostic]:
     if date is not None and looking_back and all(looking_back):
         place = builder.rule_place(rule.name, "sweep", "keys", date.name, at_key=True)
         message = f"rules.{rule.name}.sweep.keys: {date.name} is never used, every tier has a lookback"
-        yield _warning(place, Code.UNUSED_KEY, message, "leave it out")
+        yield warning_at(place, Code.UNUSED_KEY, message, "leave it out")
     selective = any(key.selective for key in sweep.keys) or (looking_back and all(looking_back))
     if not selective and not builder.is_damaged(rule.name) and rule.name not in builder.refused_keys:
         steps = ("sweep", "keys") if "keys" in _sweep_keys(rule, builder) else ("sweep",)
@@ -135,8 +117,7 @@ def _sweep_keys(rule: Rule, builder: Builder) -> tuple[str, ...]:
     return tuple(getattr(sweep, "values", {}))
 
 
-def _check_condition(rule: Rule, builder: Builder) -> Iterator[Diagnostic]:
-    level = rule.sweep.level
+def _check_condition(rule: Rule, level: QueryRetrieveLevel, builder: Builder) -> Iterator[Diagnostic]:
     for clause in rule.where.clauses:
         if below(clause.path[0], level):
             place = builder.rule_place(rule.name, "where", clause.name, at_key=True)
@@ -145,30 +126,25 @@ def _check_condition(rule: Rule, builder: Builder) -> Iterator[Diagnostic]:
             if level_of(clause.path[0]) is QueryRetrieveLevel.IMAGE:
                 hint = "no sweep sees single images"
             message = f"rules.{rule.name}.where: answers at the {level} level do not hold {name}"
-            yield _warning(place, Code.CONDITION_LEVEL, message, hint)
+            yield warning_at(place, Code.CONDITION_LEVEL, message, hint)
 
 
 def check_rule_set(rules: RuleSet, builder: Builder) -> Iterator[Diagnostic]:
     """What is wrong between rules, nodes and the router."""
     router, places = rules.router, builder.sections
-    if (router.listen_port == router.http_port) and (
-        router.listen_host == router.http_host or {"0.0.0.0", "::"} & {router.listen_host, router.http_host}
-    ):
-        key = "http" if "http" in places.router.keys else "listen"
-        if key in places.router.keys:
-            message = f"router.listen and router.http share port {router.listen_port}"
-            yield diagnostic_at(places.router.values[key], Code.SAME_PORT, message, "give each its own")
+    yield from _check_ports(router, places.router)
+    yield from check_orders(rules, builder)
     seen: dict[tuple[str, str, int], str] = {}
     for name, node in rules.nodes.items():
         place = places.nodes.keys[name]
         identity = (node.ae_title, node.host.casefold(), node.port)
         if node.port and identity in seen:
             message = f"nodes {seen[identity]} and {name} are the same application entity"
-            yield _warning(place, Code.SAME_NODE, message, "limits of one do not hold for the other")
+            yield warning_at(place, Code.SAME_NODE, message, "limits of one do not hold for the other")
         seen.setdefault(identity, name)
         if node.ae_title == router.ae_title:
             message = f"node {name} has this router's own AE title {router.ae_title}"
-            yield _warning(place, Code.SAME_NODE, message, "the router's own store is the destination local")
+            yield warning_at(place, Code.SAME_NODE, message, "the router's own store is the destination local")
     yield from _check_breakers(rules, builder)
     yield from _check_circles(rules, builder)
     yield from _check_windows(rules, builder)
@@ -183,6 +159,24 @@ def check_rule_set(rules: RuleSet, builder: Builder) -> Iterator[Diagnostic]:
             code=Code.NOTHING_TO_DO,
             message=f"{what}: nothing will be moved",
         )
+
+
+def _check_ports(router: RouterSettings, tree: MappingNode) -> Iterator[Diagnostic]:
+    """Services of the router that would listen on the same port."""
+    services: list[tuple[str, str, int, tuple[str, ...]]] = [
+        ("listen", router.listen_host, router.listen_port, ("listen",)),
+        ("http", router.http_host, router.http_port, ("http",)),
+    ]
+    if router.hl7 is not None:
+        services.append(("hl7", router.hl7.host, router.hl7.port, ("hl7", "listen")))
+    for number, (name, host, port, path) in enumerate(services):
+        for other, other_host, other_port, other_path in services[:number]:
+            if port != other_port or not (host == other_host or {"0.0.0.0", "::"} & {host, other_host}):
+                continue
+            place = next((one for at in (path, other_path) if (one := node_at(tree, at)) is not tree), None)
+            if place is not None:
+                message = f"router.{other} and router.{name} share port {port}"
+                yield diagnostic_at(place, Code.SAME_PORT, message, "give each its own")
 
 
 def _check_breakers(rules: RuleSet, builder: Builder) -> Iterator[Diagnostic]:
@@ -216,7 +210,7 @@ def _check_windows(rules: RuleSet, builder: Builder) -> Iterator[Diagnostic]:
             if before or use.window in [other.window for other in node.windows[:index]]:
                 message = f"nodes.{name}.windows: entry {index + 1} is never used"
                 why = f"{before} before it is always open" if before else f"{use.window} stands before it already"
-                yield _warning(place, Code.UNUSED_KEY, message, why)
+                yield warning_at(place, Code.UNUSED_KEY, message, why)
             elif use.window is None or (window is not None and window.always_open):
                 before = f"entry {index + 1}"
             used.add(use.window)
@@ -224,7 +218,7 @@ def _check_windows(rules: RuleSet, builder: Builder) -> Iterator[Diagnostic]:
         if name not in used and not doubtful and not builder.is_damaged(*rules.nodes, "nodes"):
             message = f"windows.{name} is not used by any node"
             hint = f"name it under a node: windows: [{{use: {name}}}]"
-            yield _warning(builder.sections.windows.keys[name], Code.UNUSED_KEY, message, hint)
+            yield warning_at(builder.sections.windows.keys[name], Code.UNUSED_KEY, message, hint)
 
 
 def _check_circles(rules: RuleSet, builder: Builder) -> Iterator[Diagnostic]:
@@ -232,9 +226,11 @@ def _check_circles(rules: RuleSet, builder: Builder) -> Iterator[Diagnostic]:
     routes: dict[tuple[str, str], str] = {}
     for rule in rules.rules.values():
         for index, destination in enumerate(rule.move.to if rule.enabled else ()):
-            back = routes.get((destination, rule.sweep.source))
-            routes.setdefault((rule.sweep.source, destination), rule.name)
+            back = routes.get((destination, rule.source))
+            routes.setdefault((rule.source, destination), rule.name)
             if back is not None:
                 place = builder.rule_place(rule.name, "move", "to", index)
-                message = f"rules {back} and {rule.name} move between {rule.sweep.source} and {destination} both ways"
-                yield _warning(place, Code.LOOP, message, "keep skip_present on, or let their keys exclude each other")
+                message = f"rules {back} and {rule.name} move between {rule.source} and {destination} both ways"
+                yield warning_at(
+                    place, Code.LOOP, message, "keep skip_present on, or let their keys exclude each other"
+                )

@@ -11,12 +11,14 @@ from pathlib import Path
 
 import msgspec
 
+from router.config.cases import compile_cases
 from router.config.checks import check_rule, check_rule_set
 from router.config.diagnostics import Code, Diagnostic, in_order
 from router.config.document import DocumentError, MappingNode, Node, SequenceNode, parse_document, read_bytes
 from router.config.merge import Sections
 from router.config.model import Builder
 from router.config.schema import check
+from router.domain.case import Case
 from router.domain.problem import Step
 from router.domain.rule import RuleSet
 
@@ -29,6 +31,8 @@ class Loaded(msgspec.Struct, frozen=True):
     rule_set: RuleSet | None
     diagnostics: tuple[Diagnostic, ...]
     content_hash: str = ""
+    cases: tuple[Case, ...] = ()
+    """Of the section `tests`."""
 
     @property
     def errors(self) -> tuple[Diagnostic, ...]:
@@ -114,7 +118,7 @@ def compile_sources(sources: Sources, now: datetime) -> Loaded:
         for path, diagnostic in check(root):
             findings.append(diagnostic)
             broken.append(path)
-            named = len(path) > 1 and path[0] in ("nodes", "rules", "windows")
+            named = len(path) > 1 and path[0] in ("nodes", "rules", "windows", "tests")
             damaged.add(path[1] if named else path[0] if path else "")
             if len(path) == 1 and diagnostic.code is Code.UNKNOWN_KEY:
                 damaged.add("")  # a section lost its name
@@ -124,6 +128,7 @@ def compile_sources(sources: Sources, now: datetime) -> Loaded:
     findings += sections.diagnostics
     builder = Builder(sections, frozenset(damaged), now)
     rule_set = builder.build(sources.content_hash)
+    cases = compile_cases(sections.tests, rule_set, builder.is_damaged, builder.report)
     findings += builder.diagnostics
     for rule in rule_set.rules.values():
         findings += check_rule(rule, rule_set, builder)
@@ -134,7 +139,7 @@ def compile_sources(sources: Sources, now: datetime) -> Loaded:
     if has_errors:  # what is missing then is likely what could not be read
         findings = [one for one in findings if one.code is not Code.NOTHING_TO_DO]
     diagnostics = in_order(findings)
-    return Loaded(None if has_errors else rule_set, diagnostics, sources.content_hash)
+    return Loaded(None if has_errors else rule_set, diagnostics, sources.content_hash, () if has_errors else cases)
 
 
 def _prune(root: Node, path: tuple[Step, ...]) -> None:

@@ -59,6 +59,12 @@ class Code(StrEnum):
     UNKNOWN_WINDOW = "DR049"
     NEVER_OPEN = "DR050"
     WINDOW_ENTRY = "DR051"
+    TRIGGER = "DR052"
+    UNBOUNDED_PRIORS = "DR053"
+    UNKNOWN_REGION = "DR054"
+    NOT_WITH_PRIORS = "DR055"
+    HL7_FIELD = "DR056"
+    CASE = "DR070"
 
 
 CODES: dict[Code, str] = {
@@ -71,11 +77,11 @@ CODES: dict[Code, str] = {
     Code.WRONG_TYPE: "A list, mapping, number or boolean stands where something else belongs.",
     Code.MISSING_KEY: "A key that must be there is missing.",
     Code.BAD_VALUE: "A value that is not allowed here.",
-    Code.DUPLICATE_NAME: "Two nodes, rules or windows have the same name, or a setting is given twice, in two files.",
-    Code.BAD_NAME: "No usable name: letters, digits, dot, dash, underscore; `local` and `other` are reserved.",
-    Code.UNKNOWN_NODE: "A rule names a node that is not configured.",
+    Code.DUPLICATE_NAME: "Two nodes, rules, windows or groups have the same name, or a setting is given twice.",
+    Code.BAD_NAME: "No usable name: letters, digits, dot, dash, underscore; some, such as `local`, are reserved.",
+    Code.UNKNOWN_NODE: "A rule names a node that is not configured, or that cannot be asked.",
     Code.AE_TITLE: "No valid AE title (PS3.5 section 6.2): 1 to 16 printable ASCII characters without backslash.",
-    Code.ADDRESS: "No valid host and port.",
+    Code.ADDRESS: "No valid host and port, or network.",
     Code.SAME_NODE: "Two nodes are the same application entity, or one is this router.",
     Code.TIME_ZONE: "There is no such time zone in the IANA database.",
     Code.SAME_PORT: "Two services of the router would listen on the same port.",
@@ -92,7 +98,7 @@ CODES: dict[Code, str] = {
     Code.UID_WILDCARD: "A wildcard in a UID; archives answer an error, or everything.",
     Code.NOT_SELECTIVE: "A sweep without a key that every archive matches: it would ask for the whole archive.",
     Code.LOOP: "Studies would be moved back to where they come from.",
-    Code.SCHEDULE: "A sweep or tier needs exactly one of every, cron and tiers.",
+    Code.SCHEDULE: "A sweep, worklist or tier needs exactly one of every, cron and tiers.",
     Code.LIMITS: "Deadlines or delays that contradict each other.",
     Code.CONDITION_LEVEL: "A condition looks at an attribute that the answers at this level do not hold.",
     Code.NOTHING_TO_DO: "There is no rule, or none is enabled.",
@@ -102,6 +108,12 @@ CODES: dict[Code, str] = {
     Code.UNKNOWN_WINDOW: "A node uses a window that is not configured.",
     Code.NEVER_OPEN: "A window that never opens: nothing would ever be begun in it.",
     Code.WINDOW_ENTRY: "An entry of a node's windows needs exactly one of use and always.",
+    Code.TRIGGER: "A rule needs exactly one trigger: sweep, worklist, order or arrival.",
+    Code.UNBOUNDED_PRIORS: "A group of priors with neither max nor within: it would take whatever a patient ever had.",
+    Code.UNKNOWN_REGION: "A condition on priors names a region of the body that the anatomy table does not have.",
+    Code.NOT_WITH_PRIORS: "A setting that has no meaning beside priors: groups bound what is moved, whole studies.",
+    Code.HL7_FIELD: "No path into an HL7 message (SEGMENT-FIELD.COMPONENT), or an attribute that orders do not fill.",
+    Code.CASE: "A test case names something that is not there: a rule with priors, a study, a destination, a group.",
 }
 
 

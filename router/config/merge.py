@@ -6,7 +6,16 @@ from router.config.diagnostics import Code, Diagnostic
 from router.config.document import MappingNode, Node, ScalarNode
 from router.config.schema import diagnostic_at
 
-_BY_NAME = {"nodes": "node", "rules": "rule", "windows": "window", "router": "setting router."}
+_BY_NAME = {
+    "nodes": "node",
+    "rules": "rule",
+    "windows": "window",
+    "anatomy": "region",
+    "tests": "test",
+    "router": "setting router.",
+}
+TRIGGERS = ("sweep", "worklist", "order", "arrival")
+"""The keys of a rule of which it has one."""
 _SCHEDULE = ("every", "cron", "tiers")
 
 
@@ -18,6 +27,8 @@ class Sections:
         self.nodes = MappingNode("", 0, 0)
         self.rules = MappingNode("", 0, 0)
         self.windows = MappingNode("", 0, 0)
+        self.anatomy = MappingNode("", 0, 0)
+        self.tests = MappingNode("", 0, 0)
         self.defaults = MappingNode("", 0, 0)
         self.diagnostics: list[Diagnostic] = []
 
@@ -43,7 +54,7 @@ class Sections:
     def _add(self, target: MappingNode, source: MappingNode, what: str) -> None:
         for name, value in source.values.items():
             key = source.keys[name]
-            named = any(target is section for section in (self.nodes, self.rules, self.windows))
+            named = any(target is getattr(self, section) for section in _BY_NAME if section != "router")
             if isinstance(value, ScalarNode) and value.is_nothing and named:
                 value = MappingNode(key.file, key.line, key.column)
             before = target.keys.get(name)
@@ -58,7 +69,40 @@ class Sections:
     def with_defaults(self, kind: str, tree: MappingNode) -> MappingNode:
         """A node's or rule's tree on top of the defaults, in a fresh tree."""
         defaults = self.defaults.values.get(kind)
-        return _merged(defaults, tree) if isinstance(defaults, MappingNode) else tree
+        if not isinstance(defaults, MappingNode):
+            return tree
+        return _merged(_fitting(defaults, tree) if kind == "rules" else defaults, tree)
+
+
+_NOT_WITH_PRIORS = {"limits": "", "sweep": "settle", "move": "level"}
+"""Defaults that a rule with priors cannot have, whole or a key of them."""
+
+
+def _fitting(defaults: MappingNode, tree: MappingNode) -> MappingNode:
+    """The defaults that have a meaning for this rule: those of another trigger, or of a plain move, are for others."""
+    others = [key for key in TRIGGERS if key not in tree.values] if set(TRIGGERS) & set(tree.values) else []
+    if "priors" not in tree.values:
+        others.append("priors")
+    result = MappingNode(defaults.file, defaults.line, defaults.column)
+    for key, value in defaults.values.items():
+        if key in others:
+            continue
+        if "priors" in tree.values and key in _NOT_WITH_PRIORS:
+            dropped = _NOT_WITH_PRIORS[key]
+            if not dropped:
+                continue
+            if isinstance(value, MappingNode):
+                value = _without(value, dropped)
+        result.put(key, defaults.keys[key], value)
+    return result
+
+
+def _without(tree: MappingNode, dropped: str) -> MappingNode:
+    result = MappingNode(tree.file, tree.line, tree.column)
+    for key, value in tree.values.items():
+        if key != dropped:
+            result.put(key, tree.keys[key], value)
+    return result
 
 
 def _merged(base: MappingNode, top: MappingNode) -> MappingNode:

@@ -22,14 +22,14 @@ Schema = Mapping[str, Any]
 
 FILE_NAME = "dicom-router.schema.json"
 
-OTHER_VERSIONS = frozenset(
-    {"anatomy", "tests", "push", "worklist", "order", "arrival"}
-    | {"priors", "forward", "lead", "receivers", "notify", "hl7"}
-    | {"groups", "exclude", "keep_oldest_relevant", "stable"}
-)
+OTHER_VERSIONS = frozenset({"push", "forward", "notify"})
 """Keys of the configuration language that this version does not know yet."""
 
-_EXPRESSIONS = frozenset({"keys", "where"})
+NAME = "^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$"
+"""The pattern of names."""
+_NAME_HINT = "letters, digits, dot, dash and underscore, at most 63 of them, a letter or digit first"
+
+_EXPRESSIONS = frozenset({"keys", "where", "exclude", "leave_out", "unless", "when"})
 """Keys whose contents are compiled by the domain, with better messages than a schema can give."""
 
 
@@ -160,11 +160,12 @@ def _translated(
     if "propertyNames" in error.absolute_schema_path:
         node = node_at(root, (*path, instance), at_key=True)
         message = f"{instance!r} cannot be a name"
-        hint = "letters, digits, dot, dash and underscore, at most 63 of them, a letter or digit first"
-        yield (str(instance),), diagnostic_at(node, Code.BAD_NAME, message, hint)
+        yield (str(instance),), diagnostic_at(node, Code.BAD_NAME, message, _NAME_HINT)
         return
     node = node_at(root, path)
-    if error.validator == "type":
+    if error.validator == "pattern" and error.validator_value == NAME:
+        yield (), diagnostic_at(node, Code.BAD_NAME, f"{_short(instance)} cannot be a name", _NAME_HINT)
+    elif error.validator == "type":
         yield (), diagnostic_at(node, Code.WRONG_TYPE, f"{_subject(path)} must be {_type_words(schema)}", _hint(schema))
     elif error.validator == "enum":
         allowed = [str(value) for value in schema["enum"]]
@@ -191,7 +192,7 @@ def _bad_value(error: ValidationError, schema: Mapping[str, Any], path: tuple[St
         "maxItems": f"takes at most {limit} items",
     }
     if error.validator == "pattern":
-        what = "duration" if str(schema.get("pattern", "")).endswith("(s|m|h|d|w|mo|y)$") else "valid value"
+        what = "duration" if str(schema.get("pattern", "")).endswith("d|w|mo|y)$") else "valid value"
         return f"{_short(error.instance)} is no {what} for {_subject(path)}"
     return f"{_subject(path)} {words.get(str(error.validator), 'has a value that is not allowed')}"
 

@@ -70,11 +70,11 @@ COMMON = tuple(
 
 
 class Proposal(NamedTuple):
-    """What the association of a C-GET is opened with."""
+    """What the association of a C-GET is opened with, or of another request that needs contexts of its own."""
 
     contexts: tuple[ProposedContext, ...]
-    roles: tuple[RoleSelection, ...]
-    left_out: tuple[str, ...]
+    roles: tuple[RoleSelection, ...] = ()
+    left_out: tuple[str, ...] = ()
     """Known SOP classes for which no context was left."""
 
     @property

@@ -14,10 +14,12 @@ from router.dimse.echo import echo
 from router.dimse.find import find
 from router.dimse.get import Intake, Source, get
 from router.dimse.get_contexts import Proposal, propose, sendable
+from router.dimse.identifier import TRANSFER_SYNTAXES
 from router.dimse.move import move
 from router.dimse.operation import now
+from router.dimse.pdu import ProposedContext
 from router.dimse.pool import Pool, describe
-from router.dimse.request import find_identifier, move_identifier
+from router.dimse.request import find_identifier, move_identifier, worklist_identifier
 from router.dimse.retrieve import Deadlines
 from router.dimse.services import Caller
 from router.dimse.store_scu import OUT_OF_RESOURCES, OpenObject, Work
@@ -50,6 +52,9 @@ IDLE_SECONDS = 3.0
 """An association is kept for the next request to its node for so long; archives dislike idle ones."""
 LINGER_SECONDS = 5.0
 """How long an association stays for storage commitment reports: some archives send them there, most on their own."""
+MODALITY_WORKLIST = "1.2.840.10008.5.1.4.31"
+"""Modality Worklist Information Model - FIND."""
+_WORKLIST = Proposal((ProposedContext(1, MODALITY_WORKLIST, TRANSFER_SYNTAXES),))
 _IMPLICIT = "1.2.840.10008.1.2"
 _PATIENT_ID = 0x00100020
 
@@ -97,23 +102,32 @@ class Peers:
 
         def work(association: Association) -> FindResult:
             model, context = _context(node, association, level, "C-FIND", with_patient=True)
-            return find(
-                association,
-                context,
-                find_identifier(
-                    level,
-                    _allowed(keys, level, model),
-                    context.transfer_syntax == _IMPLICIT,
-                    node.find.assume_character_set,
-                ),
-                inactivity=node.find.inactivity,
-                total=node.find.total,
-                maximum=maximum,
-                cancelled=cancelled,
-                assume_character_set=node.find.assume_character_set,
-            )
+            implicit = context.transfer_syntax == _IMPLICIT
+            keys_of_level = _allowed(keys, level, model)
+            identifier = find_identifier(level, keys_of_level, implicit, node.find.assume_character_set)
+            return _find(node, association, context, identifier, maximum, cancelled)
 
         return self._exchange(node, work, repeatable=True)
+
+    def worklist(self, node: Node, keys: Identifier, *, maximum: int, cancelled: threading.Event) -> FindResult:
+        """Modality worklist C-FIND (PS3.4 section K.4.1); keys may hold sequences with one item each.
+
+        Its association proposes the worklist only: some worklists reject what else is proposed, and archives know
+        none. Raises WireError; Cancelled where `cancelled` was set.
+        """
+
+        def work(association: Association) -> FindResult:
+            context = association.context_for(MODALITY_WORKLIST)
+            if context is None:
+                raise ContextRefused(
+                    f"{describe(node)} accepts no modality worklist queries from this router; "
+                    f"is it the node that has the worklist, and may this router's AE title ask for it?"
+                )
+            implicit = context.transfer_syntax == _IMPLICIT
+            identifier = worklist_identifier(keys, implicit, node.find.assume_character_set)
+            return _find(node, association, context, identifier, maximum, cancelled)
+
+        return self._exchange(node, work, repeatable=True, proposal=_WORKLIST)
 
     def move(
         self,
@@ -321,6 +335,22 @@ class Peers:
     def _reached(self, node: Node, failure: WireError | None) -> None:
         if not isinstance(failure, Cancelled | LocalProtocolError):
             self._observer(NodeReachability(node=node.name, up=failure is None))
+
+
+def _find(
+    node: Node, association: Association, context: Context, identifier: bytes, maximum: int, cancelled: threading.Event
+) -> FindResult:
+    """A C-FIND with the node's deadlines."""
+    return find(
+        association,
+        context,
+        identifier,
+        inactivity=node.find.inactivity,
+        total=node.find.total,
+        maximum=maximum,
+        cancelled=cancelled,
+        assume_character_set=node.find.assume_character_set,
+    )
 
 
 def _context(

@@ -37,7 +37,7 @@ _CONTEXTS = tuple(
     for index, abstract_syntax in enumerate(_SYNTAXES)
 )
 QUERY_OFFERS: frozenset[Offer] = frozenset(context[1:] for context in _CONTEXTS)
-"""What a request other than C-STORE needs; contexts of storage are another association's business."""
+"""What most requests need; contexts of storage and of a worklist are another association's business."""
 _MAXIMUM_LENGTH = 65536
 """Some old archives refuse more (queries and moves need no more)."""
 
@@ -92,8 +92,8 @@ class Pool:
     ) -> Association | None:
         """An idle association that stands and was offered these contexts and just these roles; the last one used.
 
-        For storage contexts: where none has them, an idle one to the node with other storage contexts is released, so
-        that a node does not hold one for each set of contexts it was ever sent.
+        For other contexts than QUERY_OFFERS: where none has them, an idle one to the node that is not for queries
+        either is released, so that a node does not hold one for each set of contexts it was ever sent.
         """
         while True:
             with self._condition:

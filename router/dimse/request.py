@@ -40,6 +40,11 @@ def find_identifier(level: QueryRetrieveLevel, keys: Identifier, implicit: bool,
     return _data_set(elements, implicit, character_set)
 
 
+def worklist_identifier(keys: Identifier, implicit: bool, character_set: str = "") -> bytes:
+    """A modality worklist identifier: as `find_identifier`, but a worklist has no levels (PS3.4 section K.4.1.1.3)."""
+    return _data_set(keys.elements, implicit, character_set)
+
+
 def move_identifier(
     request: MoveRequest, implicit: bool, *, with_patient: bool, service: str = "C-MOVE", character_set: str = ""
 ) -> bytes:

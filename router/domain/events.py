@@ -219,3 +219,64 @@ class ConfigurationLoaded(Event, frozen=True, kw_only=True):
 
     successful: bool
     content_hash: str = ""
+
+
+class AppointmentNoted(Event, frozen=True, kw_only=True):
+    """News of an appointment: `news` is a word of `router.domain.appointment.News`, `trigger` one of TRIGGERS."""
+
+    rule: str
+    trigger: str
+    news: str
+
+
+class ValueRefused(Event, frozen=True, kw_only=True):
+    """A value of a message or worklist that could widen a query was refused, and with it what it stood in.
+
+    `trigger` is a word of `router.domain.appointment.TRIGGERS`, `reason` of `router.domain.safety.REFUSALS`.
+    """
+
+    rule: str
+    trigger: str
+    attribute: str
+    """The attribute's keyword, never its value."""
+    reason: str
+
+
+class LookEnded(Event, frozen=True, kw_only=True):
+    """A look for a patient's priors ended: result `done`, `failed`, or `again` where it is tried once more."""
+
+    rule: str
+    source: str
+    appointment: int
+    result: str
+    candidates: int = 0
+    groups: dict[str, int] = {}
+    """Group -> priors taken for it; `oldest` for what the rule keeps as the oldest relevant."""
+    queries: int = 0
+    complete: bool = True
+    duration_seconds: float = 0.0
+    cause: str = ""
+    message: str = ""
+
+
+class PriorEnded(Event, frozen=True, kw_only=True):
+    """A prior with a deadline has its verdict; result is a word of TIMELINESS."""
+
+    rule: str
+    result: str
+
+
+TIMELINESS = ("on_time", "late", "missing")
+"""Whether a prior was there before its appointment: proven or unproven before, after, or not at all."""
+
+
+class MessageAnswered(Event, frozen=True, kw_only=True):
+    """An HL7 message was answered; `event` such as `ORM^O01`, or `other` for what this router does not take."""
+
+    event: str
+    code: str
+    """AA, AE or AR."""
+    word: str
+    """A word of `router.domain.hl7.WORDS`."""
+    message: str = ""
+    """Why it was not accepted, a sentence without any value of it."""

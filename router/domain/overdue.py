@@ -14,8 +14,8 @@ def sweep_due(rules: RuleSet, name: str, after: datetime) -> datetime | None:
     None where it never is: the rule is disabled, has no schedule, or its source never opens again.
     """
     rule = rules.rules[name]
-    node = rules.node(rule.sweep.source)
-    if not rule.enabled or not rule.sweep.tiers or node is None:
+    node = rules.node(rule.asked)
+    if not rule.enabled or not rule.tiers or node is None:
         return None
-    due = min(tier.schedule.next_due(after) for tier in rule.sweep.tiers)
+    due = min(tier.schedule.next_due(after) for tier in rule.tiers)
     return due if allowance(node, rules.windows, due).open else opens_at(node, rules.windows, due)

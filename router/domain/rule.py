@@ -7,9 +7,16 @@ from __future__ import annotations
 
 import msgspec
 
-from router.domain.condition import Condition, KeyMatch
+from router.domain.anatomy import Anatomy
+from router.domain.condition import Condition
 from router.domain.dicom import InformationModel, QueryRetrieveLevel
-from router.domain.timing import Schedule
+from router.domain.hl7 import Hl7Settings
+from router.domain.priors import Priors
+from router.domain.triggers import Arrival as Arrival
+from router.domain.triggers import Order as Order
+from router.domain.triggers import Sweep as Sweep
+from router.domain.triggers import Tier as Tier
+from router.domain.triggers import Worklist as Worklist
 from router.domain.window import Window
 
 LOCAL = "local"
@@ -202,6 +209,8 @@ class RouterSettings(Model, frozen=True, kw_only=True):
     """Seconds running moves may take to end after SIGTERM before they are cancelled."""
     tls: TlsSettings | None = None
     """The Store SCP speaks TLS only, with these; None: it speaks none."""
+    hl7: Hl7Settings | None = None
+    """Where orders come in; None: nowhere."""
 
 
 class Retry(Model, frozen=True, kw_only=True):
@@ -212,33 +221,6 @@ class Retry(Model, frozen=True, kw_only=True):
     delay: float = 30.0
     """Seconds before the second attempt; doubles each time, with full jitter."""
     maximum_delay: float = 3600.0
-
-
-class Tier(Model, frozen=True, kw_only=True):
-    """One schedule of a sweep, with how far it looks back."""
-
-    schedule: Schedule
-    lookback: float | None = None
-    """Seconds; replaces StudyDate by `now-lookback..now` where set."""
-
-
-class Sweep(Model, frozen=True, kw_only=True):
-    """The trigger: a recurring C-FIND."""
-
-    source: str
-    level: QueryRetrieveLevel = QueryRetrieveLevel.STUDY
-    tiers: tuple[Tier, ...] = ()
-    keys: tuple[KeyMatch, ...] = ()
-    settle: float = 0.0
-    """Seconds for which the number of instances must stay the same before a study is moved; 0: not looked at."""
-    catch_up: float = 7 * 86400.0
-    """Seconds a scheduled sweep looks back further at most, to where the last complete one looked."""
-
-    @property
-    def widest_tier(self) -> int:
-        """The number of the tier that looks back farthest: what a person means who asks for the rule's sweep."""
-        lookbacks = [float("inf") if tier.lookback is None else tier.lookback for tier in self.tiers]
-        return lookbacks.index(max(lookbacks)) if lookbacks else 0
 
 
 class Move(Model, frozen=True, kw_only=True):
@@ -266,17 +248,63 @@ class RuleLimits(Model, frozen=True, kw_only=True):
 
 
 class Rule(Model, frozen=True, kw_only=True):
-    """One routing rule."""
+    """One routing rule. Of `sweep`, `worklist`, `order` and `arrival` one is set; all but the first need `priors`."""
 
     name: str
     description: str = ""
     owner: str = ""
     enabled: bool = True
     priority: str = "normal"
-    sweep: Sweep
+    sweep: Sweep | None = None
+    worklist: Worklist | None = None
+    order: Order | None = None
+    arrival: Arrival | None = None
     where: Condition
+    """Asked of what the trigger finds: the study that is to be moved, or with `priors` the current one."""
+    priors: Priors | None = None
+    """Set where not what the trigger finds is moved, but what the patient had before."""
     move: Move
     limits: RuleLimits = RuleLimits()
+
+    @property
+    def trigger(self) -> str:
+        """What starts it, a word of `router.domain.appointment.TRIGGERS`."""
+        if self.worklist is not None:
+            return "worklist"
+        if self.order is not None:
+            return "order"
+        return "arrival" if self.arrival is not None else "sweep"
+
+    @property
+    def asked(self) -> str:
+        """The node that the trigger asks: a sweep's or worklist's source; else where the priors are."""
+        trigger = self.sweep or self.worklist
+        return trigger.source if trigger is not None else self.source
+
+    @property
+    def source(self) -> str:
+        """Where what it moves comes from; empty where the configuration does not say."""
+        if self.priors is not None:
+            return self.priors.source
+        return self.sweep.source if self.sweep is not None else ""
+
+    @property
+    def tiers(self) -> tuple[Tier, ...]:
+        """When the trigger asks; none for what comes by itself."""
+        trigger = self.sweep or self.worklist
+        return trigger.tiers if trigger is not None else ()
+
+    @property
+    def widest_tier(self) -> int:
+        """The number of the tier that looks back farthest: what a person means who asks for the rule's sweep."""
+        lookbacks = [float("inf") if tier.lookback is None else tier.lookback for tier in self.tiers]
+        return lookbacks.index(max(lookbacks)) if lookbacks else 0
+
+    @property
+    def lead(self) -> float | None:
+        """Seconds before an appointment at which its work becomes due; None: at once."""
+        trigger = self.worklist or self.order
+        return trigger.lead if trigger is not None else None
 
 
 class RuleSet(Model, frozen=True, kw_only=True):
@@ -286,6 +314,7 @@ class RuleSet(Model, frozen=True, kw_only=True):
     nodes: dict[str, Node]
     rules: dict[str, Rule]
     windows: dict[str, Window] = {}
+    anatomy: Anatomy = Anatomy()
     content_hash: str
 
     @property

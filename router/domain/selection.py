@@ -13,7 +13,9 @@ from enum import StrEnum
 import msgspec
 
 from router.domain.levels import AVAILABILITIES, NEARLINE, NOT_TO_BE_HAD, OFFLINE, UNAVAILABLE
+from router.domain.relevance import Prior
 from router.domain.transfer import (
+    APPOINTMENT_CANCELLED,
     RULE_HOLDS,
     SETTLING,
     TRANSITIONS,
@@ -64,6 +66,8 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """The ledger's transfer, where there is one."""
     new: NewTransfer | None = None
     """What the ledger is to write: to queue it for `move`, to hold it (or to note how it grew) for `hold`."""
+    prior: Prior | None = None
+    """Why it was chosen, or not, where it is about the priors of a current study."""
 
 
 class Selection(msgspec.Struct, frozen=True, kw_only=True):
@@ -233,4 +237,6 @@ def _unchanged(state: State, cause: str, manual: bool) -> _Verdict:
         return _Verdict(Action.SKIP, "failed-before", reason)
     if state is State.NOTHING:
         return _Verdict(Action.MOVE, "again", "was gone before, but the source lists it now", Happening.AGAIN)
+    if state is State.CANCELLED and cause == APPOINTMENT_CANCELLED:
+        return _Verdict(Action.MOVE, "again", "was cancelled with an appointment, and is wanted again", Happening.AGAIN)
     return _Verdict(Action.SKIP, "done", f"already {state}")

@@ -137,16 +137,19 @@ class DateEnd(msgspec.Struct, frozen=True):
         """The local date, and the moment (UTC) where the end is a moment."""
         if self.instant:
             local = now.astimezone(zone).replace(tzinfo=None)
-            local = datetime.combine(_shift(local.date(), self.months, self.days), local.time())
+            local = datetime.combine(shift(local.date(), self.months, self.days), local.time())
             # An unshifted wall clock keeps its fold: the second pass of a repeated hour is not the first.
             moment = local.replace(tzinfo=zone).astimezone(UTC) if self.months or self.days else now.astimezone(UTC)
             moment += timedelta(seconds=self.seconds)
             return moment.astimezone(zone).date(), moment
-        return _shift(self.day or now.astimezone(zone).date(), self.months, self.days), None
+        return shift(self.day or now.astimezone(zone).date(), self.months, self.days), None
 
 
-def _shift(day: date, months: int, days: int) -> date:
-    """Calendar arithmetic: a month later is the same day of the month, or the month's last."""
+def shift(day: date, months: int, days: int) -> date:
+    """Calendar arithmetic: a month later is the same day of the month, or the month's last.
+
+    Raises ValueError or OverflowError beyond the years 1 to 9999.
+    """
     month = day.year * 12 + day.month - 1 + months
     year, month = divmod(month, 12)
     shifted = date(year, month + 1, min(day.day, calendar.monthrange(year, month + 1)[1]))
@@ -290,7 +293,7 @@ def _parse_end(text: str, whole: str) -> DateEnd:
         raise error(f"{text.strip()!r} steps further than {_MAXIMUM_YEARS} years")
     if day is not None:
         try:
-            day, months, days = _shift(day, months, days), 0, 0
+            day, months, days = shift(day, months, days), 0, 0
         except (ValueError, OverflowError):
             raise error(f"{text.strip()!r} leaves the calendar") from None
     return DateEnd(day, base == "now", months, days, hours * 3600.0)

@@ -73,6 +73,9 @@ LIMIT_HOLDS = frozenset({STUDIES_PER_SWEEP, INSTANCES_PER_DAY})
 RULE_HOLDS = LIMIT_HOLDS | {SETTLING}
 """Causes of a hold that sweeps may end. Any other is a person's, and only a person ends it."""
 
+APPOINTMENT_CANCELLED = "appointment-cancelled"
+"""Cause of a cancellation that is nobody's word on the study: whoever asks for it next has it moved."""
+
 
 _VERDICTS = {
     Happening.PROVEN: State.COMPLETE,
@@ -226,6 +229,8 @@ class NewTransfer(msgspec.Struct, frozen=True, kw_only=True):
     """Set where the rule holds it back: it is written down as held, not queued."""
     charge: int = 0
     """Instances by which queueing it uses up the rule's `instances_per_day`."""
+    deadline_at: datetime | None = None
+    """When it should be there: the appointment that it is for."""
 
 
 class Transfer(msgspec.Struct, frozen=True, kw_only=True):
@@ -266,6 +271,8 @@ class Transfer(msgspec.Struct, frozen=True, kw_only=True):
     """Instance Availability (0008,0056) as the last sweep that queued it saw it; empty where the source did not say."""
     wish: str = ""
     """What a person asked for while a worker holds it: a happening of WISHES."""
+    deadline_at: datetime | None = None
+    """When it should be there; the earliest of the appointments that it is for."""
 
     @property
     def ended(self) -> bool:
@@ -276,6 +283,25 @@ class Transfer(msgspec.Struct, frozen=True, kw_only=True):
     def route(self) -> Route:
         """The way it takes."""
         return Route(self.intent.source, self.intent.destination)
+
+
+URGENT = timedelta(hours=1)
+"""How long before its deadline a transfer goes before all others."""
+
+WAITED = timedelta(days=1)
+"""How long before its deadline a transfer counts as having begun to wait: the earlier deadline goes first."""
+
+
+def timely(transfer: Transfer, now: datetime) -> str | None:
+    """Whether what had a deadline was there in time, a word of `router.domain.events.TIMELINESS`.
+
+    None where it had none, or a person (or its appointment) gave it up.
+    """
+    if transfer.deadline_at is None or transfer.state is State.CANCELLED:
+        return None
+    if transfer.state not in (State.COMPLETE, State.UNPROVEN):
+        return "missing"
+    return "on_time" if now <= transfer.deadline_at else "late"
 
 
 class Finish(msgspec.Struct, frozen=True, kw_only=True):

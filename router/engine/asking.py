@@ -8,6 +8,8 @@ from collections.abc import Iterator, Sequence
 from router.domain.condition import Evaluation, KeyMatch
 from router.domain.dicom import Identifier, QueryRetrieveLevel, known_tag
 from router.domain.levels import RETURN_KEYS, asked_at
+from router.domain.prefetching import CURRENT_KEYS
+from router.domain.relevance import attributes_of
 from router.domain.rule import Rule
 from router.engine.query import unique_keys
 
@@ -26,6 +28,8 @@ def questions(
 ) -> Iterator[Identifier]:
     """The identifiers to send: lists of values are asked one by one, as far as that stays a handful."""
     base = dict.fromkeys(RETURN_KEYS[level], ())
+    if rule.priors is not None and level is QueryRetrieveLevel.STUDY:
+        base |= dict.fromkeys(CURRENT_KEYS | attributes_of(rule.priors), ())
     for tag in rule.where.attributes:
         if asked_at(tag) is level:
             base[tag] = ()

@@ -10,18 +10,21 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Generic, TypeVar
 
-from router.domain.events import TransferEnded
+from router.domain.appointment import Appointment
+from router.domain.events import PriorEnded, TransferEnded
 from router.domain.rule import LOCAL, Node, RuleSet
 from router.domain.sweep import SweepRecord
-from router.domain.transfer import State, Transfer
+from router.domain.transfer import State, Transfer, timely
 from router.engine.detours import Detours
 from router.engine.gates import Gates
 from router.engine.mover import LEASE_SECONDS, Mover
 from router.engine.ports import Clock, Ledger, Observer, Trouble
+from router.engine.prefetch import Prefetcher
 from router.engine.probe import Prober
 from router.engine.routes import StoppedRoutes
 from router.engine.slots import NodeSlots
 from router.engine.sweep import Sweeper
+from router.engine.upkeep import Upkeep
 from router.engine.verifier import Verifier
 from router.errors import LedgerError
 
@@ -32,11 +35,13 @@ _STALLED_SECONDS = 60.0
 _HEED_SECONDS = 0.25
 """Between two looks for what people ask of work under way, and for routes that others have stopped."""
 _SWEEPS_PER_SOURCE = 1
+_LOOKS_PER_SOURCE = 2
+"""Appointments whose priors are looked for at once at a source; its associations are shared by all that asks it."""
 _VERIFICATIONS_PER_DESTINATION = 2
 _CANCEL_SECONDS = 20.0
 """How long cancelled work may take to end: the grace of a C-CANCEL and then some."""
 
-Claim = TypeVar("Claim", SweepRecord, Transfer)
+Claim = TypeVar("Claim", SweepRecord, Transfer, Appointment)
 
 
 class _Lane(Generic[Claim]):
@@ -58,7 +63,7 @@ class _Lane(Generic[Claim]):
 
 
 class Dispatcher:
-    """Runs sweeps, moves and verifications as they become due, each node within its own bounds."""
+    """Runs sweeps, looks for priors, moves and verifications as they become due, each node within its own bounds."""
 
     def __init__(
         self,
@@ -66,6 +71,7 @@ class Dispatcher:
         rules: Callable[[], RuleSet],
         ledger: Ledger,
         sweeper: Sweeper,
+        prefetcher: Prefetcher,
         mover: Mover,
         verifier: Verifier,
         detours: Detours,
@@ -78,6 +84,7 @@ class Dispatcher:
         self._rules = rules
         self._ledger = ledger
         self._sweeper = sweeper
+        self._upkeep = Upkeep(ledger)
         self._mover = mover
         self._verifier = verifier
         self._detours = detours
@@ -92,7 +99,7 @@ class Dispatcher:
         self._stopping = threading.Event()
         self._ended = threading.Event()
         self._lock = threading.Lock()
-        self._threads: dict[threading.Thread, tuple[Transfer | SweepRecord, threading.Event]] = {}
+        self._threads: dict[threading.Thread, tuple[Transfer | SweepRecord | Appointment, threading.Event]] = {}
         """What runs, with what cancels it: each its own, for a claim that is lost must stop that work only."""
         self._unproven: set[int] = set()
         """Transfers moved here that wait for a look at the evidence: draining includes it."""
@@ -110,6 +117,12 @@ class Dispatcher:
             node_of=lambda sweep: sweep.due.source,
             claim=ledger.claim_sweep,
             run=self._run_sweep,
+        )
+        self._looks: _Lane[Appointment] = _Lane(
+            room=lambda name, node: _LOOKS_PER_SOURCE,
+            node_of=lambda appointment: appointment.source,
+            claim=ledger.claim_appointment,
+            run=prefetcher.run,
         )
         self._moves: _Lane[Transfer] = _Lane(
             room=self._room_to_move,
@@ -225,6 +238,7 @@ class Dispatcher:
             self._ledger.expire_leases(now)
         if self._next_look <= time.monotonic():  # else something that waits is due sooner
             self._next_look = time.monotonic() + _TICK_SECONDS
+        self._upkeep.look(now)
         rules = self._rules()
         names = [*rules.nodes, LOCAL]
         self._gates.forget()
@@ -243,12 +257,14 @@ class Dispatcher:
             self._fill(self._moves, names, rules, now)
         self._fill(self._verifications, names, rules, now)
         if not self._stopping.is_set():
+            self._fill(self._looks, names, rules, now)
             self._fill(self._sweeps, names, rules, now)
         self._next_look = min(self._next_look, self._gates.opens_at)
 
     def _find_strangers(self, known: set[str]) -> list[str]:
         """Nodes that work waits for but the configuration does not have: it is claimed, and ends saying so."""
         found = {sweep.due.source for sweep in self._ledger.open_sweeps()}
+        found |= self._ledger.waiting_sources()
         for row in self._ledger.backlog():
             if row.state in (State.QUEUED, State.VERIFYING):
                 found |= {row.source, row.destination}
@@ -298,6 +314,8 @@ class Dispatcher:
         for claim in claims:
             if isinstance(claim, Transfer):
                 self._ledger.renew(claim, now, LEASE_SECONDS, None)
+            elif isinstance(claim, Appointment):
+                self._ledger.renew_appointment(claim, now, LEASE_SECONDS)
             else:
                 self._ledger.renew_sweep(claim, now, LEASE_SECONDS)
 
@@ -383,4 +401,6 @@ class Dispatcher:
                 seen_to_verified_seconds=max(0.0, (now - transfer.queued_at).total_seconds()),
             )
         )
+        if (timeliness := timely(transfer, now)) is not None:
+            self._observer(PriorEnded(rule=transfer.rule, result=timeliness))
         return None

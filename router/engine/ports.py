@@ -32,6 +32,7 @@ from router.domain.transfer import (
     Transfer,
     TransferFact,
 )
+from router.engine.appointment_port import AppointmentLedger
 
 Observer = Callable[[Event], None]
 """Takes an event; never raises, never blocks."""
@@ -57,6 +58,9 @@ class Peers(Protocol):
         self, node: Node, level: QueryRetrieveLevel, keys: Identifier, *, maximum: int, cancelled: threading.Event
     ) -> FindResult:
         """C-FIND with the keys (values to match, empty to be returned); C-CANCEL after `maximum` matches."""
+
+    def worklist(self, node: Node, keys: Identifier, *, maximum: int, cancelled: threading.Event) -> FindResult:
+        """Modality worklist C-FIND (PS3.4 section K.4.1); keys may hold sequences with one item each."""
 
     def move(
         self,
@@ -102,7 +106,7 @@ class Peers(Protocol):
         """
 
 
-class Ledger(Protocol):
+class Ledger(AppointmentLedger, Protocol):
     """Queue and memory. Raises only LedgerError. Every method is one transaction; thread-safe."""
 
     # sweeps -----------------------------------------------------------------------------------------------------

@@ -31,7 +31,9 @@ class Prober:
     def look(self, rules: RuleSet) -> None:
         """Begin the probes that are due; a node is not tried while its windows are closed."""
         self._running = {name: thread for name, thread in self._running.items() if thread.is_alive()}
-        sources = {rule.sweep.source for rule in rules.rules.values() if rule.enabled}
+        enabled = [rule for rule in rules.rules.values() if rule.enabled]
+        # A worklist answers no query for a study.
+        sources = {rule.source for rule in enabled} | {rule.sweep.source for rule in enabled if rule.sweep is not None}
         for name, node in rules.nodes.items():
             if name in self._running or not self._slots.probe_due(node) or not self._slots.allowance(node).open:
                 continue

@@ -74,12 +74,18 @@ class Inquiry:
             slot.ended(0 if result.identifiers else result.status)  # one that was cut short is no sign of trouble
         if result.status == 0 or (partial and result.identifiers):
             return result
-        meaning = FIND_FAILURES.get(result.status, "the source is unable to process the query")
-        raise QueryFailed(
-            result.status,
-            f"{node.name} ({node.ae_title}) failed a {level} query, status {result.status:04X}: {meaning}.",
-            quotable(result.error_comment),
-        )
+        raise _failed(node, str(level), result)
+
+    def worklist(
+        self, node: Node, keys: Identifier, urgency: Urgency, cancelled: threading.Event, *, maximum: int
+    ) -> FindResult:
+        """One modality worklist C-FIND; an answer that ended early is returned rather than raised if it has matches."""
+        with self._slots.hold(node, urgency, cancelled, purpose=Purpose.QUERY) as slot:
+            result = self._peers.worklist(node, keys, maximum=maximum, cancelled=cancelled)
+            slot.ended(0 if result.identifiers else result.status)
+        if result.status == 0 or result.identifiers:
+            return result
+        raise _failed(node, "worklist", result)
 
     def listing(
         self,
@@ -275,6 +281,15 @@ class Inquiry:
         keys.elements[_SERIES_INSTANCE_UID] = ()
         rows = self.find(node, QueryRetrieveLevel.SERIES, keys, urgency, cancelled).identifiers
         return list(dict.fromkeys(uid for row in rows if is_uid(uid := row.text("SeriesInstanceUID"))))
+
+
+def _failed(node: Node, kind: str, result: FindResult) -> QueryFailed:
+    meaning = FIND_FAILURES.get(result.status, "the source is unable to process the query")
+    return QueryFailed(
+        result.status,
+        f"{node.name} ({node.ae_title}) failed a {kind} query, status {result.status:04X}: {meaning}.",
+        quotable(result.error_comment),
+    )
 
 
 _SERIES_INSTANCE_UID = known_tag("SeriesInstanceUID")

@@ -65,7 +65,7 @@ class Restrainer:
         restraint = Restraint(
             rule=rule.name,
             priority=rule.priority,
-            settle=rule.sweep.settle,
+            settle=rule.sweep.settle if rule.sweep is not None else 0.0,
             limits=limits,
             now=evaluation.now,
             seen_at=self._clock.now(),

@@ -104,7 +104,7 @@ class Scheduler:
         wanted = {
             _job_id(rule.name, number): tier.schedule
             for rule in _enabled(rules)
-            for number, tier in enumerate(rule.sweep.tiers)
+            for number, tier in enumerate(rule.tiers)
         }
         for job in self._scheduler.get_jobs():
             if job.id not in wanted or job.trigger.schedule != wanted[job.id]:
@@ -129,7 +129,7 @@ class Scheduler:
         self._rules = rules
         overdue: list[_Key] = []
         for rule in _enabled(rules):
-            for number, tier in enumerate(rule.sweep.tiers):
+            for number, tier in enumerate(rule.tiers):
                 if self._scheduler.get_job(_job_id(rule.name, number)) is not None:
                     continue
                 key = (rule.name, number)
@@ -199,17 +199,17 @@ class Scheduler:
 
     def _add(self, keys: Sequence[_Key], now: datetime) -> None:
         rules = self._rules.rules if self._rules is not None else {}
-        known = [(rules[name], tier) for name, tier in keys if name in rules and tier < len(rules[name].sweep.tiers)]
+        known = [(rules[name], tier) for name, tier in keys if name in rules and tier < len(rules[name].tiers)]
         passed = {(rule.name, tier): self._passed(rule, tier, now) for rule, tier in known}
         due: list[SweepDue] = []
         try:
             in_the_way = _in_the_way(self._ledger.open_sweeps(), now) if known else set()
             for rule, tier in known:
                 key = (rule.name, tier)
-                if (key, rule.sweep.source) not in in_the_way:
+                if (key, rule.asked) not in in_the_way:
                     passed[key] -= 1
                     due_at = self._due_at(key, now)
-                    due.append(SweepDue(rule=rule.name, source=rule.sweep.source, due_at=due_at, tier=tier))
+                    due.append(SweepDue(rule=rule.name, source=rule.asked, due_at=due_at, tier=tier))
             if due:
                 self._ledger.add_sweeps(due)
         except LedgerError as error:
@@ -228,8 +228,8 @@ class Scheduler:
             since = self._since.get((rule.name, tier), now)
             self._since[rule.name, tier] = now
         rules = self._rules
-        node = rules.node(rule.sweep.source) if rules is not None else None
-        due = rule.sweep.tiers[tier].schedule.due_between(since, now)
+        node = rules.node(rule.asked) if rules is not None else None
+        due = rule.tiers[tier].schedule.due_between(since, now)
         passed = list(islice(due, MISSED_COUNTED + 1))  # one of them is caught up
         if node is None or rules is None or not node.windows:
             return len(passed)
@@ -249,7 +249,7 @@ class Scheduler:
 
     def _miss(self, rule: Rule, count: int) -> None:
         if count > 0:
-            self._observer(SweepMissed(rule=rule.name, source=rule.sweep.source, count=min(count, MISSED_COUNTED)))
+            self._observer(SweepMissed(rule=rule.name, source=rule.asked, count=min(count, MISSED_COUNTED)))
 
     def _failed(self, event: JobEvent) -> None:
         rule = self._rules.rules.get(str(event.job_id).rpartition("/")[0]) if self._rules is not None else None

@@ -52,6 +52,8 @@ class Asked(NamedTuple):
 
     def questions(self, evaluation: Evaluation) -> list[Wanted]:
         """What it would ask at that moment, at STUDY level."""
+        if self.rule.sweep is None:
+            return []
         keys = sweep_keys(
             self.rule.sweep, self.tier, now=evaluation.now, zone=evaluation.zone, watermark=self.watermark
         ).keys

@@ -22,7 +22,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
 from sqlalchemy.pool import QueuePool
 
 from router.errors import LedgerError, LedgerMissing
-from router.ledger.tables import VERSION, UnusableTablesError, migrate, refuse_newer, stored_version
+from router.ledger.migrations import VERSION, UnusableTablesError, migrate, refuse_newer, stored_version
 
 MAXIMUM_CONNECTIONS = 5
 WAIT_SECONDS = 30.0

@@ -14,6 +14,7 @@ from router.domain.transfer import (
     RULE_HOLDS,
     TRANSITIONS,
     UNDER_WAY,
+    WAITED,
     Happening,
     Hold,
     Intent,
@@ -24,7 +25,7 @@ from router.domain.transfer import (
 from router.ledger import commitments, held
 from router.ledger.database import chunks, insert_or
 from router.ledger.instances import OF_THE_SOURCE
-from router.ledger.tables import instance_lists, transfers
+from router.ledger.tables import Instant, instance_lists, transfers
 
 _t = transfers.c
 _STUDIES_AT_ONCE = 10_000
@@ -83,6 +84,7 @@ def queue(connection: Connection, selected: Sequence[NewTransfer], now: datetime
         else:
             row |= {"new_rule": new.rule, "new_priority": new.priority, "new_patient_id": new.patient_id}
             row |= {"new_availability": new.availability, "forget": happening is Happening.AGAIN}
+            row |= {"new_deadline": new.deadline_at, "new_turn": turn_of(new.deadline_at, now)}
             if new.hold is None:
                 anew.append(row)
             else:
@@ -128,6 +130,14 @@ def starting_over(now: datetime) -> dict[str, Any]:
     }
 
 
+def turn_of(deadline_at: datetime | None, now: datetime) -> datetime:
+    """From when on what is queued now is due: with a deadline as if it had waited since long before that.
+
+    Of what waits the one that has been due for longest goes first, so the earlier deadline does.
+    """
+    return now if deadline_at is None else min(now, deadline_at - WAITED)
+
+
 def forget_lists(connection: Connection, transfer_ids: Sequence[int], kinds: Sequence[str]) -> None:
     """Remove lists of instances that no longer hold."""
     if transfer_ids:
@@ -154,8 +164,9 @@ def _insert(connection: Connection, new: Sequence[NewTransfer], now: datetime) -
             "cause": "",
             "reason": "",
             "queued_at": now,
-            "next_at": now,
+            "next_at": turn_of(one.deadline_at, now),
             "updated_at": now,
+            "deadline_at": one.deadline_at,
             **(held.columns(one.hold) if one.hold is not None else {}),
         }
         for one in new
@@ -183,14 +194,15 @@ def _start_over(
         update(transfers)
         .where(_t.id == bindparam("row_id"))
         .values(
-            **starting_over(now) | dict(changes or {}),
+            **starting_over(now) | {"next_at": bindparam("new_turn", type_=Instant())} | dict(changes or {}),
+            deadline_at=bindparam("new_deadline", type_=Instant()),
             instance_count=bindparam("new_count"),
             rule=bindparam("new_rule"),
             priority=bindparam("new_priority"),
             patient_id=bindparam("new_patient_id"),
             availability=bindparam("new_availability"),
         ),
-        [{name: value for name, value in row.items() if changes or name != "forget"} for row in rows],
+        [{name: value for name, value in row.items() if name != ("new_turn" if changes else "forget")} for row in rows],
     )
     forget_lists(connection, [row["row_id"] for row in rows], OF_THE_SOURCE)
     # What was sent to a destination without evidence counts as there when a study grew, but not when it is asked again.

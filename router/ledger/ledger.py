@@ -24,6 +24,7 @@ from router.domain.transfer import (
     Transfer,
     TransferFact,
 )
+from router.ledger import appointments as appointment_queries
 from router.ledger import caps as cap_queries
 from router.ledger import claims, held, intents
 from router.ledger import commitments as commitment_queries
@@ -32,6 +33,7 @@ from router.ledger import queue as waiting
 from router.ledger import services as service_queries
 from router.ledger import sweeps as sweep_queries
 from router.ledger import transfers as transfer_queries
+from router.ledger.appointment_book import AppointmentBook
 from router.ledger.database import Database
 from router.ledger.lock import ServiceLock
 from router.ledger.receipt_index import ReceiptIndex
@@ -40,7 +42,7 @@ from router.ledger.route_book import RouteBook
 _FOREVER = datetime.max.replace(tzinfo=UTC)
 
 
-class SqlLedger(ReceiptIndex, RouteBook):
+class SqlLedger(ReceiptIndex, RouteBook, AppointmentBook):
     """Queue and memory on a SQL database: `engine.ports.Ledger`.
 
     Every method is one transaction and raises only LedgerError; thread-safe, and safe between processes.
@@ -217,12 +219,13 @@ class SqlLedger(ReceiptIndex, RouteBook):
             return claims.finish(connection, transfer, finish, started_at, now)
 
     def expire_leases(self, now: datetime) -> int:
-        """Send transfers whose worker is gone to verification, sweeps back to due. Returns how many."""
+        """Transfers whose worker is gone are looked at first, sweeps and appointments are due again; how many."""
         with self._database.read() as connection:
-            if not claims.any_to_expire(connection, now) and not sweep_queries.any_to_expire(connection, now):
+            parts = (claims, sweep_queries, appointment_queries)
+            if not any(part.any_to_expire(connection, now) for part in parts):
                 return 0
         with self._database.write() as connection:
-            return claims.expire(connection, now) + sweep_queries.expire(connection, now)
+            return sum(part.expire(connection, now) for part in parts)
 
     def wished(self) -> list[tuple[int, int]]:
         """Number and fence number of the transfers that their workers are to let go of, for a person wants it."""
@@ -353,7 +356,8 @@ class SqlLedger(ReceiptIndex, RouteBook):
         try:
             with self._database.write() as connection:
                 service_queries.withdraw_all(connection)
-                return claims.expire_all(connection, now) + sweep_queries.expire(connection, _FOREVER)
+                orphaned = claims.expire_all(connection, now) + sweep_queries.expire(connection, _FOREVER)
+                return orphaned + appointment_queries.expire(connection, _FOREVER)
         finally:
             self._lock.share()
 

@@ -36,4 +36,5 @@ def transfer_of(row: Any) -> Transfer:
         lease_until=row.lease_until,
         wish=row.wish,
         availability=row.availability,
+        deadline_at=row.deadline_at,
     )

@@ -1,11 +1,10 @@
-"""The ledger's tables, their indexes and their versions. No query but those of the migrations lives here.
+"""The ledger's tables and their indexes. No query lives here; older versions of them are in `migrations.py`.
 
 Times are whole microseconds since 1970 in UTC, so that both databases keep them exactly and order them cheaply.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -14,7 +13,6 @@ from sqlalchemy import (
     Boolean,
     CheckConstraint,
     Column,
-    Connection,
     Dialect,
     ForeignKey,
     Index,
@@ -25,11 +23,7 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
-    insert,
-    inspect,
-    select,
     text,
-    update,
 )
 from sqlalchemy.types import TypeDecorator
 
@@ -56,10 +50,6 @@ class Instant(TypeDecorator[datetime]):
 _Id = BigInteger().with_variant(Integer, "sqlite")
 
 metadata = MetaData()
-
-
-class UnusableTablesError(Exception):
-    """The tables of a database are not those of a ledger of a known version; the message ends a sentence about it."""
 
 
 def _text(name: str) -> Column[str]:
@@ -136,6 +126,7 @@ transfers = Table(
     Column("lease_until", Instant),  # set exactly while a worker holds it
     Column("finished_at", Instant),
     Column("updated_at", Instant, nullable=False),
+    Column("deadline_at", Instant),  # the earliest of the appointments that it is for
     UniqueConstraint("source", "study_instance_uid", "series_instance_uid", "destination", name="uq_transfers_intent"),
     # A claim asks each priority by itself, so that the index alone answers it; these are all there are.
     CheckConstraint("priority BETWEEN 0 AND 2", name="ck_transfers_priority"),
@@ -243,6 +234,73 @@ rule_days = Table(
     sqlite_with_rowid=False,
 )
 
+appointments = Table(
+    "appointments",
+    metadata,
+    Column("id", _Id, primary_key=True),
+    Column("rule", Text, nullable=False),
+    Column("key", Text, nullable=False),
+    Column("trigger", Text, nullable=False),
+    Column("source", Text, nullable=False),
+    Column("current", LargeBinary, nullable=False),
+    Column("patient_id", Text, nullable=False),
+    _text("issuer"),
+    Column("start_at", Instant),
+    Column("due_at", Instant, nullable=False),
+    Column("turn_at", Instant, nullable=False),  # the start, or where there is none when it is due: the earliest first
+    Column("state", Text, nullable=False),
+    _number("fence"),
+    Column("lease_until", Instant),
+    _number("attempts"),
+    Column("sweep_id", _Id),  # of a person who waits for it
+    _number("queries"),
+    _number("candidates"),
+    _number("taken"),
+    Column("complete", Boolean, nullable=False, server_default="1"),
+    _text("cause"),
+    _text("reason"),
+    Column("noted_at", Instant, nullable=False),
+    Column("finished_at", Instant),
+    UniqueConstraint("rule", "key", name="uq_appointments_key"),
+    sqlite_autoincrement=True,
+)
+
+appointment_priors = Table(
+    "appointment_priors",
+    metadata,
+    # What the last look decided about each candidate.
+    Column("appointment_id", _Id, ForeignKey("appointments.id", ondelete="CASCADE"), nullable=False),
+    Column("number", Integer, nullable=False),
+    Column("study_instance_uid", Text, nullable=False),
+    Column("taken", Boolean, nullable=False),
+    Column("prior", LargeBinary, nullable=False),
+    PrimaryKeyConstraint("appointment_id", "number"),
+    sqlite_with_rowid=False,
+)
+
+appointment_transfers = Table(
+    "appointment_transfers",
+    metadata,
+    Column("appointment_id", _Id, ForeignKey("appointments.id", ondelete="CASCADE"), nullable=False),
+    Column("transfer_id", _Id, ForeignKey("transfers.id", ondelete="CASCADE"), nullable=False),
+    Column("owned", Boolean, nullable=False),  # it was queued for this appointment, and is cancelled with it
+    PrimaryKeyConstraint("appointment_id", "transfer_id"),
+    sqlite_with_rowid=False,
+)
+
+patient_merges = Table(
+    "patient_merges",
+    metadata,
+    # A patient ID that gave way to another; chains are followed when they are written.
+    Column("old_patient_id", Text, nullable=False),
+    Column("old_issuer", Text, nullable=False),
+    Column("patient_id", Text, nullable=False),
+    Column("issuer", Text, nullable=False),
+    Column("merged_at", Instant, nullable=False),
+    PrimaryKeyConstraint("old_patient_id", "old_issuer"),
+    sqlite_with_rowid=False,
+)
+
 services = Table(
     "services",
     metadata,
@@ -265,87 +323,37 @@ HELD = "state = 'held'"
 MOVES = "step = 'move'"
 DUE = "state = 'due'"
 RUNNING = "state = 'running'"
+WITH_DEADLINE = "deadline_at IS NOT NULL AND priority > 0"
+WAITING = "state = 'waiting'"
+LOOKING = "state = 'looking'"
 
-_t, _s = transfers.c, sweeps.c
+_t, _s, _a = transfers.c, sweeps.c, appointments.c
 _partial("ix_transfers_queue", _t.source, _t.priority, _t.next_at, _t.id, where=QUEUED)
 # Where a route of a source is stopped, its other routes are asked each by itself: what waits in vain costs no claim.
-_routes = _partial("ix_transfers_routes", _t.source, _t.destination, _t.priority, _t.next_at, _t.id, where=QUEUED)
+ROUTES_INDEX = _partial("ix_transfers_routes", _t.source, _t.destination, _t.priority, _t.next_at, _t.id, where=QUEUED)
 _partial("ix_transfers_verification", _t.destination, _t.next_at, _t.id, where=UNCLAIMED_VERIFICATION)
 _partial("ix_transfers_leases", _t.lease_until, where=LEASED)
-_held = _partial("ix_transfers_held", _t.rule, _t.source, _t.cause, _t.queued_at, _t.id, where=HELD)
+HELD_INDEX = _partial("ix_transfers_held", _t.rule, _t.source, _t.cause, _t.queued_at, _t.id, where=HELD)
 Index("ix_transfers_study", _t.study_instance_uid)
 Index("ix_transfers_state", _t.state, _t.id)
 Index("ix_transfers_backlog", _t.source, _t.destination, _t.state, _t.queued_at)
 _partial("ix_sweeps_due", _s.due_at, _s.id, where=DUE)
 _partial("ix_sweeps_running", _s.lease_until, where=RUNNING)
 Index("ix_sweeps_last", _s.manual, _s.rule, _s.tier, _s.finished_at, _s.due_at)
-_moves = _partial("ix_attempts_moves", attempts.c.finished_at, where=MOVES)
+MOVES_INDEX = _partial("ix_attempts_moves", attempts.c.finished_at, where=MOVES)
 Index("ix_sweep_transfers_transfer", sweep_transfers.c.transfer_id)
 Index("ix_commitments_transfer", commitments.c.transfer_id, commitments.c.requested_at)
 Index("ix_commitments_requested", commitments.c.requested_at)
 
-VERSION = 3
-"""The version of the tables above; a new ledger starts with it."""
-
-
-def _to_2(connection: Connection) -> None:
-    for column in ("wish", "availability"):
-        connection.exec_driver_sql(f"ALTER TABLE transfers ADD COLUMN {column} TEXT NOT NULL DEFAULT ''")
-    metadata.create_all(connection, tables=[routes, commitments])
-    _routes.create(connection)
-
-
-def _to_3(connection: Connection) -> None:
-    connection.exec_driver_sql("ALTER TABLE sweeps ADD COLUMN account TEXT NOT NULL DEFAULT ''")
-    metadata.create_all(connection, tables=[caps, rule_days])
-    _held.create(connection)
-    _moves.create(connection)
-
-
-MIGRATIONS: Mapping[int, Callable[[Connection], None]] = {2: _to_2, 3: _to_3}
-"""How a ledger of the version before becomes one of this version; one entry for each version after the first."""
-
-_SCHEMA_VERSION = "schema_version"
-
-
-def stored_version(connection: Connection) -> int:
-    """The version of the tables in this database; 0 where there are none at all.
-
-    Raises UnusableTablesError where the tables are not a ledger's.
-    """
-    names = inspect(connection).get_table_names()
-    if not names:
-        return 0
-    if meta.name in names:
-        value = connection.scalar(select(meta.c.value).where(meta.c.name == _SCHEMA_VERSION))
-        if value is not None and value.isdecimal():
-            return int(value)
-    raise UnusableTablesError("holds tables of something else; choose another place for the ledger")
-
-
-def refuse_newer(version: int, known: int = VERSION) -> None:
-    """Raise UnusableTablesError for a ledger that a newer dicom-router has written."""
-    if version > known:
-        raise UnusableTablesError(
-            f"was written by a newer dicom-router (its version is {version}, this program knows {known}); "
-            "use that program, or another ledger"
-        )
-
-
-def migrate(
-    connection: Connection,
-    version: int = VERSION,
-    migrations: Mapping[int, Callable[[Connection], None]] = MIGRATIONS,
-) -> None:
-    """Bring the database to this version within the running transaction. Raises UnusableTablesError for a newer one."""
-    stored = stored_version(connection)
-    refuse_newer(stored, version)
-    if stored == version:
-        return
-    if stored == 0:
-        metadata.create_all(connection)
-        connection.execute(insert(meta).values(name=_SCHEMA_VERSION, value=str(version)))
-        return
-    for step in range(stored + 1, version + 1):
-        migrations[step](connection)
-    connection.execute(update(meta).where(meta.c.name == _SCHEMA_VERSION).values(value=str(version)))
+# The state is a column, for SQLite would rather find all that are queued by their state than use a partial index.
+DEADLINES_INDEX = _partial("ix_transfers_deadlines", _t.state, _t.deadline_at, where=WITH_DEADLINE)
+_partial("ix_appointments_due", _a.source, _a.due_at, where=WAITING)
+_partial("ix_appointments_turn", _a.source, _a.turn_at, _a.id, _a.due_at, where=WAITING)
+_partial("ix_appointments_looking", _a.lease_until, where=LOOKING)
+Index("ix_appointments_start", _a.rule, _a.start_at)
+Index("ix_appointments_patient", _a.patient_id)
+Index("ix_appointments_noted", _a.noted_at)
+_partial("ix_appointments_sweep", _a.sweep_id, where="sweep_id IS NOT NULL")
+Index("ix_appointment_priors_study", appointment_priors.c.study_instance_uid, appointment_priors.c.appointment_id)
+Index("ix_appointment_transfers_transfer", appointment_transfers.c.transfer_id)
+Index("ix_patient_merges_patient", patient_merges.c.patient_id)

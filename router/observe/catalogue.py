@@ -9,13 +9,20 @@ from router.domain.events import DROPPED, HELD_BACK, WAITS
 from router.observe.labels import (
     ASSOCIATION_RESULTS,
     COMMITMENTS,
+    LOOK_RESULTS,
+    MESSAGE_CODES,
+    MESSAGE_EVENTS,
+    MESSAGE_REFUSALS,
+    NEWS,
     OTHER,
+    PRIOR_RESULTS,
     REFUSALS,
     RESPONSE_STATUSES,
     ROLES,
     STORE_STATUSES,
     SUBOPERATION_OUTCOMES,
     SWEEP_RESULTS,
+    VALUES_REFUSED,
     VERDICTS,
     Labels,
     Names,
@@ -48,6 +55,26 @@ def _nodes(names: Names) -> Iterable[Labels]:
 
 def _callers(names: Names) -> Iterable[Labels]:
     return [*names.nodes, (OTHER,)]
+
+
+def _groups(names: Names) -> Iterable[Labels]:
+    return names.groups
+
+
+def _appointments(names: Names) -> Iterable[Labels]:
+    return names.appointments
+
+
+def _looks(names: Names) -> Iterable[Labels]:
+    return names.looks
+
+
+def _prefetches(names: Names) -> Iterable[Labels]:
+    return names.prefetches
+
+
+def _prior_sources(names: Names) -> Iterable[Labels]:
+    return names.prior_sources
 
 
 class Definition(NamedTuple):
@@ -192,6 +219,70 @@ _DEFINITIONS = (
         "Due times that brought no sweep: the one before was still open, or the router did not run.",
         _SWEEP,
         _sweeps,
+    ),
+    # Prefetch.
+    Definition(
+        "appointments_total",
+        "counter",
+        "News of examinations to come, by what each was to what is known.",
+        ("rule", "trigger", "news"),
+        _appointments,
+        (NEWS,),
+    ),
+    Definition(
+        "prior_looks_total",
+        "counter",
+        "Looks for a patient's priors that ended, by result; one that ended with `again` is tried once more.",
+        (*_SWEEP, "result"),
+        _looks,
+        (LOOK_RESULTS,),
+    ),
+    Definition(
+        "prior_look_duration_seconds",
+        "histogram",
+        "How long a look for a patient's priors took.",
+        ("source",),
+        _prior_sources,
+        buckets=_SWEEP_BUCKETS,
+    ),
+    Definition(
+        "priors_selected_total",
+        "counter",
+        "Priors that were chosen, by the group they were chosen for; each destination counted.",
+        ("rule", "group"),
+        _groups,
+    ),
+    Definition(
+        "priors_ended_total",
+        "counter",
+        "Priors with a deadline that have their verdict: there before the appointment, after it, or not at all.",
+        ("rule", "result"),
+        _prefetches,
+        (PRIOR_RESULTS,),
+    ),
+    Definition(
+        "order_messages_total",
+        "counter",
+        "HL7 messages answered, by event and acknowledgement code.",
+        ("event", "code"),
+        _once,
+        (MESSAGE_EVENTS, MESSAGE_CODES),
+    ),
+    Definition(
+        "order_messages_refused_total",
+        "counter",
+        "HL7 messages that were not taken, by why.",
+        ("reason",),
+        _once,
+        (MESSAGE_REFUSALS,),
+    ),
+    Definition(
+        "values_refused_total",
+        "counter",
+        "Values of worklists and messages that could widen a query, and were refused.",
+        ("trigger", "reason"),
+        _once,
+        VALUES_REFUSED,
     ),
     # Store SCP.
     Definition(

@@ -4,11 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from router.domain.appointment import TRIGGERS, News
 from router.domain.commitment import RESULTS as COMMITMENT_RESULTS
+from router.domain.events import TIMELINESS
+from router.domain.hl7 import ACCEPT, ERROR, REJECT, WORDS
 from router.domain.outcome import MOVE_STATUSES
-from router.domain.rule import RuleSet
+from router.domain.relevance import OLDEST
+from router.domain.rule import Rule, RuleSet
+from router.domain.safety import REFUSALS as VALUE_REFUSALS
 from router.domain.sweep import SWEEP_ENDED
 from router.domain.transfer import ENDED, State
+from router.domain.triggers import ADMISSION_EVENTS, MERGE_EVENT, ORDER_EVENTS
 
 OTHER = "other"
 """What stands for everything that has no name of its own; unknown values come from outside and have no bound."""
@@ -52,6 +58,18 @@ REFUSALS = (
 COMMITMENTS = (*COMMITMENT_RESULTS, OTHER)
 """What can happen to a storage commitment transaction."""
 
+NEWS = tuple(News)
+LOOK_RESULTS = ("done", "again", "failed")
+VALUES_REFUSED = (TRIGGERS, VALUE_REFUSALS)
+"""Triggers with reasons of a ValueRefused."""
+PRIOR_RESULTS = TIMELINESS
+MESSAGE_EVENTS = (*ORDER_EVENTS, *ADMISSION_EVENTS, MERGE_EVENT, OTHER)
+MESSAGE_CODES = (ACCEPT, ERROR, REJECT)
+ACCEPTED_MESSAGES = ("accepted", "repeated", "ignored")
+"""Words of HL7 messages that were taken, or that there was nothing to do for."""
+MESSAGE_REFUSALS = tuple(word for word in WORDS if word not in ACCEPTED_MESSAGES)
+"""Why an HL7 message was not taken."""
+
 _MOVE_STATUSES = frozenset({f"0x{status:04X}" for status in MOVE_STATUSES} | set(RESPONSE_STATUSES))
 
 Labels = tuple[str, ...]
@@ -86,9 +104,20 @@ class Names:
     def __init__(self, rules: RuleSet | None = None) -> None:
         each = list(rules.rules.values()) if rules else []
         self.nodes: dict[Labels, None] = {(name,): None for name in (rules.nodes if rules else ())}
-        self.sweeps: dict[Labels, None] = {(rule.name, rule.sweep.source): None for rule in each}
-        self.routes: dict[Labels, None] = {(r.name, r.sweep.source, to): None for r in each for to in r.move.to}
+        self.sweeps: dict[Labels, None] = {(rule.name, rule.asked): None for rule in each}
+        self.routes: dict[Labels, None] = {(r.name, r.source, to): None for r in each for to in r.move.to}
         self.pairs: dict[Labels, None] = {route[1:]: None for route in self.routes}
+        self.groups: dict[Labels, None] = {}
+        self.appointments: dict[Labels, None] = {}
+        self.looks: dict[Labels, None] = {}
+        for rule in each:
+            if rule.priors is not None:
+                named = (*(group.name for group in rule.priors.groups), OLDEST)
+                self.groups |= dict.fromkeys((rule.name, group) for group in named)
+                self.appointments[rule.name, _trigger(rule)] = None
+                self.looks[rule.name, rule.source] = None
+        self.prefetches: dict[Labels, None] = {labels[:1]: None for labels in self.looks}
+        self.prior_sources: dict[Labels, None] = {labels[1:]: None for labels in self.looks}
 
     def node(self, name: str) -> str:
         """A node's name."""
@@ -98,6 +127,23 @@ class Names:
         """Rule and source."""
         return (rule, source) if (rule, source) in self.sweeps else (OTHER, OTHER)
 
+    def group(self, rule: str, group: str) -> Labels:
+        """Rule and group of its priors."""
+        return (rule, group) if (rule, group) in self.groups else (OTHER, OTHER)
+
+    def appointment(self, rule: str, trigger: str) -> Labels:
+        """Rule and trigger."""
+        known = (rule, trigger) in self.appointments
+        return (rule, trigger) if known else (OTHER, one_of(trigger, TRIGGERS))
+
+    def look(self, rule: str, source: str) -> Labels:
+        """Rule and source of its priors."""
+        return (rule, source) if (rule, source) in self.looks else (OTHER, OTHER)
+
+    def prefetch(self, rule: str) -> str:
+        """A rule that has priors."""
+        return rule if (rule,) in self.prefetches else OTHER
+
     def pair(self, source: str, destination: str) -> Labels:
         """Source and destination."""
         return (source, destination) if (source, destination) in self.pairs else (OTHER, OTHER)
@@ -106,3 +152,7 @@ class Names:
         """Rule, source and destination."""
         route = (rule, source, destination)
         return route if route in self.routes else (OTHER, *self.pair(source, destination))
+
+
+def _trigger(rule: Rule) -> str:
+    return next((name for name in TRIGGERS if getattr(rule, name) is not None), OTHER)

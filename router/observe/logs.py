@@ -15,6 +15,7 @@ import msgspec
 import structlog
 
 from router.domain.events import (
+    AppointmentNoted,
     AssociationEnded,
     AssociationsAllowed,
     AttemptEnded,
@@ -24,16 +25,21 @@ from router.domain.events import (
     CommitmentNoted,
     ConfigurationLoaded,
     Event,
+    LookEnded,
+    MessageAnswered,
     NodeReachability,
+    PriorEnded,
     RouteResumed,
     RouteStopped,
     StoreRefusal,
     SweepEnded,
     SweepMissed,
     TransferEnded,
+    ValueRefused,
 )
 from router.domain.outcome import CLEAN
 from router.errors import RouterError
+from router.observe.labels import ACCEPTED_MESSAGES
 from router.observe.silence import silence
 
 REPEAT_SECONDS = 10.0
@@ -47,6 +53,11 @@ _MESSAGES: dict[type[Event], str] = {
     TransferEnded: "transfer ended",
     RouteStopped: "route stopped: its transfers wait, one tries it now and then",
     RouteResumed: "route resumed",
+    AppointmentNoted: "news of appointments",
+    ValueRefused: "value refused: it could widen a query; what it stood in is left out",
+    LookEnded: "look for priors ended",
+    PriorEnded: "prior late, or not there at all, for its appointment",
+    MessageAnswered: "HL7 message not taken",
     StoreRefusal: "store refused",
     AssociationEnded: "association failed",
     CommitmentNoted: "storage commitment",
@@ -57,6 +68,7 @@ _MESSAGES: dict[type[Event], str] = {
 }
 
 _SWEEP_LEVELS = {"complete": "info", "incomplete": "warning", "failed": "error"}
+_LOOK_LEVELS = {"done": "info", "again": "warning", "failed": "error"}
 _VERDICT_LEVELS = {
     "complete": "info",
     "nothing": "info",
@@ -69,14 +81,24 @@ _VERDICT_LEVELS = {
 _EXPECTED = CLEAN | {"", "gone", "cancelled"}
 """Causes of an attempt's end that nobody needs to look into."""
 
-_REPEATED = (StoreRefusal, AssociationEnded, CommitmentNoted, SweepMissed)
+_REPEATED = (
+    *(StoreRefusal, AssociationEnded, CommitmentNoted, SweepMissed),
+    *(AppointmentNoted, ValueRefused, PriorEnded, MessageAnswered),
+)
 """Events that a peer or a full disk can bring about thousands of times a minute."""
 
 _TITLES = 100
 """Pairs of AE titles whose refusals are told apart."""
 
-_USUAL = frozenset({"accepted", "requested", "committed", "failed"})
-"""Results of associations and storage commitment that are not news: what came of it is told with the transfer."""
+_USUAL: dict[type[Event], tuple[str, frozenset[str]]] = {
+    **dict.fromkeys(
+        (AssociationEnded, CommitmentNoted), ("result", frozenset({"accepted", "requested", "committed", "failed"}))
+    ),
+    AppointmentNoted: ("news", frozenset({"repeated", "unknown"})),
+    PriorEnded: ("result", frozenset({"on_time"})),
+    MessageAnswered: ("word", frozenset(ACCEPTED_MESSAGES)),
+}
+"""Events that are no news where a field has one of these words: what came of it is told elsewhere, or nothing did."""
 
 _UID = re.compile(r"\b(?:\d+(?:\.\d+){4,}|2\.25(?:\.\d+)+)\b")
 """Something that may be a UID; an IPv4 address, with its three dots, is none."""
@@ -177,7 +199,8 @@ class LogObserver:
             self._reachability(event)
             return
         message = _MESSAGES.get(type(event))
-        if message is None or (isinstance(event, AssociationEnded | CommitmentNoted) and event.result in _USUAL):
+        field, usual = _USUAL.get(type(event), ("", ()))
+        if message is None or (field and getattr(event, field) in usual):
             return
         fields = _fields(event)
         if isinstance(event, _REPEATED):
@@ -246,6 +269,8 @@ def _fields(event: Event) -> dict[str, Any]:
             fields[key] = round(value, 3)
     if "status" in fields:
         fields["status"] = f"0x{fields['status']:04X}"
+    if "event" in fields:  # the log's own word for what happened
+        fields["hl7_event"] = fields.pop("event")
     if "message" in fields:
         fields["detail"] = fields.pop("message")
     return fields
@@ -261,7 +286,12 @@ def _level(event: Event) -> str:
             proven = event.state in ("complete", "nothing")
             failed = _VERDICT_LEVELS.get(event.state) == "error"
             return "info" if proven or (event.cause in _EXPECTED and not failed) else "warning"
-        case RouteResumed() | BreakerClosed() | AssociationsAllowed(limit=None):
+        case LookEnded():
+            level = _LOOK_LEVELS.get(event.result, "warning")
+            return "warning" if level == "info" and not event.complete else level
+        case PriorEnded():
+            return "error" if event.result == "missing" else "warning"
+        case AppointmentNoted() | RouteResumed() | BreakerClosed() | AssociationsAllowed(limit=None):
             return "info"
         case ConfigurationLoaded():
             return "info" if event.successful else "error"

@@ -20,6 +20,7 @@ from router.domain.events import (
     DROPPED,
     HELD_BACK,
     WAITS,
+    AppointmentNoted,
     AssociationEnded,
     AssociationsActive,
     AssociationsAllowed,
@@ -31,9 +32,12 @@ from router.domain.events import (
     ConfigurationLoaded,
     Event,
     InstanceStored,
+    LookEnded,
+    MessageAnswered,
     MoveResponded,
     NodeReachability,
     NodeWaited,
+    PriorEnded,
     RouteResumed,
     RouteStopped,
     StoreRefusal,
@@ -41,6 +45,7 @@ from router.domain.events import (
     SweepEnded,
     SweepMissed,
     TransferEnded,
+    ValueRefused,
 )
 from router.domain.overdue import sweep_due
 from router.domain.overview import BacklogRow
@@ -50,14 +55,22 @@ from router.observe.backlog import Backlog
 from router.observe.catalogue import CATALOGUE
 from router.observe.families import END, OPEN_METRICS, Family, wants_open_metrics
 from router.observe.labels import (
+    ACCEPTED_MESSAGES,
     ASSOCIATION_RESULTS,
     COMMITMENTS,
+    LOOK_RESULTS,
+    MESSAGE_CODES,
+    MESSAGE_EVENTS,
+    MESSAGE_REFUSALS,
+    NEWS,
     OTHER,
+    PRIOR_RESULTS,
     REFUSALS,
     ROLES,
     STATES,
     SUBOPERATION_OUTCOMES,
     SWEEP_RESULTS,
+    VALUES_REFUSED,
     VERDICTS,
     Labels,
     Names,
@@ -105,6 +118,11 @@ class Metrics(Collector):
             SweepEnded: self._sweep_ended,
             SweepMissed: self._sweep_missed,
             CapLearned: self._cap_learned,
+            AppointmentNoted: self._appointment_noted,
+            LookEnded: self._look_ended,
+            PriorEnded: self._prior_ended,
+            MessageAnswered: self._message_answered,
+            ValueRefused: self._value_refused,
             InstanceStored: self._stored,
             StoreRefusal: lambda e: self._families["store_refused_total"].add((one_of(e.reason, REFUSALS),)),
             AssociationEnded: self._association_ended,
@@ -257,6 +275,32 @@ class Metrics(Collector):
                     self._families["sweep_last_success_timestamp_seconds"].set(labels, sweep.finished_at.timestamp())
                     self._swept[labels] = sweep.finished_at
                     self._show_due(labels)
+
+    def _appointment_noted(self, event: AppointmentNoted) -> None:
+        labels = self._names.appointment(event.rule, event.trigger)
+        self._families["appointments_total"].add((*labels, one_of(event.news, NEWS)))
+
+    def _look_ended(self, event: LookEnded) -> None:
+        labels = self._names.look(event.rule, event.source)
+        self._families["prior_looks_total"].add((*labels, one_of(event.result, LOOK_RESULTS)))
+        self._families["prior_look_duration_seconds"].observe(labels[1:], event.duration_seconds)
+        for group, count in event.groups.items():
+            self._families["priors_selected_total"].add(self._names.group(event.rule, group), count)
+
+    def _prior_ended(self, event: PriorEnded) -> None:
+        labels = (self._names.prefetch(event.rule), one_of(event.result, PRIOR_RESULTS))
+        self._families["priors_ended_total"].add(labels)
+
+    def _message_answered(self, event: MessageAnswered) -> None:
+        labels = (one_of(event.event, MESSAGE_EVENTS), one_of(event.code, MESSAGE_CODES))
+        self._families["order_messages_total"].add(labels)
+        if event.word not in ACCEPTED_MESSAGES:
+            self._families["order_messages_refused_total"].add((one_of(event.word, MESSAGE_REFUSALS),))
+
+    def _value_refused(self, event: ValueRefused) -> None:
+        triggers, reasons = VALUES_REFUSED
+        labels = (one_of(event.trigger, triggers), one_of(event.reason, reasons))
+        self._families["values_refused_total"].add(labels)
 
     def _stored(self, event: InstanceStored) -> None:
         calling = self._names.node(event.calling)

@@ -126,6 +126,17 @@ class Behaviour:
     #: The character set the responses claim to be in, while the bytes are in another. None tells the truth.
     claimed_character_set: str | None = None
 
+    # -- Modality worklist ----------------------------------------------------------------------------------------
+
+    #: It takes no notice of keys: everything comes back.
+    worklist_ignores_keys: bool = False
+    #: The Scheduled Procedure Step Sequence never appears in a response.
+    worklist_without_sequence: bool = False
+    #: All steps of an item come in one response, if one of them is asked for.
+    worklist_steps_together: bool = False
+    #: Start times come back with zero length.
+    worklist_empty_times: bool = False
+
     # -- C-MOVE: the answers --------------------------------------------------------------------------------------
 
     #: Only the first so many C-MOVEs after this behaviour was set are served by it, the others honestly. None is all.

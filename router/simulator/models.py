@@ -22,6 +22,9 @@ GET_MODELS: Mapping[UID, Sequence[str]] = {
     UID("1.2.840.10008.5.1.4.1.2.2.3"): ALL_LEVELS[1:],
 }
 
+#: It has no levels (PS3.4 section K.6.1.2).
+MODALITY_WORKLIST = UID("1.2.840.10008.5.1.4.31")
+
 UNIQUE_KEYS: Mapping[str, str] = {
     "PATIENT": "PatientID",
     "STUDY": "StudyInstanceUID",

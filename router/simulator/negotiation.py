@@ -9,10 +9,10 @@ from pynetdicom.transport import AssociationSocket
 
 from .behaviour import Behaviour
 from .encoding import UNCOMPRESSED
-from .models import FIND_MODELS, GET_MODELS, MOVE_MODELS
+from .models import FIND_MODELS, GET_MODELS, MODALITY_WORKLIST, MOVE_MODELS
 
 VERIFICATION = UID("1.2.840.10008.1.1")
-_OUR_SERVICES = frozenset({VERIFICATION, *FIND_MODELS, *MOVE_MODELS, *GET_MODELS})
+_OUR_SERVICES = frozenset({VERIFICATION, MODALITY_WORKLIST, *FIND_MODELS, *MOVE_MODELS, *GET_MODELS})
 
 _ASSOCIATE_RQ = 0x01
 _CALLED, _CALLING = slice(10, 26), slice(26, 42)

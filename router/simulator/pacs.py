@@ -16,10 +16,11 @@ from .associations import Associations
 from .behaviour import Behaviour
 from .delivery import Delivery, Destination
 from .encoding import Undecodable
-from .find import answer
+from .find import answer, answer_worklist
 from .get import serve_get
+from .models import MODALITY_WORKLIST
 from .move import Move, deliver_later
-from .query import Finder, Query, Refusal, read_find, read_move, select
+from .query import Finder, Query, Refusal, read_find, read_move, read_worklist, select
 from .record import Operation, Record, now
 from .session import SUCCESS, Counts, Session
 
@@ -30,12 +31,15 @@ _CANNOT_UNDERSTAND = 0xC000
 class SimulatedPacs:
     """A small PACS: Verification, Storage, C-FIND, C-MOVE and C-GET at all levels of Study Root and Patient Root.
 
+    It is a modality worklist as well, if it is given one.
+
     It is honest unless its `behaviour` says otherwise, and independent of the router's own wire: pynetdicom's
     application entity carries it. Use it as a context manager, or call `start` and `stop`.
 
     Args:
         ae_title: Our AE title.
         studies: The instances to begin with; see `make_study`.
+        worklist: The items of the modality worklist, with one scheduled step or several.
         destinations: AE title to (host, port), for C-MOVE.
         behaviour: The misbehaviour to begin with.
         host: Address to listen on.
@@ -48,6 +52,7 @@ class SimulatedPacs:
         ae_title: str = "SIMPACS",
         *,
         studies: Iterable[Dataset] = (),
+        worklist: Iterable[Dataset] = (),
         destinations: Mapping[str, tuple[str, int]] | None = None,
         behaviour: Behaviour | None = None,
         host: str = "127.0.0.1",
@@ -59,6 +64,8 @@ class SimulatedPacs:
         self._behaviour = behaviour or Behaviour()
         self._moves = 0
         self.record = Record()
+        self.worklist: tuple[Dataset, ...] = (*worklist,)
+        """The items of the modality worklist; set it while the PACS runs."""
         self._port = port
         self._timeout_seconds = timeout_seconds
         self._destinations = dict(destinations or {})
@@ -249,7 +256,11 @@ class SimulatedPacs:
         return SUCCESS
 
     def _serve_find(self, session: Session, behaviour: Behaviour) -> None:
-        query = read_find(session.identifier, session.transfer_syntax, session.sop_class, behaviour)
+        worklist = session.sop_class == MODALITY_WORKLIST
+        if worklist:
+            query = read_worklist(session.identifier, session.transfer_syntax)
+        else:
+            query = read_find(session.identifier, session.transfer_syntax, session.sop_class, behaviour)
         session.note("find", query=query)
         if behaviour.hang_on_find:
             session.hang()
@@ -261,6 +272,8 @@ class SimulatedPacs:
             refusal = Refusal(behaviour.refuse_find_status)
         if refusal is not None:
             session.finish(*refusal)
+        elif worklist:
+            answer_worklist(session, self.worklist, query, behaviour)
         else:
             answer(session, Finder(self._archive, self.ae_title, behaviour), query)
 

@@ -62,6 +62,11 @@ def read_find(encoded: bytes, transfer_syntax: UID, sop_class: UID, behaviour: B
     return replace(query, refusal=_check_above(query) or _check_find(query, behaviour or Behaviour()))
 
 
+def read_worklist(encoded: bytes, transfer_syntax: UID) -> Query:
+    """Read the identifier of a C-FIND of a modality worklist, which has no levels."""
+    return _read(encoded, transfer_syntax, ("",))
+
+
 def read_move(encoded: bytes, transfer_syntax: UID, sop_class: UID) -> Query:
     """Read the identifier of a C-MOVE and check it."""
     return _read_retrieve(encoded, transfer_syntax, MOVE_MODELS.get(sop_class, ()))
@@ -225,7 +230,7 @@ class Finder:
         for key in asked:
             keyword = keyword_of(key)
             value = self._element(match, key) if self.supports(query, keyword) else None
-            row.add(_copied(key, value))
+            row.add(copied(key, value))
         for keyword in self.behaviour.empty:
             if keyword in row:
                 row[keyword].value = [] if row[keyword].VR == "SQ" else ""
@@ -277,7 +282,7 @@ class Finder:
         return DataElement(key.tag, dictionary_VR(key.tag), computed[1](match, self))
 
 
-def _copied(key: DataElement, value: DataElement | None) -> DataElement:
+def copied(key: DataElement, value: DataElement | None) -> DataElement:
     """A response's element: the stored value under the key's tag, zero length where there is none."""
     if value is None or value.value is None:
         return DataElement(key.tag, key.VR, [] if key.VR == "SQ" else "")

@@ -18,13 +18,15 @@ import pytest
 import sqlalchemy as sa
 
 from router.domain.commitment import CommitmentAnswer
+from router.domain.hl7 import Merge
 from router.domain.overview import ServiceInfo
 from router.domain.receipt import Receipt
 from router.domain.sweep import SweepReport, SweepState
 from router.domain.transfer import Finish, Happening, Instance, Route, State, Stop
 from router.errors import LedgerError, LedgerMissing
-from router.ledger import database, tables
+from router.ledger import database, migrations, tables
 from router.ledger.ledger import SqlLedger
+from tests.contract import test_appointments as appointments
 from tests.contract.ledgers import LEASE, NOW, after, claim, intent, look, new, queue, running_sweep
 
 ROOT = Path(__file__).parents[2]
@@ -65,7 +67,7 @@ class TestOpening:
         open_at(path).close()
         with raw(path) as connection:
             assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
-            assert connection.execute("SELECT value FROM meta").fetchall() == [(str(tables.VERSION),)]
+            assert connection.execute("SELECT value FROM meta").fetchall() == [(str(migrations.VERSION),)]
 
     def test_only_to_read_makes_nothing(self, path: Path) -> None:
         with open_at(path, read_only=True) as ledger:
@@ -158,7 +160,7 @@ class TestVersions:
     def test_a_newer_one_is_refused(self, path: Path) -> None:
         open_at(path).close()
         with raw(path) as connection:
-            connection.execute(f"UPDATE meta SET value = '{tables.VERSION + 1}'")
+            connection.execute(f"UPDATE meta SET value = '{migrations.VERSION + 1}'")
         for read_only in (False, True):
             with pytest.raises(LedgerError, match="newer dicom-router"):
                 open_at(path, read_only=read_only)
@@ -167,20 +169,20 @@ class TestVersions:
         with open_at(path) as ledger:
             queue(ledger, [new(intent(1))])
         engine = sa.create_engine(f"sqlite:///{path}")
-        newer = tables.VERSION + 2
+        newer = migrations.VERSION + 2
         steps = {
             newer - 1: lambda connection: connection.exec_driver_sql("ALTER TABLE transfers ADD COLUMN colour TEXT"),
             newer: lambda connection: connection.exec_driver_sql("UPDATE transfers SET colour = 'red'"),
         }
         with engine.begin() as connection:
-            tables.migrate(connection, newer, steps)
-            tables.migrate(connection, newer, steps)
+            migrations.migrate(connection, newer, steps)
+            migrations.migrate(connection, newer, steps)
         engine.dispose()
         with raw(path) as connection:
             assert connection.execute("SELECT colour FROM transfers").fetchall() == [("red",)]
             assert connection.execute("SELECT value FROM meta").fetchall() == [(str(newer),)]
 
-    @pytest.mark.parametrize("version", range(1, tables.VERSION))
+    @pytest.mark.parametrize("version", range(1, migrations.VERSION))
     def test_a_ledger_of_each_older_version_goes_on(self, path: Path, version: int) -> None:
         path.parent.mkdir(exist_ok=True)
         with raw(path) as connection:
@@ -195,7 +197,7 @@ class TestVersions:
 
     def test_only_to_read_an_older_one_asks_for_the_router(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         open_at(path).close()
-        monkeypatch.setattr(database, "VERSION", tables.VERSION + 1)
+        monkeypatch.setattr(database, "VERSION", migrations.VERSION + 1)
         monkeypatch.setattr(database, "refuse_newer", lambda version: None)
         with pytest.raises(LedgerError, match="older version"):
             open_at(path, read_only=True)
@@ -397,6 +399,27 @@ class Plans:
             ]
 
 
+class Steps:
+    """SQLite counts the instructions of its virtual machine: a measure of work that no busy machine disturbs."""
+
+    def __init__(self) -> None:
+        self.steps = 0
+
+    def __enter__(self) -> Steps:
+        sa.event.listen(sa.pool.Pool, "connect", self._listen)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        sa.event.remove(sa.pool.Pool, "connect", self._listen)
+
+    def _listen(self, connection: sqlite3.Connection, _: object) -> None:
+        connection.set_progress_handler(self._count, 1)
+
+    def _count(self) -> int:
+        self.steps += 1
+        return 0
+
+
 class TestIndexes:
     def test_the_hot_queries_never_scan_a_table_nor_sort_one(self, path: Path) -> None:
         receipt = Receipt(
@@ -468,28 +491,74 @@ class TestIndexes:
         found = {index for step in steps for index in re.findall(r"ix_commitments_\w+|PRIMARY KEY", step)}
         assert {"ix_commitments_transfer", "ix_commitments_requested", "PRIMARY KEY"} <= found
 
+    def test_appointments_read_indexes(self, path: Path) -> None:
+        said = appointments.notice
+        with open_at(path) as ledger:
+            appointments.brought(ledger, said("a"))
+            with Plans(path) as plans:
+                appointments.brought(ledger, said("b"))
+                appointments.note(ledger, said("a", start_at=after(60)))
+                appointments.note(ledger, said("a", cancelled=True))
+                appointments.note(ledger, said("a"))
+                claimed = appointments.taken_up(ledger)
+                ledger.renew_appointment(claimed, NOW, LEASE)
+                ledger.expire_leases(after(999))
+                ledger.expected("mr", NOW, after(1))
+                ledger.brought("mr", "P", "", NOW, after(1))
+                ledger.priors_of(claimed.id)
+                ledger.priors_considered("1.2")
+                ledger.reasons_of(1)
+                ledger.delivered_since("archive", "ws", ["1.2"], NOW)
+                ledger.hasten_transfers(after(10**6))
+                ledger.merge_patients([Merge("P", "H", "Q", "H")], NOW)
+                ledger.former_ids("Q", "H")
+                ledger.appointments(sweeps=[1])
+                ledger.forget_appointments(NOW)
+            lines = plans.lines()
+        assert len({statement for statement, _, _ in lines}) > 20
+        scanned = re.compile(rf"SCAN ({'|'.join([*tables.metadata.tables, 'other'])})\b")
+        assert [line for line in lines if scanned.match(line[2])] == []
+        # A state alone finds all that waits or has ended.
+        assert [line for line in lines if "ix_transfers_state" in line[2]] == []
+        turns = [step for statement, _, step in lines if "turn_at" in statement and "ORDER BY" in statement]
+        assert any("ix_appointments_turn" in step for step in turns)
+
+    def test_an_appointment_takes_as_many_steps_with_many_as_with_few(self, path: Path) -> None:
+        def fill(ledger: SqlLedger, first: int, last: int) -> None:
+            said = [appointments.notice(str(number), patient_id=str(number)) for number in range(first, last)]
+            appointments.note(ledger, *said)
+            with raw(path) as connection:  # two thirds have ended, or are not due yet
+                connection.execute("UPDATE appointments SET state = 'done' WHERE id % 3 = 0")
+                connection.execute("UPDATE appointments SET due_at = due_at + 9000000000 WHERE id % 3 = 1")
+
+        def work(ledger: SqlLedger, counted: Steps, name: str) -> int:
+            counted.steps = 0
+            appointments.note(ledger, appointments.notice(name, patient_id=name))
+            one = ledger.claim_appointment(["archive", "pacs"], NOW, LEASE)
+            assert one is not None
+            appointments.found(ledger, one, queued=[])
+            return counted.steps
+
+        with Steps() as counted, open_at(path) as ledger:
+            fill(ledger, 0, 200)
+            work(ledger, counted, "first")
+            few = work(ledger, counted, "few")
+            fill(ledger, 200, 10_000)
+            work(ledger, counted, "second")
+            many = work(ledger, counted, "many")
+        assert few > 100
+        assert many <= few * 1.3
+
     @pytest.mark.parametrize("blocked", [False, True])
     def test_a_claim_takes_as_many_steps_with_many_rows_as_with_few(self, path: Path, blocked: bool) -> None:
-        """SQLite counts the instructions of its virtual machine: a measure of work that no busy machine disturbs."""
-        steps = 0
-
-        def count() -> int:
-            nonlocal steps
-            steps += 1
-            return 0
-
-        def listen(connection: sqlite3.Connection, _: object) -> None:
-            connection.set_progress_handler(count, 1)
-
-        def work(ledger: SqlLedger) -> int:
-            nonlocal steps
-            steps = 0
+        def work(ledger: SqlLedger, counted: Steps) -> int:
+            counted.steps = 0
             for probe in range(2 if blocked else 0):
                 ledger.claim_probe(Route("archive", "blocked"), after(9999 if probe else 0), LEASE, after(99999))
             moved = claim(ledger, after(9999))
             ledger.finish(moved, Finish(happening=Happening.MOVED, moved=True), NOW, NOW)
             ledger.finish(look(ledger), Finish(happening=Happening.PROVEN), NOW, NOW)
-            return steps
+            return counted.steps
 
         with open_at(path) as ledger:
             if blocked:  # what cannot move is the most urgent, the oldest and the most
@@ -497,20 +566,17 @@ class TestIndexes:
                 stop = Stop(cause="destination-unknown", reason="", probe_at=after(9999))
                 ledger.finish(claim(ledger), Finish(happening=Happening.STOPPED, stop=stop), NOW, NOW)
             queue(ledger, [new(intent(n)) for n in range(20)])
-        sa.event.listen(sa.pool.Pool, "connect", listen)
-        try:
+        with Steps() as counted:
             with open_at(path) as ledger:
-                work(ledger)
-                few = work(ledger)
+                work(ledger, counted)
+                few = work(ledger, counted)
             with open_at(path) as ledger:
                 queue(ledger, [new(intent(n)) for n in range(20, 15_000)])
                 if blocked:
                     many_more = range(10**6 + 20, 10**6 + 15_000)
                     queue(ledger, [new(intent(n, destination="blocked"), priority=0) for n in many_more])
-                work(ledger)
-                many = work(ledger)
-        finally:
-            sa.event.remove(sa.pool.Pool, "connect", listen)
+                work(ledger, counted)
+                many = work(ledger, counted)
         assert few > 100
         assert many <= few * 1.2
 

@@ -7,12 +7,14 @@ import re
 import shlex
 from pathlib import Path
 from types import ModuleType
+from zoneinfo import ZoneInfo
 
 import click
 import pytest
 
 from router import config
 from router.cli.main import root
+from router.domain.case import run
 from router.domain.transfer import State
 
 ROOT = Path(__file__).parent.parent.parent
@@ -63,11 +65,27 @@ def test_every_state_is_explained() -> None:
         assert f"`{state}`" in README
 
 
-@pytest.mark.parametrize("block", [block for language, block in BLOCKS if language == "yaml"])
-def test_yaml_of_the_readme_is_a_valid_configuration(block: str, tmp_path: Path) -> None:
-    (tmp_path / "readme.yaml").write_text(block, "utf-8")
+def configurations() -> list[list[str]]:
+    """Each block of YAML, together with the last whole configuration where it says that it stands beside that."""
+    found: list[list[str]] = []
+    whole = ""
+    for block in (block for language, block in BLOCKS if language == "yaml"):
+        beside = block.startswith("# beside")
+        found.append([whole, block] if beside else [block])
+        whole = whole if beside else block
+    return found
+
+
+@pytest.mark.parametrize("blocks", configurations())
+def test_yaml_of_the_readme_is_a_valid_configuration(blocks: list[str], tmp_path: Path) -> None:
+    for number, block in enumerate(blocks):
+        (tmp_path / f"readme-{number}.yaml").write_text(block, "utf-8")
     loaded = config.load(tmp_path)
     assert loaded.rule_set is not None, [str(one) for one in loaded.diagnostics]
+    for case in loaded.cases:
+        rule = loaded.rule_set.rules[case.rule]
+        zone = ZoneInfo(loaded.rule_set.nodes[rule.source].timezone)
+        assert run(case, rule, loaded.rule_set.anatomy, zone) == []
 
 
 @pytest.mark.parametrize("target", sorted(set(re.findall(r"\]\(([^)#]+)\)", README))))

@@ -425,7 +425,8 @@ def test_apply_as_json_then_the_ledger(hospital: Hospital) -> None:
     (one,) = done["sweeps"]
     assert set(one) == SWEEP_FIELDS | {"state", "selected", "reason"}
     assert (one["matches"], one["complete"]) == (4, True)
-    assert all(set(row) == TRANSFER_FIELDS | {"verdict", "id", "state", "cause"} for row in done["transfers"])
+    fields = TRANSFER_FIELDS | {"verdict", "id", "state", "cause", "deadline"}
+    assert all(set(row) == fields for row in done["transfers"])
     assert [(row["verdict"], row["expected"], row["completed"]) for row in done["transfers"]] == [
         ("complete", count, count) for count in (6, 6, 2, 2)
     ]
@@ -514,7 +515,7 @@ def test_a_partial_transfer_is_a_failure_that_retry_betters(hospital: Hospital) 
     assert done.stdout.rstrip().endswith("1 transfer: 1 partial.")
 
     shown = hospital.call("transfers", "show", "1", "--format", "json").json
-    assert set(shown) == {"transfer", "attempts", "missing"}
+    assert set(shown) == {"transfer", "attempts", "missing", "appointments"}
     assert [one["step"] for one in shown["attempts"]] == ["move", "verify"]
     held = set(hospital.site.stored())
     assert set(shown["missing"]) == {str(i.sop_instance) for i in broken.instances} - held

@@ -14,8 +14,10 @@ import pytest
 import yaml
 
 from router.simulator import SimulatedPacs, make_study
+from tests.support.hl7 import MllpClient, order
 from tests.support.ports import free_port
 from tests.support.router import Site
+from tests.support.worklist import scheduled
 
 RULES = Path(__file__).parent.parent.parent / "rules"
 TODAY = datetime.now().astimezone().date()
@@ -26,8 +28,11 @@ class Example:
 
     def __init__(self, directory: Path, stack: ExitStack) -> None:
         directory.mkdir()
-        self.dicom_port, http_port = free_port(), free_port()
+        self.dicom_port, http_port, self.order_port = free_port(), free_port(), free_port()
         self.workstation = stack.enter_context(SimulatedPacs("WS1"))
+        tomorrow = TODAY + timedelta(days=1)
+        item = scheduled("A1", date=f"{tomorrow:%Y%m%d}", description="MR lumbar spine", patient_id="SPINE")
+        self.ris = stack.enter_context(SimulatedPacs("RIS", worklist=[item]))
         self.archive = stack.enter_context(
             SimulatedPacs(
                 "ORTHANC",
@@ -41,10 +46,13 @@ class Example:
         self.site = Site.__new__(Site)
         self.site.directory, self.site.rules_directory = directory, directory / "rules"
         self.site.store = directory / "data" / "store"
+        self.site.http_port = http_port
         shutil.copytree(RULES, self.site.rules_directory)
         turned = {
             "127.0.0.1:4242": self.archive.address,
             "127.0.0.1:11113": self.workstation.address,
+            "127.0.0.1:11114": self.ris.address,
+            "127.0.0.1:2575": f"127.0.0.1:{self.order_port}",
             "127.0.0.1:11112": f"127.0.0.1:{self.dicom_port}",
             "127.0.0.1:9104": f"127.0.0.1:{http_port}",
             "1GiB": "0",
@@ -54,6 +62,10 @@ class Example:
             for before, after in turned.items():
                 text = text.replace(before, after)
             path.write_text(text, "utf-8")
+
+
+_SPINE: dict[str, Any] = {"patient_birth_date": "19700101", "patient_sex": "F"}
+"""As the worklist has the patient."""
 
 
 def _archive() -> list[Any]:
@@ -69,6 +81,9 @@ def _archive() -> list[Any]:
         *study("scout", "MR", "MR Scout", 3, instances=2),
         *study("phantom", "MR", "MR PHANTOM check", 1, instances=5),
         *study("thyroid", "US", "US Thyroid", 0, instances=3),
+        *study("disc", "MR", "MR lumbar spine", 400, patient_id="SPINE", **_SPINE),
+        *study("belly", "CT", "CT Abdomen and pelvis", 300, patient_id="SPINE", **_SPINE),
+        *study("sono", "US", "US Abdomen", 40, patient_id="SPINE", **_SPINE),
         *study("dose", "CT", "CT Head", 0, series=[("CT", "Axial", 3), ("SR", "Dose Report", 1), ("SR", "Notes", 1)]),
     ]
 
@@ -111,8 +126,29 @@ def test_ultrasound_is_held_until_it_is_whole(example: Example) -> None:
     assert (held["cause"], held["study_instance_uid"]) == ("settling", uid(example, "US Thyroid"))
 
 
+def test_priors_for_tomorrow(example: Example) -> None:
+    done = applied(example, "priors-for-tomorrow")
+    wanted = {uid(example, "MR lumbar spine"), uid(example, "CT Abdomen and pelvis")}
+    assert {(destination, study) for destination, study, _ in done} == {("workstation", study) for study in wanted}
+
+
+def test_priors_from_orders(example: Example) -> None:
+    """An order of today, for there is a day of lead."""
+    with example.site.run(), MllpClient(example.order_port) as client:
+        start = f"{datetime.now().astimezone() + timedelta(hours=3):%Y%m%d%H%M}"
+        answer = client.ask(order(patient="PAT001", start=start, code="CTABD^CT Abdomen^LOCAL"))
+        assert answer.code == "AA"
+        noted = example.site.json("appointments", "list", "--rule", "priors-from-orders")["appointments"]
+        assert [one["trigger"] for one in noted] == ["order"]
+
+
+def test_the_cases_of_the_example_hold(example: Example) -> None:
+    assert example.site.call("test").returncode == 0
+
+
 def test_what_is_there_to_be_read_is_not_enabled(example: Example) -> None:
-    assert example.site.call("apply", "--rule", "study-of-the-heart").returncode == 2
+    for rule in ("study-of-the-heart", "priors-after-arrival"):
+        assert example.site.call("apply", "--rule", rule).returncode == 2
 
 
 def test_the_example_validates_without_a_word(example: Example) -> None:
@@ -123,5 +159,7 @@ def test_the_example_validates_without_a_word(example: Example) -> None:
 
 def test_every_rule_of_the_example_is_tested_here() -> None:
     names = [name for path in RULES.glob("*.yaml") for name in yaml.safe_load(path.read_text("utf-8")).get("rules", {})]
-    tested = ["ct-to-workstation", "dose-reports", "late-arrivals", "study-of-the-heart", "ultrasound-whole"]
-    assert sorted(names) == tested
+    read_only = ["priors-after-arrival", "study-of-the-heart"]
+    tested = ["ct-to-workstation", "dose-reports", "late-arrivals", "ultrasound-whole"]
+    tested += ["priors-for-tomorrow", "priors-from-orders", *read_only]
+    assert sorted(names) == sorted(tested)

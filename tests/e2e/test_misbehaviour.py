@@ -285,6 +285,12 @@ CATALOGUE: Mapping[str, tuple[str, ...]] = {
     "A-ASSOCIATE-RJ": ("reject",),
     "slow": ("response_delay_seconds", "suboperation_delay_seconds", "hang_on_associate"),
     "verification refused": ("echo_status",),
+    "modality worklists": (
+        "worklist_ignores_keys",
+        "worklist_without_sequence",
+        "worklist_steps_together",
+        "worklist_empty_times",
+    ),
     # What users of other routers complain of.
     "Success with all failed": ("fail_instances", "final_move_status"),
     "Success with 0 sub-operations when busy": ("move_nothing", "faulty_moves"),
@@ -1101,6 +1107,12 @@ def switched(behaviour: Behaviour) -> set[str]:
 ELSEWHERE: Mapping[str, tuple[str, ...]] = {
     "20: destination unknown, in disguise": ("unknown_destination_status", "abort_on_unknown_destination"),
     "abort instead of A801": ("abort_on_unknown_destination",),
+    "modality worklists": (  # tests/wire/test_simulator_worklist.py
+        "worklist_ignores_keys",
+        "worklist_without_sequence",
+        "worklist_steps_together",
+        "worklist_empty_times",
+    ),
 }
 """Entries of the catalogue whose tests need more than a Case."""
 

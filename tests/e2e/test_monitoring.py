@@ -42,7 +42,14 @@ METRICS: dict[str, set[str]] = {
     "route_stopped": ROUTE,
     "sweep_last_success_timestamp_seconds": SWEEP,
     "sweeps_missed_total": SWEEP,
+    "appointments_total": {"rule", "trigger", "news"},
+    "prior_looks_total": {"result"} | SWEEP,
+    "prior_look_duration_seconds": {"source"},
     "priors_selected_total": {"rule", "group"},
+    "priors_ended_total": {"rule", "result"},
+    "order_messages_total": {"event", "code"},
+    "order_messages_refused_total": {"reason"},
+    "values_refused_total": {"trigger", "reason"},
     "store_instances_total": {"calling", "status"},
     "store_bytes_total": {"calling"},
     "store_refused_total": {"reason"},
@@ -56,7 +63,12 @@ METRICS: dict[str, set[str]] = {
     "config_info": {"hash"},
     "build_info": {"version"},
 }
-HISTOGRAMS = {"transfer_duration_seconds", "seen_to_verified_seconds", "sweep_duration_seconds"}
+HISTOGRAMS = {
+    "transfer_duration_seconds",
+    "seen_to_verified_seconds",
+    "sweep_duration_seconds",
+    "prior_look_duration_seconds",
+}
 SERIES = {f"dicom_router_{name}": labels for name, labels in METRICS.items() if name not in HISTOGRAMS} | {
     f"dicom_router_{name}_{part}": METRICS[name] | ({"le"} if part == "bucket" else set())
     for name in HISTOGRAMS

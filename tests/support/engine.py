@@ -4,18 +4,27 @@ from __future__ import annotations
 
 import threading
 from pathlib import Path
+from typing import Any
 
+import msgspec
+
+from router.domain.appointment import Appointment
 from router.domain.condition import Condition
+from router.domain.dicom import Identifier
 from router.domain.events import Event, SubOperationsCounted
-from router.domain.rule import Move, Node, NodeLimits, RouterSettings, Rule, RuleSet, Sweep
+from router.domain.priors import PriorGroup, Priors, Within
+from router.domain.rule import Move, Node, NodeLimits, Order, RouterSettings, Rule, RuleSet, Sweep
 from router.domain.sweep import SweepDue, SweepReport
 from router.domain.transfer import Transfer
+from router.engine.arrival import ArrivalTrigger
 from router.engine.arrivals import Arrivals
 from router.engine.commitment import Committer
 from router.engine.detours import Detours
 from router.engine.evidence import EvidenceGatherer
 from router.engine.kit import Kit
 from router.engine.mover import LEASE_SECONDS, Mover
+from router.engine.orders import Orders
+from router.engine.prefetch import Prefetcher
 from router.engine.query import Inquiry
 from router.engine.routes import Refusals, RouteWatch, StoppedRoutes
 from router.engine.slots import NodeSlots
@@ -59,6 +68,28 @@ class Bench:
         self.sweeper = Sweeper(
             rules=lambda: self.rules, ledger=self.ledger, inquiry=inquiry, clock=self.clock, observer=observer
         )
+        self.stored: dict[str, Identifier] = {}
+        """Study Instance UID -> what the headers of its files in our store say."""
+        self.woken = 0
+        self.prefetcher = Prefetcher(
+            rules=lambda: self.rules,
+            ledger=self.ledger,
+            inquiry=inquiry,
+            held=self.held,
+            stored=lambda study, wanted: self.stored.get(study),
+            clock=self.clock,
+            observer=observer,
+        )
+        self.orders = Orders(
+            rules=lambda: self.rules, ledger=self.ledger, clock=self.clock, observer=observer, wake=self._woken
+        )
+        self.arrivals = ArrivalTrigger(
+            rules=lambda: self.rules,
+            ledger=self.ledger,
+            stored=lambda study, wanted: self.stored.get(study),
+            clock=self.clock,
+            observer=observer,
+        )
         kit = Kit(
             peers=self.peers,
             ledger=self.ledger,
@@ -91,6 +122,9 @@ class Bench:
             observer=observer,
         )
 
+    def _woken(self) -> None:
+        self.woken += 1
+
     def held(self, study: str) -> set[str]:
         return self.ledger.received(study) - self.lost_files
 
@@ -100,12 +134,31 @@ class Bench:
         changed = Rule(name="r", sweep=rule.sweep, where=rule.where, move=settings)
         self.rules = RuleSet(router=self.rules.router, nodes=self.rules.nodes, rules={"r": changed}, content_hash="y")
 
+    def prefetches(self, *destinations: str, priors: Priors | None = None, **changes: Any) -> Rule:
+        """Let the rule move priors from `pacs`, for orders unless `changes` name another trigger."""
+        triggers: dict[str, Any] = dict.fromkeys(("sweep", "worklist", "order", "arrival"))
+        if not triggers.keys() & changes.keys():
+            changes["order"] = Order()
+        groups = (PriorGroup(name="recent", max=2, within=Within("5y", months=60)),)
+        settings: dict[str, Any] = triggers | {"where": Condition(), "move": Move(to=destinations or ("ws",))} | changes
+        rule = Rule(name="r", priors=priors or Priors(source="pacs", groups=groups), **settings)
+        self.rules = msgspec.structs.replace(self.rules, rules={"r": rule})
+        return rule
+
     def sweep(self, *, manual: bool = False) -> SweepReport:
         self.clock.advance(60)
         self.ledger.add_sweeps([SweepDue(rule="r", source="pacs", due_at=self.clock.now(), manual=manual)])
         claim = self.ledger.claim_sweep(["pacs"], self.clock.now(), LEASE_SECONDS)
         assert claim is not None
         return self.sweeper.run(claim, self.never)
+
+    def look(self) -> Appointment | None:
+        """Look for the priors of the appointment that is due next; how it stands then. None where none is due."""
+        claim = self.ledger.claim_appointment([*self.rules.nodes, "gone"], self.clock.now(), LEASE_SECONDS)
+        if claim is None:
+            return None
+        self.prefetcher.run(claim, self.never)
+        return self.ledger.appointment(claim.id)
 
     def step(self) -> Transfer | None:
         """Run whatever is due next; None where nothing is."""

@@ -40,6 +40,11 @@ class FakePeers:
         self.local_ae_title = local_ae_title
         self.holdings: dict[str, dict[str, Study]] = defaultdict(dict)
         self.attributes: dict[str, dict[str, str]] = {}
+        self.series_attributes: dict[str, dict[str, str]] = {}
+        self.known_as: dict[tuple[str, str], str] = {}
+        """(node, Study Instance UID) -> the Patient ID there, where it is not that of `attributes`."""
+        self.fail: Callable[[Node, QueryRetrieveLevel, Identifier], WireError | None] = lambda *asked: None
+        """How a query fails."""
         self.titles: dict[str, str] = {}
         self.mute: set[str] = set()
         self.down: set[str] = set()
@@ -65,6 +70,11 @@ class FakePeers:
         """The SOP classes each C-GET was asked with."""
         self.classes = True
         """SOP Class UIDs are returned at IMAGE level."""
+        self.worklists: dict[str, list[Identifier]] = defaultdict(list)
+        """What a node's worklist holds: it takes no notice of keys."""
+        self.worklist_status = 0
+        """How its answers end."""
+        self.worklist_questions: list[Identifier] = []
 
     def add(self, node: str, study: str, series: str, *instances: str, **attributes: str) -> None:
         self.holdings[node].setdefault(study, {}).setdefault(series, set()).update(instances)
@@ -80,6 +90,8 @@ class FakePeers:
         if node.name in self.mute:
             raise ContextRefused(f"{node.name} offers no query.")
         self.finds.append((node.name, level, keys))
+        if (failure := self.fail(node, level, keys)) is not None:
+            raise failure
         rows = []
         wanted, series_wanted = keys.values("StudyInstanceUID"), keys.values("SeriesInstanceUID")
         if not self.uid_lists:
@@ -90,18 +102,30 @@ class FakePeers:
             if level is QueryRetrieveLevel.STUDY:
                 total = sum(len(instances) for instances in all_series.values())
                 count = {"NumberOfStudyRelatedInstances": str(total)} if self.report_counts else {}
-                rows.append(Identifier.of(StudyInstanceUID=study, **count, **self.attributes.get(study, {})))
+                said = count | self.attributes.get(study, {})
+                if (node.name, study) in self.known_as:
+                    said["PatientID"] = self.known_as[node.name, study]
+                asked = keys.text("PatientID")
+                if wanted or asked in ("", said.get("PatientID", "")):
+                    rows.append(Identifier.of(StudyInstanceUID=study, **said))
                 continue
             for series, instances in all_series.items():
                 if series_wanted and series not in series_wanted:
                     continue
                 if level is QueryRetrieveLevel.SERIES:
                     count = {"NumberOfSeriesRelatedInstances": str(len(instances))} if self.report_counts else {}
-                    rows.append(Identifier.of(StudyInstanceUID=study, SeriesInstanceUID=series, **count))
+                    said = count | self.series_attributes.get(series, {})
+                    rows.append(Identifier.of(StudyInstanceUID=study, SeriesInstanceUID=series, **said))
                 else:
                     known = {"SOPClassUID": CT} if self.classes and "SOPClassUID" in keys else {}
                     rows += [Identifier.of(SeriesInstanceUID=series, SOPInstanceUID=uid, **known) for uid in instances]
         return FindResult(identifiers=rows, status=0)
+
+    def worklist(self, node: Node, keys: Identifier, *, maximum: int, cancelled: threading.Event) -> FindResult:
+        self._reach(node)
+        self.worklist_questions.append(keys)
+        rows = self.worklists[node.name]
+        return FindResult(identifiers=rows[:maximum], status=0xFE00 if len(rows) > maximum else self.worklist_status)
 
     def move(
         self,

@@ -20,10 +20,11 @@ from router.domain.rule import FindSettings, Move, Node, RouterSettings, Rule, R
 from router.domain.selection import Action
 from router.engine import computed
 from router.engine.computed import ComputedAttributes
+from router.engine.look import Answer
 from router.engine.ports import FindResult
 from router.engine.query import Inquiry
 from router.engine.slots import NodeSlots
-from router.engine.sweep import Answer, Sweeper
+from router.engine.sweep import Sweeper
 from router.ledger.ledger import SqlLedger
 from tests.support.fake_peers import CT, FakeClock, FakePeers
 

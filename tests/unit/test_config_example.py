@@ -37,7 +37,8 @@ def keys_of(node: Node, path: tuple[str, ...] = ()) -> list[tuple[tuple[str, ...
     found: list[tuple[tuple[str, ...], Node]] = []
     if isinstance(node, MappingNode):
         for key, value in node.values.items():
-            if path not in (("nodes",), ("rules",), ("windows",)):
+            of_ones_own = path in (("nodes",), ("rules",), ("windows",), ("anatomy",), ("tests",))
+            if not of_ones_own and not (path[:1] == ("tests",) and path[2:] == ("studies",)):
                 found.append(((*path, key), node.keys[key]))
             found += keys_of(value, (*path, key))
     elif isinstance(node, SequenceNode):

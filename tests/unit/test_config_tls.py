@@ -196,3 +196,19 @@ def test_what_is_missing_at_the_router_is_said_once(directory: Path) -> None:
 def test_a_key_comes_from_a_file_and_from_nowhere_else(directory: Path) -> None:
     loaded = load(directory, ROUTER, NODES % "{certificate: keys/other.pem, key: {env: KEY}}")
     assert {one.code for one in loaded.errors} == {"DR010", "DR013"}
+
+
+def test_the_listener_for_orders_uses_the_files_of_the_router(directory: Path) -> None:
+    order = """
+rules:
+  ahead:
+    order:
+    priors: {source: archive, groups: [{name: recent, max: 2}]}
+    move: {to: [plain]}
+"""
+    with_listener = ROUTER + "  hl7: {tls: true}\n"
+    hl7 = rule_set(directory, with_listener, NODES % "true", order).router.hl7
+    assert hl7 is not None and hl7.tls
+    # Files that cannot be used are named once, where they are named.
+    lost = with_listener.replace("router.pem", "lost.pem")
+    assert {one.code for one in load(directory, lost, NODES % "false", order).diagnostics} == {"DR028"}

@@ -35,6 +35,7 @@ class Works(Bench):
             rules=lambda: self.rules,
             ledger=self.ledger,
             sweeper=self.sweeper,
+            prefetcher=self.prefetcher,
             mover=self.mover,
             verifier=self.verifier,
             detours=self.detours,

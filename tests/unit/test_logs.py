@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 
 from router.domain.dicom import SubOperationCounts
 from router.domain.events import (
+    AppointmentNoted,
     AssociationEnded,
     AssociationsActive,
     AssociationsAllowed,
@@ -31,9 +32,12 @@ from router.domain.events import (
     ConfigurationLoaded,
     Event,
     InstanceStored,
+    LookEnded,
+    MessageAnswered,
     MoveResponded,
     NodeReachability,
     NodeWaited,
+    PriorEnded,
     RouteResumed,
     RouteStopped,
     StoreRefusal,
@@ -41,6 +45,7 @@ from router.domain.events import (
     SweepEnded,
     SweepMissed,
     TransferEnded,
+    ValueRefused,
 )
 from router.errors import LedgerError
 from router.observe import logs
@@ -275,6 +280,105 @@ LINES: list[tuple[Event, dict[str, Any]]] = [
             "successful": False,
         },
     ),
+    (
+        AppointmentNoted(rule="mr", trigger="worklist", news="moved"),
+        {
+            "event": "news of appointments",
+            "level": "info",
+            "rule": "mr",
+            "trigger": "worklist",
+            "news": "moved",
+        },
+    ),
+    (
+        ValueRefused(rule="mr", trigger="order", attribute="PatientID", reason="wildcard"),
+        {
+            "event": "value refused: it could widen a query; what it stood in is left out",
+            "level": "warning",
+            "rule": "mr",
+            "trigger": "order",
+            "attribute": "PatientID",
+            "reason": "wildcard",
+        },
+    ),
+    (
+        LookEnded(
+            rule="mr",
+            source="pacs",
+            appointment=3,
+            result="done",
+            candidates=9,
+            groups={"same": 2},
+            queries=4,
+            duration_seconds=0.12345,
+        ),
+        {
+            "event": "look for priors ended",
+            "level": "info",
+            "rule": "mr",
+            "source": "pacs",
+            "appointment": 3,
+            "result": "done",
+            "candidates": 9,
+            "groups": {"same": 2},
+            "queries": 4,
+            "complete": True,
+            "duration_seconds": 0.123,
+        },
+    ),
+    (
+        LookEnded(
+            rule="mr",
+            source="pacs",
+            appointment=3,
+            result="again",
+            cause="unreachable",
+            message="pacs does not answer.",
+        ),
+        {
+            "event": "look for priors ended",
+            "level": "warning",
+            "rule": "mr",
+            "source": "pacs",
+            "appointment": 3,
+            "result": "again",
+            "candidates": 0,
+            "queries": 0,
+            "complete": True,
+            "duration_seconds": 0.0,
+            "cause": "unreachable",
+            "detail": "pacs does not answer.",
+        },
+    ),
+    (
+        PriorEnded(rule="mr", result="late"),
+        {
+            "event": "prior late, or not there at all, for its appointment",
+            "level": "warning",
+            "rule": "mr",
+            "result": "late",
+        },
+    ),
+    (
+        PriorEnded(rule="mr", result="missing"),
+        {
+            "event": "prior late, or not there at all, for its appointment",
+            "level": "error",
+            "rule": "mr",
+            "result": "missing",
+        },
+    ),
+    (
+        MessageAnswered(event="ORM^O01", code="AE", word="missing-field", message="PID-3 is empty."),
+        {
+            "event": "HL7 message not taken",
+            "level": "warning",
+            "hl7_event": "ORM^O01",
+            "code": "AE",
+            "word": "missing-field",
+            "detail": "PID-3 is empty.",
+        },
+    ),
 ]
 SILENT: list[Event] = [
     SubOperationsCounted(**ROUTE, counts=SubOperationCounts(1, 2, 3, 4)),
@@ -285,6 +389,10 @@ SILENT: list[Event] = [
     CommitmentNoted(node="pacs", result="committed"),
     NodeReachability(node="pacs", up=True),
     NodeWaited(node="pacs", reason="duty"),
+    AppointmentNoted(rule="mr", trigger="worklist", news="repeated"),
+    PriorEnded(rule="mr", result="on_time"),
+    MessageAnswered(event="ORM^O01", code="AA", word="accepted"),
+    MessageAnswered(event="ADT^A01", code="AA", word="ignored"),
 ]
 
 
@@ -360,6 +468,25 @@ def test_a_node_is_spoken_of_when_that_changes(journal: Journal) -> None:
         ("node down", "pacs"),
         ("node down", "ws"),
     ]
+
+
+@pytest.mark.parametrize(
+    ("result", "complete", "level"),
+    [("done", True, "info"), ("done", False, "warning"), ("again", True, "warning"), ("failed", False, "error")],
+)
+def test_a_look_warns_where_it_did_not_find_everything(
+    journal: Journal, result: str, complete: bool, level: str
+) -> None:
+    event = LookEnded(rule="mr", source="pacs", appointment=3, result=result, complete=complete)
+    assert journal.of(event)["level"] == level
+
+
+def test_a_morning_of_appointments_is_a_few_lines(journal: Journal) -> None:
+    for second in range(30):
+        journal.now = float(second)
+        for _ in range(100):
+            journal.observe(AppointmentNoted(rule="mr", trigger="order", news="new"))
+    assert [line.get("times", 1) for line in journal.lines] == [1, 1000, 1000]
 
 
 def test_a_full_disk_does_not_fill_itself_with_the_same_line(journal: Journal) -> None:
@@ -483,12 +610,18 @@ def test_events_have_no_place_for_an_identifier() -> None:
         "reason": "word or sentence",
         "message": "sentence",
         "account": "sentence",
+        "trigger": "word",
+        "news": "word",
+        "word": "word",
+        "code": "word",
+        "event": "a message's type",
+        "attribute": "keyword",
         "content_hash": "hash",
         "calling_ae_title": "a program's name",
         "called_ae_title": "a program's name",
         "ip_address": "a machine",
     }
-    counts = {"held": "word", "dropped": "word"}
+    counts = {"held": "word", "dropped": "word", "groups": "name"}
     for kind in Event.__subclasses__():
         for name, hint in get_type_hints(kind).items():
             if not name.startswith("__") and hint is not SubOperationCounts:

@@ -22,9 +22,11 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as text_families
 
 from router import __version__
+from router.domain.appointment import News
 from router.domain.condition import Condition
 from router.domain.dicom import SubOperationCounts
 from router.domain.events import (
+    AppointmentNoted,
     AssociationEnded,
     AssociationsActive,
     AssociationsAllowed,
@@ -36,9 +38,12 @@ from router.domain.events import (
     ConfigurationLoaded,
     Event,
     InstanceStored,
+    LookEnded,
+    MessageAnswered,
     MoveResponded,
     NodeReachability,
     NodeWaited,
+    PriorEnded,
     RouteResumed,
     RouteStopped,
     StoreRefusal,
@@ -46,13 +51,16 @@ from router.domain.events import (
     SweepEnded,
     SweepMissed,
     TransferEnded,
+    ValueRefused,
 )
 from router.domain.outcome import MOVE_STATUSES
 from router.domain.overview import BacklogRow
+from router.domain.priors import PriorGroup, Priors
 from router.domain.rule import Move, Node, RouterSettings, Rule, RuleSet, Sweep, Tier, WindowUse
 from router.domain.sweep import SweepDue, SweepRecord, SweepState
 from router.domain.timing import Schedule
 from router.domain.transfer import ENDED, State
+from router.domain.triggers import Worklist
 from router.domain.window import Window, parse_span
 from router.errors import LedgerError
 from router.observe.backlog import Backlog
@@ -66,9 +74,6 @@ OPEN_METRICS = "application/openmetrics-text;version=1.0.0;q=0.5,text/plain;vers
 NOW = 1_700_000_000.0
 
 Series = tuple[str, frozenset[tuple[str, str]]]
-
-# Metrics of the design that later work brings.
-LATER = {"priors_selected_total"}
 
 
 def rule_set(rules: dict[str, tuple[str, Sequence[str]]], nodes: Sequence[str]) -> RuleSet:
@@ -85,6 +90,18 @@ def rule_set(rules: dict[str, tuple[str, Sequence[str]]], nodes: Sequence[str]) 
 
 
 HOSPITAL = rule_set({"ct": ("pacs", ["ws", "local"]), "mr": ("pacs", ["local"])}, ["pacs", "ws", "spare"])
+
+
+def with_priors(rules: RuleSet = HOSPITAL) -> RuleSet:
+    """The same with a rule that fetches priors from pacs for what the worklist of spare says."""
+    rule = Rule(
+        name="priors",
+        worklist=Worklist(source="spare"),
+        where=Condition(),
+        priors=Priors(source="pacs", groups=(PriorGroup(name="same"), PriorGroup(name="any"))),
+        move=Move(to=("ws",)),
+    )
+    return msgspec.structs.replace(rules, rules={**rules.rules, rule.name: rule})
 
 
 def samples(text: str) -> dict[Series, float]:
@@ -289,14 +306,52 @@ EXACT: list[tuple[Event, dict[str, float]]] = [
         },
     ),
     (ConfigurationLoaded(successful=False), {}),
+    (
+        AppointmentNoted(rule="priors", trigger="worklist", news="moved"),
+        {"appointments_total{news=moved,rule=priors,trigger=worklist}": 1},
+    ),
+    (
+        LookEnded(
+            rule="priors",
+            source="pacs",
+            appointment=1,
+            result="done",
+            candidates=9,
+            groups={"same": 2, "oldest": 1},
+            duration_seconds=2.0,
+        ),
+        {
+            "prior_looks_total{result=done,rule=priors,source=pacs}": 1,
+            "prior_look_duration_seconds_count{source=pacs}": 1,
+            "prior_look_duration_seconds_sum{source=pacs}": 2,
+            "priors_selected_total{group=same,rule=priors}": 2,
+            "priors_selected_total{group=oldest,rule=priors}": 1,
+        },
+    ),
+    (PriorEnded(rule="priors", result="late"), {"priors_ended_total{result=late,rule=priors}": 1}),
+    (
+        MessageAnswered(event="ORM^O01", code="AA", word="repeated"),
+        {"order_messages_total{code=AA,event=ORM^O01}": 1},
+    ),
+    (
+        MessageAnswered(event="other", code="AR", word="unsupported"),
+        {
+            "order_messages_total{code=AR,event=other}": 1,
+            "order_messages_refused_total{reason=unsupported}": 1,
+        },
+    ),
+    (
+        ValueRefused(rule="priors", trigger="worklist", attribute="PatientID", reason="wildcard"),
+        {"values_refused_total{reason=wildcard,trigger=worklist}": 1},
+    ),
 ]
 
 
 @pytest.mark.parametrize(
     ("event", "changes"), EXACT, ids=[f"{number}-{type(event).__name__}" for number, (event, _) in enumerate(EXACT)]
 )
-def test_an_event_changes_exactly_its_series(bench: Bench, event: Event, changes: dict[str, float]) -> None:
-    assert bench.changes(event) == changes
+def test_an_event_changes_exactly_its_series(event: Event, changes: dict[str, float]) -> None:
+    assert Bench(with_priors()).changes(event) == changes
 
 
 def test_every_event_is_counted_or_says_that_work_ended() -> None:
@@ -455,6 +510,8 @@ def test_every_configured_label_set_exists_from_the_start_at_0(bench: Bench) -> 
             for result in ("accepted", "rejected_permanent", "rejected_transient", "aborted", "timeout", "refused"):
                 expected.add(f"associations_total{{node={node},result={result},role={role}}}")
     expected |= {f"store_refused_total{{reason={reason}}}" for reason in REFUSALS}
+    expected |= {f"order_messages_total{{code={code},event=SIU^S12}}" for code in ("AA", "AE", "AR")}
+    expected |= {"order_messages_refused_total{reason=too-large}", "values_refused_total{reason=empty,trigger=order}"}
     expected |= {"seen_to_verified_seconds_count", "config_last_reload_successful"}
     assert expected <= {written(series) for series in before}
     assert {written(series): value for series, value in before.items() if value} == {
@@ -464,15 +521,50 @@ def test_every_configured_label_set_exists_from_the_start_at_0(bench: Bench) -> 
     }
 
 
-def test_configuring_the_same_again_changes_nothing(bench: Bench) -> None:
+def test_a_rule_with_priors_has_its_label_sets_from_the_start_and_they_go_with_it() -> None:
+    bench = Bench(with_priors())
+    own = {written(series) for series, value in bench.all.items() if not value and ("rule", "priors") in series[1]}
+    assert {
+        *(f"appointments_total{{news={news},rule=priors,trigger=worklist}}" for news in News),
+        *(f"prior_looks_total{{result={result},rule=priors,source=pacs}}" for result in ("done", "again", "failed")),
+        *(f"priors_selected_total{{group={group},rule=priors}}" for group in ("same", "any", "oldest")),
+        *(f"priors_ended_total{{result={result},rule=priors}}" for result in ("on_time", "late", "missing")),
+        "sweep_matches_total{rule=priors,source=spare}",
+        "transfers_total{destination=ws,rule=priors,source=pacs,verdict=complete}",
+    } <= own
+    assert bench.value("prior_look_duration_seconds_count", source="pacs") == 0
+    bench.metrics.configure(HOSPITAL)
+    assert "priors" not in bench.names("rule")
+    assert bench.value("prior_look_duration_seconds_count", source="pacs") is None
+    assert not any(name.startswith(("priors_", "prior_", "appointments")) for name, _ in bench.all)
+
+
+def test_prefetch_that_outlives_its_rule_counts_as_other(bench: Bench) -> None:
+    changes = bench.changes(
+        LookEnded(rule="priors", source="pacs", appointment=1, result="done", groups={"same": 2, "any": 1}),
+        AppointmentNoted(rule="priors", trigger="order", news="new"),
+        PriorEnded(rule="priors", result="missing"),
+    )
+    assert changes == {
+        "prior_looks_total{result=done,rule=other,source=other}": 1,
+        "prior_look_duration_seconds_count{source=other}": 1,
+        "priors_selected_total{group=other,rule=other}": 3,
+        "appointments_total{news=new,rule=other,trigger=order}": 1,
+        "priors_ended_total{result=missing,rule=other}": 1,
+    }
+
+
+def test_configuring_the_same_again_changes_nothing() -> None:
+    bench = Bench(with_priors())
     for event, _ in EXACT:
         bench.metrics(event)
     before = bench.all
-    bench.metrics.configure(HOSPITAL)
+    bench.metrics.configure(with_priors())
     assert bench.all == before
 
 
-def test_removed_rules_routes_and_nodes_vanish_and_what_stays_keeps_its_counts(bench: Bench) -> None:
+def test_removed_rules_routes_and_nodes_vanish_and_what_stays_keeps_its_counts() -> None:
+    bench = Bench(with_priors())
     for event, _ in EXACT:
         bench.metrics(event)
     bench.metrics(swept(rule="mr", matches=5))
@@ -623,7 +715,7 @@ def test_all_reasons_and_statuses_the_router_answers_with_have_their_series() ->
 
 
 def filled() -> Bench:
-    bench = Bench()
+    bench = Bench(with_priors())
     bench.metrics.watch_backlog(
         lambda: [BacklogRow(source="pacs", destination="ws", state=State.QUEUED, count=3, oldest_queued_at=None)]
     )
@@ -655,7 +747,14 @@ def test_the_metrics_are_those_of_the_design() -> None:
         "sweep_last_success_timestamp_seconds": {"rule", "source"},
         "sweep_due_timestamp_seconds": {"rule", "source"},
         "sweeps_missed_total": {"rule", "source"},
+        "appointments_total": {"rule", "trigger", "news"},
+        "prior_looks_total": {"rule", "source", "result"},
+        "prior_look_duration_seconds": {"source"},
         "priors_selected_total": {"rule", "group"},
+        "priors_ended_total": {"rule", "result"},
+        "order_messages_total": {"event", "code"},
+        "order_messages_refused_total": {"reason"},
+        "values_refused_total": {"trigger", "reason"},
         "store_instances_total": {"calling", "status"},
         "store_bytes_total": {"calling"},
         "store_refused_total": {"reason"},
@@ -677,7 +776,7 @@ def test_the_metrics_are_those_of_the_design() -> None:
         for match in re.finditer(r"^dicom_router_(\w+?)(?:_count|)(\{[^}]*\})? ", filled().text, re.MULTILINE)
         if not match[1].endswith(("_bucket", "_sum"))
     }
-    assert found == {name: labels for name, labels in design.items() if name not in LATER}
+    assert found == design
 
 
 def test_promtool_has_nothing_to_say() -> None:

@@ -16,10 +16,11 @@ from router.domain.key import KeyMatch
 from router.domain.rule import FindSettings, Move, Node, RouterSettings, Rule, RuleSet, Sweep, Tier
 from router.domain.selection import Action
 from router.domain.timing import Schedule
+from router.engine.look import Answer
 from router.engine.ports import FindResult
 from router.engine.query import Inquiry, QueryFailed
 from router.engine.slots import NodeSlots
-from router.engine.sweep import Answer, Sweeper
+from router.engine.sweep import Sweeper
 from router.ledger.ledger import SqlLedger
 from tests.support.fake_peers import FakeClock, FakePeers
 
@@ -242,7 +243,7 @@ def test_a_series_is_of_the_study_it_was_asked_for(
 
 
 def test_what_is_counted_by_lists_is_bounded(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("router.engine.sweep.MAXIMUM_QUERIES", 1)
+    monkeypatch.setattr("router.engine.look.MAXIMUM_QUERIES", 1)
     bench.peers.report_counts = False
     answer = bench.look({"StudyDate": "20261101..20261130"})
     assert [new.instance_count for new in answer.selection.to_move] == [1, None]

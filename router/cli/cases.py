@@ -1,0 +1,136 @@
+"""`test`: the configuration's own cases, offline, with a fixed clock."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any, NamedTuple
+from xml.etree import ElementTree
+from zoneinfo import ZoneInfo
+
+import click
+from rich.console import Console
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from router.cli.render import counted
+from router.cli.settings import load_configuration, plain, print_json, settings_of, terminal
+from router.domain.case import Case, Failure, run
+from router.domain.rule import RuleSet
+from router.errors import RouterError, UsageError
+
+
+class Ran(NamedTuple):
+    """A case with what was not as expected, and how many seconds it took."""
+
+    case: Case
+    failures: list[Failure]
+    seconds: float
+
+
+@click.command("test", short_help="Run the configuration's test cases, offline.")
+@click.option(
+    "--run", "pattern", default="", metavar="PATTERN", help="Only cases whose name holds it; * and ? are wildcards."
+)
+@click.option(
+    "--junit",
+    type=click.Path(dir_okay=False, path_type=Path),
+    default=None,
+    metavar="FILE",
+    help="Write the results to this file as JUnit XML as well.",
+)
+@click.pass_context
+def test(ctx: click.Context, pattern: str, junit: Path | None) -> int:
+    """Run the cases of the configuration's `tests`: which priors a rule chooses for a current study, and why.
+
+    Asks no node and reads no ledger; the time is that of the case. Exit code 1 if a case fails.
+    """
+    settings = settings_of(ctx)
+    loaded, rules = load_configuration(settings)
+    chosen = [case for case in loaded.cases if fnmatchcase(case.name, f"*{pattern}*")]
+    if pattern and not chosen:
+        there = ", ".join(case.name for case in loaded.cases) or "none at all"
+        raise UsageError(f"No case's name holds {pattern}; there are: {there}")
+    ran = [_run(case, rules) for case in chosen]
+    if junit is not None:
+        _write_junit(junit, ran)
+    if settings.json:
+        print_json(_json(ran))
+    else:
+        _tell(ran, terminal())
+    return 1 if any(one.failures for one in ran) else 0
+
+
+def _run(case: Case, rules: RuleSet) -> Ran:
+    rule = rules.rules[case.rule]
+    source = rules.nodes[rule.source]
+    began = time.perf_counter()
+    failures = run(case, rule, rules.anatomy, ZoneInfo(source.timezone))
+    return Ran(case, failures, time.perf_counter() - began)
+
+
+def _tell(ran: Sequence[Ran], out: Console) -> None:
+    """A line for each case, and below it how what came differs from what was expected."""
+    for case, failures, _ in ran:
+        mark = Text("FAIL", "bold red") if failures else Text("ok  ", "green")
+        out.print(Text.assemble(mark, "  ", plain(case.name), ("  " + case.place if failures else "", "dim")))
+        for failure in failures:
+            out.print(Padding(_difference(failure), (0, 0, 0, 6)))
+    failed = sum(bool(one.failures) for one in ran)
+    if not ran:
+        out.print("The configuration has no test cases (section tests).")
+    else:
+        out.print(f"{counted(len(ran), 'case')}: {len(ran) - failed} passed, {failed} failed.")
+
+
+def _difference(failure: Failure) -> Table:
+    grid = Table.grid(padding=(0, 2, 0, 0))
+    grid.add_column(no_wrap=True)
+    grid.add_column(overflow="fold")
+    grid.add_row(Text(failure.study, "bold"), f"at {failure.destination}")
+    grid.add_row("  expected", plain(failure.expected, "green"))
+    grid.add_row("  got", plain(failure.got, "red"))
+    return grid
+
+
+def _json(ran: Sequence[Ran]) -> dict[str, Any]:
+    failed = sum(bool(one.failures) for one in ran)
+    return {
+        "cases": [
+            {
+                "name": one.case.name,
+                "rule": one.case.rule,
+                "place": one.case.place,
+                "passed": not one.failures,
+                "failures": one.failures,
+            }
+            for one in ran
+        ],
+        "passed": len(ran) - failed,
+        "failed": failed,
+    }
+
+
+def _write_junit(path: Path, ran: Sequence[Ran]) -> None:
+    """JUnit XML as CI systems read it. Raises RouterError where the file cannot be written."""
+    failed = sum(bool(one.failures) for one in ran)
+    totals = {"tests": str(len(ran)), "failures": str(failed), "errors": "0"}
+    totals["time"] = f"{sum(one.seconds for one in ran):.3f}"
+    suites = ElementTree.Element("testsuites", totals)
+    suite = ElementTree.SubElement(suites, "testsuite", {"name": "dicom-router", **totals})
+    for case, failures, seconds in ran:
+        file, _, place = case.place.rpartition(":")[0].rpartition(":")
+        attributes = {"name": case.name, "classname": case.rule, "time": f"{seconds:.3f}", "file": file, "line": place}
+        element = ElementTree.SubElement(suite, "testcase", attributes)
+        if failures:
+            told = [f"{f.study} at {f.destination}\n  expected {f.expected}\n  got      {f.got}" for f in failures]
+            message = f"{counted(len(failures), 'study', 'studies')} decided otherwise"
+            ElementTree.SubElement(element, "failure", {"message": message}).text = "\n".join(told)
+    ElementTree.indent(suites)
+    try:
+        path.write_bytes(ElementTree.tostring(suites, encoding="utf-8", xml_declaration=True) + b"\n")
+    except OSError as error:
+        raise RouterError(f"The results cannot be written to {path}: {error.strerror or 'I/O error'}.") from None

@@ -1,0 +1,101 @@
+"""Versions of the ledger's tables: how an older one becomes that of today. No query but those of the migrations."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from sqlalchemy import Connection, insert, inspect, select, update
+
+from router.ledger.tables import (
+    DEADLINES_INDEX,
+    HELD_INDEX,
+    MOVES_INDEX,
+    ROUTES_INDEX,
+    appointment_priors,
+    appointment_transfers,
+    appointments,
+    caps,
+    commitments,
+    meta,
+    metadata,
+    patient_merges,
+    routes,
+    rule_days,
+)
+
+
+class UnusableTablesError(Exception):
+    """The tables of a database are not those of a ledger of a known version; the message ends a sentence about it."""
+
+
+VERSION = 4
+"""The version of the tables above; a new ledger starts with it."""
+
+
+def _to_2(connection: Connection) -> None:
+    for column in ("wish", "availability"):
+        connection.exec_driver_sql(f"ALTER TABLE transfers ADD COLUMN {column} TEXT NOT NULL DEFAULT ''")
+    metadata.create_all(connection, tables=[routes, commitments])
+    ROUTES_INDEX.create(connection)
+
+
+def _to_3(connection: Connection) -> None:
+    connection.exec_driver_sql("ALTER TABLE sweeps ADD COLUMN account TEXT NOT NULL DEFAULT ''")
+    metadata.create_all(connection, tables=[caps, rule_days])
+    HELD_INDEX.create(connection)
+    MOVES_INDEX.create(connection)
+
+
+def _to_4(connection: Connection) -> None:
+    connection.exec_driver_sql("ALTER TABLE transfers ADD COLUMN deadline_at BIGINT")
+    metadata.create_all(connection, tables=[appointments, appointment_priors, appointment_transfers, patient_merges])
+    DEADLINES_INDEX.create(connection)
+
+
+MIGRATIONS: Mapping[int, Callable[[Connection], None]] = {2: _to_2, 3: _to_3, 4: _to_4}
+"""How a ledger of the version before becomes one of this version; one entry for each version after the first."""
+
+_SCHEMA_VERSION = "schema_version"
+
+
+def stored_version(connection: Connection) -> int:
+    """The version of the tables in this database; 0 where there are none at all.
+
+    Raises UnusableTablesError where the tables are not a ledger's.
+    """
+    names = inspect(connection).get_table_names()
+    if not names:
+        return 0
+    if meta.name in names:
+        value = connection.scalar(select(meta.c.value).where(meta.c.name == _SCHEMA_VERSION))
+        if value is not None and value.isdecimal():
+            return int(value)
+    raise UnusableTablesError("holds tables of something else; choose another place for the ledger")
+
+
+def refuse_newer(version: int, known: int = VERSION) -> None:
+    """Raise UnusableTablesError for a ledger that a newer dicom-router has written."""
+    if version > known:
+        raise UnusableTablesError(
+            f"was written by a newer dicom-router (its version is {version}, this program knows {known}); "
+            "use that program, or another ledger"
+        )
+
+
+def migrate(
+    connection: Connection,
+    version: int = VERSION,
+    migrations: Mapping[int, Callable[[Connection], None]] = MIGRATIONS,
+) -> None:
+    """Bring the database to this version within the running transaction. Raises UnusableTablesError for a newer one."""
+    stored = stored_version(connection)
+    refuse_newer(stored, version)
+    if stored == version:
+        return
+    if stored == 0:
+        metadata.create_all(connection)
+        connection.execute(insert(meta).values(name=_SCHEMA_VERSION, value=str(version)))
+        return
+    for step in range(stored + 1, version + 1):
+        migrations[step](connection)
+    connection.execute(update(meta).where(meta.c.name == _SCHEMA_VERSION).values(value=str(version)))
