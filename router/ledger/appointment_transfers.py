@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -26,6 +26,7 @@ from router.ledger.tables import (
 
 _a, _p, _l, _t = appointments.c, appointment_priors.c, appointment_transfers.c, transfers.c
 _other = appointment_transfers.alias("other").c
+_owner, _link = appointments.alias("owner").c, appointment_transfers.alias("link").c
 _STUDIES_AT_ONCE = 400
 _CANCELLED = "The appointment was cancelled, or is about something else now; nothing had arrived."
 
@@ -39,12 +40,17 @@ def link(
     *,
     whole: bool,
 ) -> None:
-    """Note which transfers an appointment's priors are, and whether it was for it that they were queued just now.
+    """Note which transfers an appointment's priors are, and whether it was for it that they were queued.
 
-    Where the answer was `whole`, what it queued before and does not take now is cancelled.
+    Where the answer was `whole`, what it queued before and does not take now is cancelled, or belongs to the others
+    that want it. `appointment` is as it was before this look.
     """
     own = {new.intent for new in queued}
     wanted = [Intent(appointment.source, one.study_instance_uid, "", one.destination) for one in taken]
+    before: dict[int, bool] = {
+        row.transfer_id: row.owned
+        for row in connection.execute(select(_l.transfer_id, _l.owned).where(_l.appointment_id == appointment.id))
+    }
     numbers: dict[int, bool] = {}
     for intent in wanted:
         row = connection.execute(
@@ -55,28 +61,44 @@ def link(
                 _t.destination == intent.destination,
             )
         ).one_or_none()
-        if row is not None:  # another may have queued it a moment before
-            numbers[row.id] = intent in own and row.queued_at == now
-    before = connection.execute(select(_l.transfer_id).where(_l.appointment_id == appointment.id)).scalars().all()
+        if row is not None:  # another may have queued it a moment before, or anew since the last look
+            last = appointment.finished_at
+            still = before.get(row.id, False) and last is not None and row.queued_at <= last
+            numbers[row.id] = still or (intent in own and row.queued_at == now)
     stale = [number for number in before if number not in numbers] if whole else []
     if stale:
         _cancel(connection, appointment.id, now, stale)
-        connection.execute(
-            delete(appointment_transfers).where(_l.appointment_id == appointment.id, _l.transfer_id.in_(stale))
-        )
+        _let_go(connection, appointment.id, {number: before[number] for number in stale})
+        _move_deadlines(connection, stale, now)
     if not numbers:
         return
     add = insert_or(appointment_transfers, connection)
-    owned = or_(_l.owned, add.excluded.owned)
     connection.execute(
-        add.on_conflict_do_update(index_elements=[_l.appointment_id, _l.transfer_id], set_={"owned": owned}),
+        add.on_conflict_do_update(
+            index_elements=[_l.appointment_id, _l.transfer_id], set_={"owned": add.excluded.owned}
+        ),
         [{"appointment_id": appointment.id, "transfer_id": number, "owned": own} for number, own in numbers.items()],
     )
-    move_deadlines(connection, appointment.id, now)
+    _move_deadlines(connection, list(numbers), now)
     if appointment.sweep_id is not None:
         # Who waits for it waits for what is under way, not for what has ended before.
         under_way = select(_t.id).where(_t.id.in_(list(numbers)), _t.state.not_in([state.value for state in ENDED]))
         sweeps.link(connection, appointment.sweep_id, [], list(connection.scalars(under_way)))
+
+
+def _let_go(connection: Connection, appointment_id: int, stale: Mapping[int, bool]) -> None:
+    """An appointment does not want these transfers any more; those it owned are then owned by the others."""
+    connection.execute(
+        delete(appointment_transfers).where(
+            _l.appointment_id == appointment_id, _l.transfer_id == bindparam("of_transfer")
+        ),
+        [{"of_transfer": number} for number in stale],
+    )
+    owned = [{"of_transfer": number} for number, own in stale.items() if own]
+    if owned:
+        connection.execute(
+            update(appointment_transfers).where(_l.transfer_id == bindparam("of_transfer")).values(owned=True), owned
+        )
 
 
 def cancel_unbegun(connection: Connection, appointment_id: int, now: datetime) -> None:
@@ -91,10 +113,17 @@ def _cancel(connection: Connection, appointment_id: int, now: datetime, only: Se
         _other.appointment_id == _a.id,
         _a.state != AppointmentState.CANCELLED.value,
     )
+    # The one that queued it may have been cancelled before. What was queued since its last look, another wanted.
+    queued_for_one = exists().where(
+        _link.transfer_id == _t.id,
+        _link.owned,
+        _owner.id == _link.appointment_id,
+        _owner.finished_at >= _t.queued_at,
+    )
     own = (
         select(_t.id, _t.state, _t.cause, _t.completed)
         .join(appointment_transfers, _l.transfer_id == _t.id)
-        .where(_l.appointment_id == appointment_id, _l.owned, ~wanted_by_another)
+        .where(_l.appointment_id == appointment_id, queued_for_one, ~wanted_by_another)
     )
     unbegun = [
         row.id
@@ -124,7 +153,13 @@ def _as_cancelled(now: datetime) -> dict[str, Any]:
 
 
 def move_deadlines(connection: Connection, appointment_id: int, now: datetime) -> None:
-    """Give the transfers of an appointment that have not ended the earliest start of those that they are for.
+    """Give the transfers of an appointment that have not ended the earliest start of those that they are for."""
+    its = select(_l.transfer_id).where(_l.appointment_id == appointment_id)
+    _move_deadlines(connection, list(connection.scalars(its)), now)
+
+
+def _move_deadlines(connection: Connection, numbers: Sequence[int], now: datetime) -> None:
+    """Give these transfers, as far as they have not ended, the earliest start of the appointments that they are for.
 
     What had started before a transfer was queued is not what it was queued for, unless there is nothing else.
     """
@@ -139,9 +174,9 @@ def move_deadlines(connection: Connection, appointment_id: int, now: datetime) -
         .scalar_subquery()
     )
     rows = connection.execute(
-        select(_t.id, _t.state, _t.attempts, _t.deadline_at, _t.queued_at, _t.next_at, starts.label("wanted"))
-        .join(appointment_transfers, _l.transfer_id == _t.id)
-        .where(_l.appointment_id == appointment_id, _t.state.not_in([state.value for state in ENDED]))
+        select(_t.id, _t.state, _t.attempts, _t.deadline_at, _t.queued_at, _t.next_at, starts.label("wanted")).where(
+            _t.id.in_(numbers), _t.state.not_in([state.value for state in ENDED])
+        )
     ).all()
     changed = []
     for row in rows:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
+from typing import Any
 
 import msgspec
 from sqlalchemy import ColumnElement, Connection, and_, bindparam, delete, func, or_, select, update
@@ -18,6 +19,9 @@ from router.ledger.tables import appointments, patient_merges
 FORMER_IDS = 10
 """Former IDs of a patient that are asked for, the latest merged."""
 _IDS_AT_ONCE = 400
+_OVER = timedelta(days=1)
+"""How long after it an examination is not looked at again for its patient's new ID."""
+_LOOKED_AT = (AppointmentState.DONE.value, AppointmentState.FAILED.value)
 
 _a, _m = appointments.c, patient_merges.c
 
@@ -28,7 +32,7 @@ def merge(connection: Connection, merges: Sequence[Merge], now: datetime) -> Non
         if (one.old_patient_id, one.old_issuer) == (one.patient_id, one.issuer):
             continue
         _remember(connection, one, now)
-        _carry_over(connection, one)
+        _carry_over(connection, one, now)
 
 
 def _remember(connection: Connection, one: Merge, now: datetime) -> None:
@@ -44,9 +48,9 @@ def _remember(connection: Connection, one: Merge, now: datetime) -> None:
     connection.execute(add.on_conflict_do_update(index_elements=[_m.old_patient_id, _m.old_issuer], set_=row))
 
 
-def _carry_over(connection: Connection, one: Merge) -> None:
+def _carry_over(connection: Connection, one: Merge, now: datetime) -> None:
     same = and_(_a.patient_id == one.old_patient_id, _agrees(_a.issuer, one.old_issuer))
-    rows = connection.execute(select(_a.id, _a.current, _a.state, _a.fence, _a.issuer).where(same)).all()
+    rows = connection.execute(select(appointments).where(same)).all()
     for row in rows:
         issuer = one.issuer or row.issuer
         values = {
@@ -54,9 +58,22 @@ def _carry_over(connection: Connection, one: Merge) -> None:
             "issuer": issuer,
             "current": pack_identifier(_renamed(unpack_identifier(row.current), one.patient_id, issuer)),
         }
-        if row.state == AppointmentState.LOOKING.value:  # under the old ID: again, under the new one
-            values |= {"state": AppointmentState.WAITING.value, "fence": row.fence + 1, "lease_until": None}
+        over = (row.start_at or row.noted_at) < now - _OVER
+        # Under the old ID; under the new one there may be more.
+        if row.state == AppointmentState.LOOKING.value or (row.state in _LOOKED_AT and not over):
+            values |= _to_look(row.fence)
         connection.execute(update(appointments).where(_a.id == row.id).values(**values))
+
+
+def _to_look(fence: int) -> dict[str, Any]:
+    return {
+        "state": AppointmentState.WAITING.value,
+        "fence": fence + 1,
+        "lease_until": None,
+        "attempts": 0,
+        "cause": "",
+        "reason": "",
+    }
 
 
 _OF_IDS = select(patient_merges).where(
@@ -75,12 +92,14 @@ def renamed(connection: Connection, notices: Sequence[Notice]) -> list[Notice]:
 
 
 def _with_new_id(notice: Notice, merges: Sequence[Merge]) -> Notice:
-    for one in merges:
-        if not one.old_issuer or not notice.issuer or one.old_issuer == notice.issuer:
-            issuer = one.issuer or notice.issuer
-            current = _renamed(notice.current, one.patient_id, issuer)
-            return msgspec.structs.replace(notice, patient_id=one.patient_id, issuer=issuer, current=current)
-    return notice
+    exactly = [one for one in merges if one.old_issuer == notice.issuer]
+    agreeing = exactly or [one for one in merges if not one.old_issuer or not notice.issuer]
+    if len({(one.patient_id, one.issuer) for one in agreeing}) != 1:  # of several patients nobody knows which
+        return notice
+    one = agreeing[0]
+    issuer = one.issuer or notice.issuer
+    current = _renamed(notice.current, one.patient_id, issuer)
+    return msgspec.structs.replace(notice, patient_id=one.patient_id, issuer=issuer, current=current)
 
 
 def _renamed(current: Identifier, patient_id: str, issuer: str) -> Identifier:
