@@ -16,9 +16,7 @@ from router.domain.condition import Condition, attribute_path, compile_condition
 from router.domain.dicom import QueryRetrieveLevel, name_of
 from router.domain.priors import NEAR, SAME, PriorCondition, PriorException, PriorGroup, Priors, Within
 from router.domain.problem import ExpressionError, Kind, Step
-
-OLDEST = "oldest"
-"""Under this name goes what `keep_oldest_relevant` takes."""
+from router.domain.relevance import OLDEST
 
 _WORDS = ("anatomy", "modality")
 """Keys of a prior condition that are no attributes."""

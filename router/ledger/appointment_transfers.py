@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, and_, bindparam, case, delete, exists, func, or_, select, text, update
+from sqlalchemy import Connection, and_, bindparam, case, delete, exists, func, select, text, update
 
 from router.domain.appointment import Appointment, AppointmentState
 from router.domain.relevance import Prior
@@ -47,10 +47,7 @@ def link(
     """
     own = {new.intent for new in queued}
     wanted = [Intent(appointment.source, one.study_instance_uid, "", one.destination) for one in taken]
-    before: dict[int, bool] = {
-        row.transfer_id: row.owned
-        for row in connection.execute(select(_l.transfer_id, _l.owned).where(_l.appointment_id == appointment.id))
-    }
+    before = _owned_by(connection, appointment)
     numbers: dict[int, bool] = {}
     for intent in wanted:
         row = connection.execute(
@@ -61,10 +58,8 @@ def link(
                 _t.destination == intent.destination,
             )
         ).one_or_none()
-        if row is not None:  # another may have queued it a moment before, or anew since the last look
-            last = appointment.finished_at
-            still = before.get(row.id, False) and last is not None and row.queued_at <= last
-            numbers[row.id] = still or (intent in own and row.queued_at == now)
+        if row is not None:  # another may have queued it a moment before
+            numbers[row.id] = before.get(row.id, False) or (intent in own and row.queued_at == now)
     stale = [number for number in before if number not in numbers] if whole else []
     if stale:
         _cancel(connection, appointment.id, now, stale)
@@ -84,6 +79,17 @@ def link(
         # Who waits for it waits for what is under way, not for what has ended before.
         under_way = select(_t.id).where(_t.id.in_(list(numbers)), _t.state.not_in([state.value for state in ENDED]))
         sweeps.link(connection, appointment.sweep_id, [], list(connection.scalars(under_way)))
+
+
+def _owned_by(connection: Connection, appointment: Appointment) -> dict[int, bool]:
+    """Transfers that the last look chose, and whether they are queued for it: not anew since then, by another."""
+    last = appointment.finished_at
+    rows = connection.execute(
+        select(_l.transfer_id, _l.owned, _t.queued_at)
+        .join(transfers, _t.id == _l.transfer_id)
+        .where(_l.appointment_id == appointment.id)
+    )
+    return {row.transfer_id: row.owned and last is not None and row.queued_at <= last for row in rows}
 
 
 def _let_go(connection: Connection, appointment_id: int, stale: Mapping[int, bool]) -> None:

@@ -58,9 +58,11 @@ def _carry_over(connection: Connection, one: Merge, now: datetime) -> None:
             "issuer": issuer,
             "current": pack_identifier(_renamed(unpack_identifier(row.current), one.patient_id, issuer)),
         }
-        over = (row.start_at or row.noted_at) < now - _OVER
-        # Under the old ID; under the new one there may be more.
-        if row.state == AppointmentState.LOOKING.value or (row.state in _LOOKED_AT and not over):
+        # What was, or is being, found under the old ID is not all: there may be more under the new one.
+        ended = row.state in _LOOKED_AT and (row.start_at or row.noted_at) >= now - _OVER
+        if ended:
+            values["sweep_id"] = None  # whoever waited for the look before has had it
+        if ended or row.state == AppointmentState.LOOKING.value:
             values |= _to_look(row.fence)
         connection.execute(update(appointments).where(_a.id == row.id).values(**values))
 

@@ -1,344 +1,426 @@
-"""Prefetch with real peers: DCMTK's worklist, Orthanc as archive, storescp and a second Orthanc as destinations."""
+"""From a real worklist to the right priors at a real workstation, before the patient is at the scanner."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from datetime import date, datetime, timedelta
+from contextlib import ExitStack
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 from pydicom.dataset import Dataset
-from pydicom.filewriter import dcmwrite
 
-from router.simulator import make_study
+from router.domain.transfer import Transfer
+from router.ledger.ledger import SqlLedger
+from router.simulator import SimulatedPacs, make_study
 from tests.support.peers import Orthanc, Storescp
+from tests.support.prefetch import BORN, KNEE_PRIORS, PATIENT, Hospital, count, nine_priors
 from tests.support.process import wait_for
-from tests.support.router import Site, node
+from tests.support.router import RunningRouter, Site, node
+from tests.support.samples import StudyFiles
 from tests.support.worklist import Wlmscpfs, scheduled
 
-PATIENT = {"patient_id": "P1", "patient_birth_date": "19700101", "patient_sex": "F"}
-HISTORY = (
-    ("spine-1", "MR", "MR lumbar spine", 300),
-    ("spine-2", "MR", "MRT LWS", 900),
-    ("spine-old", "MR", "MR lumbar spine", 4000),
-    ("knee", "MR", "MR knee left", 100),
-    ("abdomen", "CT", "CT abdomen", 200),
-    ("chest", "CR", "Chest pa", 10),
-    ("sono", "US", "US abdomen", 30),
-    ("head", "CT", "CT head", 700),
-    ("hand", "DX", "Hand left", 500),
-)
-"""Nine studies: name, modality, description, days ago."""
+HOUR = timedelta(hours=1)
 
 
-def history(**patient: str) -> dict[str, list[Dataset]]:
-    today = date.today()
-    return {
-        name: make_study(
-            seed=f"{name} {patient or ''}",
-            modality=modality,
-            description=description,
-            study_date=today - timedelta(days=days),
-            accession=f"OLD{number}",
-            instances=2,
-            **{**PATIENT, **patient},
-        )
-        for number, (name, modality, description, days) in enumerate(HISTORY)
-    }
-
-
-def files(directory: Path, studies: dict[str, list[Dataset]]) -> list[Path]:
-    directory.mkdir(parents=True, exist_ok=True)
-    found = []
-    for name, instances in studies.items():
-        for number, instance in enumerate(instances):
-            found.append(directory / f"{name}-{number}.dcm")
-            dcmwrite(found[-1], instance, enforce_file_format=True)
-    return found
-
-
-def uid(studies: dict[str, list[Dataset]], name: str) -> str:
-    return str(studies[name][0].StudyInstanceUID)
-
-
-def at(moment: datetime, accession: str = "A1", **attributes: Any) -> Dataset:
-    local = moment.astimezone()
-    return scheduled(
-        accession,
-        date=f"{local:%Y%m%d}",
-        time=f"{local:%H%M%S}",
-        description="MR lumbar spine",
-        **attributes,
-    )
-
-
-def soon(hours: float = 3.0) -> datetime:
-    """An appointment of today or tomorrow."""
-    return (datetime.now().astimezone() + timedelta(hours=hours)).replace(microsecond=0)
-
-
-def eventually(probe: Callable[[], bool]) -> None:
-    """Within a generous time it is so."""
-    wait_for(probe, "what the test is about", 80.0, 0.2)
-
-
-PRIORS: dict[str, Any] = {
-    "worklist": {"source": "ris", "every": "2s", "keys": {"Modality": "MR"}, "lead": "6h"},
-    "priors": {
-        "source": "archive",
-        "groups": [{"name": "same-region", "where": {"anatomy": "same", "modality": "same"}, "max": 2, "within": "5y"}],
-    },
-    "move": {"to": ["workstation"]},
-}
-
-
-class Hospital:
-    """A worklist, an archive with one patient's nine studies, a workstation, and the router between them."""
+class Ward(Hospital):
+    """A hospital with a worklist of one MR of the knee, and nine earlier studies of the patient."""
 
     def __init__(
-        self,
-        directory: Path,
-        archive: Orthanc,
-        workstation: Storescp | Orthanc,
-        ris: Wlmscpfs,
-        site: Site,
-        nodes: dict[str, Any],
+        self, directory: Path, archive: Orthanc, workstation: Storescp | Orthanc, worklist: Wlmscpfs, stack: ExitStack
     ) -> None:
-        self.directory = directory
-        self.nodes = nodes
-        self.archive = archive
-        self.workstation = workstation
-        self.ris = ris
-        self.site = site
-        self.studies = history()
-        archive.upload(*files(directory / "history", self.studies))
+        super().__init__(directory, archive, workstation)
+        self.worklist = worklist
+        self.stack = stack
+        self.priors = nine_priors(self.files, "ACC1")
+        self.load(*self.priors.values())
+        self.taken = [self.priors["taken"], self.priors["taken-too"]]
+        self.start_at = whole_minute(datetime.now(UTC) + 26 * HOUR)
+        self.schedule(self.start_at)
+        self.nodes["ris"] = node(worklist.ae_title, worklist.port, timezone="UTC")
+        self.rule()
 
-    def name(self, study_instance_uid: str) -> str:
-        return next(name for name in self.studies if uid(self.studies, name) == study_instance_uid)
-
-    def arrived(self) -> set[str]:
-        """Names of the studies at the workstation."""
-        return {
-            name
-            for name, instances in self.studies.items()
-            if {str(one.SOPInstanceUID) for one in instances} <= set(self.workstation.instances())
+    def rule(self, **worklist: Any) -> None:
+        """The rule; without `lead` a step's priors are wanted as soon as it is known."""
+        self.rules["priors"] = {
+            "worklist": {
+                "source": "ris",
+                "every": "1s",
+                "keys": {"ScheduledProcedureStepStartDate": "today..today+4d", "Modality": "MR"},
+                **worklist,
+            },
+            "priors": KNEE_PRIORS,
+            "move": {"to": ["workstation"], "retry": {"attempts": 3, "delay": "1s"}},
         }
+        self.configure()
 
-    def appointments(self) -> list[dict[str, Any]]:
-        return list(self.site.json("appointments", "list")["appointments"])
+    def schedule(self, start_at: datetime, **step: Any) -> None:
+        """Put the step into the worklist, or change it there."""
+        item = scheduled("ACC1", date=f"{start_at:%Y%m%d}", time=f"{start_at:%H%M%S}", patient_id=PATIENT, **step)
+        self.worklist.put(item)
 
-    def transfers(self) -> list[dict[str, Any]]:
-        return list(self.site.json("transfers", "list")["transfers"])
+    def run(self) -> RunningRouter:
+        return self.stack.enter_context(self.configure().run())
+
+    def again(self, router: RunningRouter, looks: int = 2) -> None:
+        """Wait until the worklist has been looked at anew, so many times."""
+        swept = count(router, "sweeps_total", result="complete")
+        wait_for(lambda: count(router, "sweeps_total", result="complete") >= swept + looks, "looks at the worklist")
 
 
-@pytest.fixture(params=["storescp", "orthanc"])
-def hospital(
-    request: pytest.FixtureRequest,
-    tmp_path: Path,
-    start_orthanc: Callable[..., Orthanc],
-    start_storescp: Callable[..., Storescp],
-) -> Iterator[Hospital]:
-    workstation: Orthanc | Storescp
-    if request.param == "orthanc":
-        workstation = start_orthanc(ae_title="WS")
-        port = workstation.dicom_port
-    else:
-        workstation = start_storescp(ae_title="WS")
-        port = workstation.port
-    yield from _hospital(tmp_path, start_orthanc, workstation, port)
+def whole_minute(moment: datetime) -> datetime:
+    return moment.replace(second=0, microsecond=0)
+
+
+def starts(row: dict[str, Any], key: str) -> datetime:
+    return datetime.fromisoformat(row[key])
 
 
 @pytest.fixture
-def with_storescp(
-    tmp_path: Path, start_orthanc: Callable[..., Orthanc], start_storescp: Callable[..., Storescp]
-) -> Iterator[Hospital]:
-    workstation = start_storescp(ae_title="WS")
-    yield from _hospital(tmp_path, start_orthanc, workstation, workstation.port)
+def stack() -> Iterator[ExitStack]:
+    with ExitStack() as stack:
+        yield stack
 
 
-def _hospital(
-    tmp_path: Path, start_orthanc: Callable[..., Orthanc], workstation: Orthanc | Storescp, port: int
-) -> Iterator[Hospital]:
-    archive = start_orthanc(ae_title="ARCHIVE", modalities={"WS": port})
-    with Wlmscpfs(tmp_path) as ris:
-        nodes = {
-            "archive": node("ARCHIVE", archive.dicom_port),
-            "workstation": node("WS", port),
-            "ris": node("RIS", ris.port),
-        }
-        site = Site(tmp_path / "site", nodes=nodes, rules={"priors": PRIORS})
-        for peer in (archive, workstation):
-            if isinstance(peer, Orthanc):
-                peer.register("ROUTER", site.dicom_port)
-        yield Hospital(tmp_path, archive, workstation, ris, site, nodes)
+@pytest.fixture
+def worklist(tmp_path: Path) -> Iterator[Wlmscpfs]:
+    with Wlmscpfs(tmp_path / "ris") as running:
+        yield running
 
 
-def test_two_of_nine_priors_are_there_before_the_appointment_and_all_have_their_reason(hospital: Hospital) -> None:
-    start = soon()
-    hospital.ris.put(at(start))
-    planned = hospital.site.json("plan")
-    wanted = {hospital.name(one["study_instance_uid"]) for one in planned["transfers"] if one["decision"] == "move"}
-    assert wanted == {"spine-1", "spine-2"}
-    assert hospital.arrived() == set(), "a plan moves nothing"
-    assert {hospital.name(one["study_instance_uid"]): one["code"] for one in planned["transfers"]} == {
-        "spine-1": "new",
-        "spine-2": "new",
-        "spine-old": "too-old",
-        **dict.fromkeys(("knee", "abdomen", "chest", "sono", "head", "hand"), "no-group"),
+@pytest.fixture
+def ward(
+    tmp_path: Path,
+    start_orthanc: Callable[..., Orthanc],
+    start_storescp: Callable[..., Storescp],
+    worklist: Wlmscpfs,
+    stack: ExitStack,
+) -> Ward:
+    """With a workstation that cannot be asked what it holds."""
+    return Ward(tmp_path, start_orthanc(), start_storescp(ae_title="WS1", unique_files=True), worklist, stack)
+
+
+@pytest.fixture
+def asked(tmp_path: Path, start_orthanc: Callable[..., Orthanc], worklist: Wlmscpfs, stack: ExitStack) -> Ward:
+    """With a workstation that can be asked."""
+    workstation = start_orthanc(ae_title="WS1")
+    ward = Ward(tmp_path, start_orthanc(), workstation, worklist, stack)
+    workstation.register("ROUTER", ward.site.dicom_port)
+    return ward
+
+
+@pytest.fixture(params=["ward", "asked"])
+def either(request: pytest.FixtureRequest) -> Ward:
+    found: Ward = request.getfixturevalue(request.param)
+    return found
+
+
+# --- what is chosen ---------------------------------------------------------------------------------------------------
+
+
+def by_study(rows: list[dict[str, Any]], priors: dict[str, StudyFiles]) -> dict[str, dict[str, Any]]:
+    """Rows about studies by the words of `nine_priors`."""
+    names = {study.study_instance_uid: name for name, study in priors.items()}
+    return {names[row["study_instance_uid"]]: row for row in rows}
+
+
+def moved(ward: Ward) -> dict[str, Transfer]:
+    """The transfers by the words of `nine_priors`."""
+    names = {study.study_instance_uid: name for name, study in ward.priors.items()}
+    return {names[one.intent.study_instance_uid]: one for one in ward.transfers()}
+
+
+def codes(rows: dict[str, dict[str, Any]]) -> dict[str, str]:
+    return {name: row["code"] for name, row in rows.items() if row["decision"] != "move"}
+
+
+LEFT_OUT = {word: word for word in ("full", "too-old", "no-group", "excluded", "exception", "current", "undated")}
+
+
+def test_two_of_nine_priors_are_moved_before_the_appointment_and_the_others_have_a_reason(either: Ward) -> None:
+    ward, site = either, either.site
+    plan = site.json("plan")
+    planned = by_study(plan["transfers"], ward.priors)
+    assert {name for name, row in planned.items() if row["decision"] == "move"} == {"taken", "taken-too"}
+    assert codes(planned) == LEFT_OUT
+    assert [(one["trigger"], one["taken"], starts(one, "start")) for one in plan["appointments"]] == [
+        ("worklist", 2, ward.start_at)
+    ]
+    assert ward.received() == 0, "a plan moves nothing"
+    assert not (site.directory / "ledger.db").exists(), "a plan writes nothing"
+
+    done = site.apply()
+    assert [sweep["complete"] for sweep in done["sweeps"]] == [True]
+    assert datetime.now(UTC) < ward.start_at and ward.has(*ward.taken)
+    assert ward.received() == sum(len(study.instances) for study in ward.taken)
+    verdict = "unproven" if isinstance(ward.workstation, Storescp) else "complete"
+    assert {(one["verdict"], one["attempts"]) for one in done["transfers"]} == {(verdict, 1)}
+    assert {starts(one, "deadline") for one in done["transfers"]} == {ward.start_at}
+
+    (appointment,) = ward.appointments()
+    facts = ("state", "candidates", "taken", "complete", "trigger", "rule")
+    show = site.json("appointments", "show", str(appointment.id))
+    assert [show["appointment"][fact] for fact in facts] == ["done", 9, 2, True, "worklist", "priors"]
+    shown = by_study(show["candidates"], ward.priors)
+    assert codes(shown) == LEFT_OUT
+    assert all(row["reason"] for row in shown.values())
+    assert {name: row["group"] for name, row in shown.items() if row["decision"] == "move"} == {
+        "taken": "same-region",
+        "taken-too": "by-ct",
     }
-
-    with hospital.site.run() as router:
-        eventually(lambda: hospital.arrived() == {"spine-1", "spine-2"})
-        eventually(lambda: all(one["verdict"] for one in hospital.transfers()))
-        assert datetime.now().astimezone() < start
-        (one,) = hospital.appointments()
-        assert (one["state"], one["candidates"], one["taken"]) == ("done", 9, 2)
-        assert datetime.fromisoformat(one["start"]) == start
-        transfers = hospital.transfers()
-        assert {one["verdict"] for one in transfers} <= {"complete", "unproven"}
-        assert {datetime.fromisoformat(one["deadline"]) for one in transfers} == {start}
-        metrics = router.metrics()
-        assert 'dicom_router_priors_selected_total{group="same-region",rule="priors"} 2.0' in metrics
-        assert 'dicom_router_priors_ended_total{result="on_time",rule="priors"} 2.0' in metrics
-
-        shown = hospital.site.json("appointments", "show", str(one["id"]))
-        reasons = {hospital.name(prior["study_instance_uid"]): prior for prior in shown["candidates"]}
-        assert set(reasons) == set(hospital.studies), "each candidate is remembered"
-        assert all(prior["reason"] for prior in reasons.values())
-        assert reasons["spine-1"]["score"] > reasons["spine-2"]["score"]
-        assert "anatomy same 50" in reasons["spine-1"]["breakdown"]
-        for_whom = hospital.site.json("transfers", "show", str(transfers[0]["id"]))["appointments"]
-        assert [(one["appointment"], one["group"]) for one in for_whom] == [(shown["appointment"]["id"], "same-region")]
-        explained = hospital.site.json("explain", uid(hospital.studies, "knee"))
-        assert [(one["decision"], one["code"]) for one in explained["considered"]] == [("skip", "no-group")]
-
-        before = sorted(hospital.transfers(), key=lambda one: one["id"])
-        again = hospital.site.apply()
-        assert again["transfers"] == [], "asked again it moves nothing"
-        assert [one["state"] for one in again["appointments"]] == ["done"]
-        assert sorted(hospital.transfers(), key=lambda one: one["id"]) == before
-        assert hospital.arrived() == {"spine-1", "spine-2"}
-        assert router.stop() == 0
-    log = router.log
-    for secret in ("P1", "Doe", uid(hospital.studies, "spine-1")):
-        assert secret not in log
+    for name, row in shown.items():  # what was planned is what was done
+        assert [planned[name][key] for key in ("code", "group", "score")] in (
+            [row["code"], row["group"], row["score"]],
+            ["new", row["group"], row["score"]],
+        )
 
 
-def test_studies_that_are_there_already_use_up_no_quota(tmp_path: Path, start_orthanc: Callable[..., Orthanc]) -> None:
-    workstation = start_orthanc(ae_title="WS")
-    for hospital in _hospital(tmp_path, start_orthanc, workstation, workstation.dicom_port):
-        there = {"spine-1": hospital.studies["spine-1"]}
-        workstation.upload(*files(tmp_path / "there", there))
-        group = {"name": "magnetic", "where": {"modality": "same"}, "max": 2}
-        rule = {**PRIORS, "priors": {"source": "archive", "groups": [group]}}
-        hospital.site.configure(nodes=hospital.nodes, rules={"priors": rule})
-        hospital.ris.put(at(soon()))
-        done = hospital.site.apply()
-        assert {hospital.name(one["study_instance_uid"]) for one in done["transfers"]} == {"spine-2", "spine-old"}
-        assert hospital.arrived() == {"spine-1", "spine-2", "spine-old"}
-        assert hospital.site.apply()["transfers"] == []
+def test_the_record_of_a_transfer_and_of_a_study_says_why(ward: Ward) -> None:
+    ward.site.apply()
+    transfers = moved(ward)
+    assert set(transfers) == {"taken", "taken-too"}
+    shown = ward.site.json("transfers", "show", str(transfers["taken"].id))
+    (why,) = shown["appointments"]
+    assert (why["rule"], why["group"], why["decision"]) == ("priors", "same-region", "move")
+    assert why["score"] and "anatomy same" in why["breakdown"]
+    explained = ward.site.json("explain", ward.priors["exception"].study_instance_uid)
+    (why,) = explained["considered"]
+    assert (why["decision"], why["code"], explained["transfers"]) == ("skip", "exception", [])
+    explained = ward.site.json("explain", ward.priors["taken"].study_instance_uid)
+    assert [one["code"] for one in explained["considered"]] == ["taken"]
+    assert [one["id"] for one in explained["transfers"]] == [transfers["taken"].id]
 
 
-def test_a_moved_appointment_moves_the_deadline_and_a_cancelled_one_cancels_what_has_not_begun(
-    with_storescp: Hospital,
+def test_the_run_again_moves_nothing(either: Ward) -> None:
+    ward = either
+    ward.site.apply()
+    received = ward.received()
+    again = ward.site.apply()
+    assert ward.received() == received, "nothing came twice, nothing else came"
+    assert {one["study_instance_uid"] for one in again["transfers"]} <= {s.study_instance_uid for s in ward.taken}
+    assert [one.attempts for one in ward.transfers()] == [1, 1], "no further C-MOVE"
+    plan = ward.site.json("plan")
+    assert [one for one in plan["transfers"] if one["decision"] == "move"] == []
+
+
+def test_what_the_workstation_lost_is_brought_again_when_somebody_asks(asked: Ward) -> None:
+    asked.site.apply()
+    assert isinstance(asked.workstation, Orthanc)
+    asked.workstation.delete_study(asked.priors["taken"].study_instance_uid)
+    asked.site.apply()
+    assert asked.has(*asked.taken)
+    assert asked.received() == 4, "and nothing else instead"
+
+
+def test_what_the_workstation_has_already_uses_up_no_quota(asked: Ward) -> None:
+    assert isinstance(asked.workstation, Orthanc)
+    asked.workstation.upload(*asked.priors["taken"].files)
+    asked.site.apply()
+    assert set(moved(asked)) == {"full", "taken-too"}
+    (appointment,) = asked.appointments()
+    shown = by_study(asked.site.json("appointments", "show", str(appointment.id))["candidates"], asked.priors)
+    assert (shown["taken"]["code"], shown["full"]["code"]) == ("present", "taken")
+
+
+# --- the service ------------------------------------------------------------------------------------------------------
+
+
+def test_the_service_brings_them_by_itself_and_once(ward: Ward) -> None:
+    router = ward.run()
+    wait_for(lambda: ward.has(*ward.taken), "the priors")
+    ward.wait_for_states("done")
+    wait_for(lambda: count(router, "priors_ended_total", rule="priors", result="on_time") == 2, "two on time")
+    ward.again(router, 3)
+    assert ward.received() == 4
+    assert count(router, "appointments_total", news="new") == 1
+    assert count(router, "appointments_total", news="repeated") >= 2
+    assert count(router, "prior_looks_total", result="done") == 1, "the archive was asked once"
+    assert count(router, "priors_selected_total", group="same-region") == 1
+    assert router.stop() == 0
+    for secret in (PATIENT + "^", BORN, "ACC1", "Knee", "2.25.", "Doe"):
+        assert secret not in router.log
+
+
+def test_they_are_looked_for_a_lead_before_the_appointment(ward: Ward) -> None:
+    ward.rule(lead="2h")
+    router = ward.run()
+    (waiting,) = ward.wait_for_states("waiting")
+    assert waiting.due_at == ward.start_at - 2 * HOUR
+    soon = whole_minute(datetime.now(UTC) + HOUR)
+    ward.schedule(soon)  # it has been moved forward: there is no lead left
+    wait_for(lambda: ward.has(*ward.taken), "the priors")
+    assert {one.deadline_at for one in ward.transfers()} == {soon}
+    assert count(router, "appointments_total", news="moved") == 1
+
+
+def test_a_moved_appointment_moves_the_deadline_of_what_has_not_begun(ward: Ward) -> None:
+    ward.close_workstation()
+    router = ward.run()
+    rows = ward.wait_for_transfers("queued", "queued")
+    assert {one.deadline_at for one in rows} == {ward.start_at}
+    held = rows[0].id
+    ward.site.json("transfers", "hold", str(held))
+    for later in (ward.start_at + 3 * HOUR, ward.start_at - 5 * HOUR):
+        ward.schedule(later)
+        wait_for(lambda at=later: {one.deadline_at for one in ward.transfers()} == {at}, "its deadline", interval=0.1)
+        assert [one.start_at for one in ward.appointments()] == [later]
+    assert count(router, "appointments_total", news="moved") == 2
+    assert ward.transfer_states() == ["held", "queued"]
+    assert ward.received() == 0
+
+
+def test_a_cancelled_appointment_that_waits_for_its_lead_brings_nothing(ward: Ward) -> None:
+    ward.rule(lead="1h")
+    router = ward.run()
+    ward.wait_for_states("waiting")
+    ward.worklist.remove("ACC1")
+    ward.wait_for_states("cancelled")
+    ward.again(router)
+    assert (ward.transfers(), ward.received()) == ([], 0)
+    ward.schedule(whole_minute(datetime.now(UTC) + HOUR / 2))  # and now it takes place after all
+    wait_for(lambda: ward.has(*ward.taken), "the priors")
+    assert count(router, "appointments_total", news="revived") == 1
+
+
+@pytest.mark.parametrize("how", ["taken away", "by its status"])
+def test_a_cancelled_appointment_cancels_what_its_closed_destination_keeps_waiting(ward: Ward, how: str) -> None:
+    ward.close_workstation()
+    router = ward.run()
+    ward.wait_for_transfers("queued", "queued")
+    if how == "taken away":
+        ward.worklist.remove("ACC1")
+    else:
+        ward.schedule(ward.start_at, status="DISCONTINUED")
+    rows = ward.wait_for_transfers("cancelled", "cancelled")
+    assert {one.cause for one in rows} == {"appointment-cancelled"}
+    assert ward.states() == ["cancelled"]
+    assert router.stop() == 0
+    ward.open_workstation()
+    router = ward.run()
+    ward.again(router)
+    assert ward.received() == 0, "it stays so"
+
+
+def test_a_cancelled_appointment_cancels_what_is_to_be_tried_again_and_it_may_come_back(ward: Ward) -> None:
+    """The archive does not know the workstation: it refuses each move, and so it is asked again later."""
+    ward.archive.unregister(ward.workstation.ae_title)
+    ward.rules["priors"]["move"]["retry"] = {"attempts": 5, "delay": "10m"}
+    router = ward.run()
+    wait_for(lambda: [one.attempts > 0 for one in ward.transfers()] == [True, True], "two attempts", interval=0.1)
+    ward.wait_for_transfers("queued", "queued")
+    ward.worklist.remove("ACC1")
+    ward.wait_for_transfers("cancelled", "cancelled")
+    assert isinstance(ward.workstation, Storescp)
+    ward.archive.register(ward.workstation.ae_title, ward.workstation.port)
+    ward.again(router)
+    assert ward.received() == 0
+    ward.schedule(ward.start_at)
+    wait_for(lambda: ward.has(*ward.taken), "the priors")
+    ward.wait_for_states("done")
+    assert ward.received() == 4
+
+
+# --- an archive that records what it is asked -----------------------------------------------------------------------------------------------------------
+
+
+class Watched:
+    """A router between a real worklist and an archive that records all it is asked."""
+
+    def __init__(self, directory: Path, worklist: Wlmscpfs, stack: ExitStack, *, known: bool = True) -> None:
+        """`known`: whether the archive knows the router, so that it can send there."""
+        self.worklist = worklist
+        self.stack = stack
+        self.site = Site(directory / "site", nodes={}, rules={}, router={"drain": "0s"})
+        patients = {"P1": "P1", "P2": "P2", "SECRET-A": "A", "SECRET-B": "B"}
+        studies = [
+            one
+            for patient in patients
+            for one in make_study(
+                seed=patient,
+                modality="MR",
+                description="MR Knee",
+                patient_id=patient,
+                patient_birth_date=BORN,
+                patient_sex="F",
+                study_date=datetime.now(UTC).date() - timedelta(days=100),
+                instances=1,
+            )
+        ]
+        destinations = {"ROUTER": ("127.0.0.1", self.site.dicom_port)} if known else {}
+        self.archive = stack.enter_context(SimulatedPacs("ARCHIVE", studies=studies, destinations=destinations))
+        self.site.configure(
+            nodes={
+                "archive": node("ARCHIVE", self.archive.port, timezone="UTC"),
+                "ris": node(worklist.ae_title, worklist.port, timezone="UTC"),
+            },
+            rules={
+                "priors": {
+                    "worklist": {"source": "ris", "every": "1s"},
+                    "priors": KNEE_PRIORS,
+                    "move": {"to": ["local"]},
+                }
+            },
+        )
+
+    def schedule(self, accession: str, patient_id: Any) -> None:
+        at = datetime.now(UTC) + HOUR
+        self.worklist.put(self._item(accession, at, patient_id))
+
+    def _item(self, accession: str, at: datetime, patient_id: Any) -> Dataset:
+        item = scheduled(accession, date=f"{at:%Y%m%d}", time=f"{at:%H%M%S}")
+        item.PatientID = patient_id
+        return item
+
+    def asked_for(self) -> set[str]:
+        """Patient IDs that the archive was asked for, in questions that are not about one study."""
+        asked = [find.keys for find in self.archive.record.of("find")]
+        return {keys.get("PatientID", "") for keys in asked if not keys.get("StudyInstanceUID")}
+
+    def transfers(self) -> list[Transfer]:
+        with SqlLedger.open(self.site.settings["ledger"], read_only=True) as ledger:
+            return ledger.transfers()
+
+
+def test_a_cancelled_appointment_cancels_what_a_stopped_route_keeps_waiting(
+    tmp_path: Path, worklist: Wlmscpfs, stack: ExitStack
 ) -> None:
-    hospital = with_storescp
-    hospital.archive.unregister("WS")  # the archive does not know the workstation: nothing gets through
-    first, second = soon(3), soon(5)
-    hospital.ris.put(at(first), at(soon(30), "FAR"))
-    with hospital.site.run() as router:
-        eventually(lambda: len(hospital.transfers()) == 2)
-        eventually(lambda: len(hospital.appointments()) >= 1)
-        assert {datetime.fromisoformat(one["deadline"]) for one in hospital.transfers()} == {first}
-
-        hospital.ris.put(at(second))
-        eventually(lambda: {datetime.fromisoformat(one["deadline"]) for one in hospital.transfers()} == {second})
-        eventually(lambda: all(one["state"] == "queued" for one in hospital.transfers()))
-
-        hospital.ris.remove("A1")
-        eventually(lambda: any(one["state"] == "cancelled" for one in hospital.appointments()))
-        eventually(lambda: {one["state"] for one in hospital.transfers()} == {"cancelled"})
-        assert {one["cause"] for one in hospital.transfers()} == {"appointment-cancelled"}
-
-        hospital.archive.register("WS", hospital.workstation.port)  # type: ignore[union-attr]
-        hospital.ris.put(at(second))
-        eventually(lambda: hospital.arrived() == {"spine-1", "spine-2"})
-        assert router.stop() == 0
+    """And what is scheduled again is moved when the way is free."""
+    watched = Watched(tmp_path, worklist, stack, known=False)
+    watched.schedule("ACC1", "P1")
+    router = stack.enter_context(watched.site.run())
+    wait_for(lambda: count(router, "route_stopped", source="archive", destination="local") == 1, "a stopped route")
+    assert [one.state for one in watched.transfers()] == ["queued"]
+    watched.worklist.remove("ACC1")
+    wait_for(lambda: [one.cause for one in watched.transfers()] == ["appointment-cancelled"], "its end", interval=0.1)
+    watched.archive.set_destination("ROUTER", "127.0.0.1", watched.site.dicom_port)
+    watched.schedule("ACC2", "P2")
+    watched.site.json("apply", "--rule", "priors")  # which tries the route at once
+    wait_for(lambda: len(watched.site.stored()) == 1, "the prior of the other patient")
+    assert sorted(one.state for one in watched.transfers()) == ["cancelled", "complete"]
 
 
-def test_what_is_not_due_yet_waits_and_goes_with_its_appointment(with_storescp: Hospital) -> None:
-    hospital = with_storescp
-    rule = {**PRIORS, "worklist": {**PRIORS["worklist"], "lead": "10m"}}
-    hospital.site.configure(nodes=hospital.nodes, rules={"priors": rule})
-    hospital.ris.put(at(soon(3)))
-    with hospital.site.run() as router:
-        eventually(lambda: [one["state"] for one in hospital.appointments()] == ["waiting"])
-        assert hospital.transfers() == []
-        hospital.ris.put(at(soon(0.1)))  # earlier than its lead: at once
-        eventually(lambda: hospital.arrived() == {"spine-1", "spine-2"})
-        hospital.ris.put(at(soon(3), "A2"))
-        eventually(lambda: sorted(one["state"] for one in hospital.appointments()) == ["done", "waiting"])
-        hospital.ris.remove("A2")
-        eventually(lambda: sorted(one["state"] for one in hospital.appointments()) == ["cancelled", "done"])
-        assert len(hospital.transfers()) == 2
-        assert router.stop() == 0
+HOSTILE = {
+    "everybody": ("*", "wildcard"),
+    "many": ("SECRET*", "wildcard"),
+    "one-letter": ("SECRET-?", "wildcard"),
+    "two-values": (["SECRET-A", "SECRET-B"], "backslash"),
+}
 
 
-@pytest.mark.parametrize("patient_id", ["*", "P?", "P1\\P2", "P" * 70])
-def test_a_patient_id_that_would_widen_the_query_asks_nothing(with_storescp: Hospital, patient_id: str) -> None:
-    hospital = with_storescp
-    item = at(soon())
-    item.PatientID = patient_id if "\\" not in patient_id else patient_id.split("\\")
-    hospital.ris.put(item)
-    done = hospital.site.apply(code=None)
-    assert done["sweeps"][0]["matches"] == 1
-    assert done["appointments"] == []
-    assert done["transfers"] == []
-    assert "PatientID" in done["sweeps"][0]["account"]
-    assert patient_id.split("\\")[0] not in str(done)
-
-
-def test_swept_studies_bring_their_priors(with_storescp: Hospital) -> None:
-    hospital = with_storescp
-    today = make_study(
-        seed="today", modality="MR", description="MR lumbar spine", study_date=date.today(), instances=1, **PATIENT
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_worklist_cannot_widen_a_query(tmp_path: Path, worklist: Wlmscpfs, stack: ExitStack, name: str) -> None:
+    patient_id, reason = HOSTILE[name]
+    watched = Watched(tmp_path, worklist, stack)
+    watched.schedule("BAD", patient_id)
+    watched.schedule("GOOD", "P2")
+    router = stack.enter_context(watched.site.run())
+    wait_for(lambda: len(watched.site.stored()) == 1, "the prior of the other patient")
+    refused = wait_for(
+        lambda: count(router, "values_refused_total", trigger="worklist", reason=reason), "a value that is refused"
     )
-    hospital.archive.upload(*files(hospital.directory / "today", {"today": today}))
-    rule = {
-        "sweep": {"source": "archive", "every": "1h", "keys": {"StudyDate": "today"}},
-        "where": {"ModalitiesInStudy": "MR"},
-        "priors": PRIORS["priors"],
-        "move": PRIORS["move"],
-    }
-    hospital.site.configure(nodes=hospital.nodes, rules={"of-swept": rule})
-    done = hospital.site.apply()
-    assert {hospital.name(one["study_instance_uid"]) for one in done["transfers"]} == {"spine-1", "spine-2"}
-    assert hospital.arrived() == {"spine-1", "spine-2"}
-    assert hospital.site.apply()["transfers"] == []
-
-
-def test_a_study_that_arrives_brings_its_priors(with_storescp: Hospital) -> None:
-    hospital = with_storescp
-    today = make_study(
-        seed="today", modality="MR", description="MR lumbar spine", study_date=date.today(), instances=3, **PATIENT
-    )
-    hospital.archive.upload(*files(hospital.directory / "today", {"today": today}))
-    rules = {
-        "to-us": {
-            "sweep": {"source": "archive", "every": "1h", "keys": {"StudyDate": "today"}},
-            "move": {"to": ["local"]},
-        },
-        "after-arrival": {
-            "arrival": {"from": ["archive"], "stable": "1s"},
-            "where": {"ModalitiesInStudy": "MR"},
-            "priors": PRIORS["priors"],
-            "move": PRIORS["move"],
-        },
-    }
-    hospital.site.configure(nodes=hospital.nodes, rules=rules)
-    with hospital.site.run() as router:
-        eventually(lambda: hospital.arrived() == {"spine-1", "spine-2"})
-        (one,) = hospital.appointments()
-        assert (one["trigger"], one["start"], one["taken"]) == ("arrival", None, 2)
-        assert router.stop() == 0
+    assert refused >= 1
+    assert watched.asked_for() == {"P2"}
+    assert [one["state"] for one in watched.site.json("appointments", "list")["appointments"]] == ["done"]
+    assert router.stop() == 0
+    assert "SECRET" not in router.log and "SECRET" not in watched.site.json("plan")["sweeps"][0]["account"]

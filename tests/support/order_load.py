@@ -44,7 +44,7 @@ def resident(pid: int) -> int:
 
 
 class Department:
-    """A router with an order rule, an archive in which each patient has two studies, and a workstation."""
+    """A router with an order rule, an archive in which the first patients have two studies each, and a workstation."""
 
     def __init__(self, directory: Path, patients: int) -> None:
         self.order_port = free_port()
@@ -83,8 +83,12 @@ class Department:
         return list(self.site.json("appointments", "list", "--limit", "100000")["appointments"])
 
 
+KNOWN = 200
+"""So many patients have studies at the archive: it is a simulated one, and looks at each for each question."""
+
+
 def _studies(patients: int) -> Iterator[Any]:
-    for number in range(patients):
+    for number in range(min(patients, KNOWN)):
         for age, modality in ((100, "CT"), (400, "MR")):
             yield from make_study(
                 seed=f"{number} {age}",
