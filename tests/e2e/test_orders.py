@@ -1,209 +1,284 @@
-"""Orders over a real socket, from the message to the images: nothing acknowledged is lost, nothing is done twice."""
+"""Orders over a real socket: from an HL7 message to the priors at a real workstation."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator
-from datetime import datetime, timedelta
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
-from tests.support.hl7 import framed, message, order
-from tests.support.order_load import Department, run_load
+from bench.memory import Watched
+from tests.support.hl7 import PATIENT, Answer, MllpClient, framed, message, order
+from tests.support.peers import Orthanc, Storescp
+from tests.support.ports import free_port
+from tests.support.prefetch import Hospital, count, patient_of, prior
 from tests.support.process import wait_for
+from tests.support.router import RunningRouter
+from tests.support.samples import StudyFiles
+
+HOUR = timedelta(hours=1)
+BORN = "19640812"
+PID = f"PID|1||{PATIENT}^^^HOSPITAL^MR||Muster^Erika||{BORN}|F"
+
+
+class Clinic(Hospital):
+    """A hospital whose orders come by HL7, with a patient who has one prior of the abdomen and one of the head."""
+
+    def __init__(self, directory: Path, archive: Orthanc, workstation: Storescp, stack: ExitStack) -> None:
+        self.hl7_port = free_port()
+        hl7 = {"listen": f"127.0.0.1:{self.hl7_port}", "timezone": "UTC", "maximum_size": "64KiB", "timeout": "2s"}
+        super().__init__(directory, archive, workstation, router={"hl7": hl7})
+        self.stack = stack
+        self.abdomen = self.study("CT Abdomen")
+        self.load(self.abdomen, self.study("CT Head"))
+        self.start_at = datetime.now(UTC).replace(second=0, microsecond=0) + 26 * HOUR
+        self.rule()
+
+    def study(self, description: str, patient_id: str = PATIENT) -> StudyFiles:
+        return prior(self.files, days_ago=300, modality="CT", description=description, patient_id=patient_id, born=BORN)
+
+    def rule(self, name: str = "from-orders", **trigger: Any) -> None:
+        """A rule; without `lead` priors are wanted as soon as the order is known."""
+        self.rules[name] = {
+            "order": trigger,
+            "priors": {
+                "source": "archive",
+                "groups": [{"name": "same-region", "where": {"anatomy": "same"}, "max": 2, "within": "3y"}],
+            },
+            "move": {"to": ["workstation"], "retry": {"attempts": 5, "delay": "1s"}},
+        }
+
+    def run(self) -> RunningRouter:
+        return self.stack.enter_context(self.configure().run())
+
+    def client(self) -> MllpClient:
+        return self.stack.enter_context(MllpClient(self.hl7_port))
+
+    def ask(self, data: bytes) -> Answer:
+        return self.client().ask(data)
+
+    def order(self, accession: str = "ACC-1", start_at: datetime | None = None, **fields: str) -> Answer:
+        return self.ask(order(accession, start=f"{start_at or self.start_at:%Y%m%d%H%M}", **fields))
+
+    def slot(self, event: str, start_at: datetime, patient: str = PID) -> Answer:
+        """An appointment by SIU."""
+        at = f"{start_at:%Y%m%d%H%M%S}"
+        return self.ask(
+            message(
+                f"SCH|A-1^HIS|B-1^RIS|||||ROUTINE|NORMAL|30|min|^^^{at}",
+                patient,
+                "RGS|1|A",
+                f"AIS|1|A|CTABD^CT Abdomen^LOCAL|{at}",
+                kind=f"SIU^{event}",
+            )
+        )
 
 
 @pytest.fixture
-def department(tmp_path: Path) -> Iterator[Department]:
-    department = Department(tmp_path / "site", 5)
-    yield department
-    department.close()
+def stack() -> Iterator[ExitStack]:
+    with ExitStack() as stack:
+        yield stack
 
 
-def eventually(probe: Any) -> None:
-    wait_for(probe, "what the test is about", 80.0, 0.2)
+@pytest.fixture
+def clinic(
+    tmp_path: Path, start_orthanc: Callable[..., Orthanc], start_storescp: Callable[..., Storescp], stack: ExitStack
+) -> Clinic:
+    return Clinic(tmp_path, start_orthanc(), start_storescp(ae_title="WS1", unique_files=True), stack)
 
 
-def in_hours(hours: float) -> datetime:
-    return (datetime.now().astimezone() + timedelta(hours=hours)).replace(second=0, microsecond=0)
+def news(router: RunningRouter, word: str) -> float:
+    return count(router, "appointments_total", trigger="order", news=word)
 
 
-def hl7_time(moment: datetime) -> str:
-    return f"{moment:%Y%m%d%H%M}"
+# --- what messages bring ----------------------------------------------------------------------------------------------
 
 
-def states(department: Department) -> list[str]:
-    return sorted(one["state"] for one in department.appointments())
+def test_an_order_brings_the_priors_once_and_nobody_learns_whose(clinic: Clinic) -> None:
+    router = clinic.run()
+    assert clinic.order().code == "AA"
+    wait_for(lambda: clinic.has(clinic.abdomen), "the prior")
+    (appointment,) = clinic.wait_for_states("done")
+    assert (appointment.start_at, appointment.trigger, appointment.taken) == (clinic.start_at, "order", 1)
+    (transfer,) = clinic.transfers()
+    assert transfer.deadline_at == clinic.start_at
+    assert [clinic.order().code for _ in range(3)] == ["AA"] * 3
+    assert news(router, "repeated") == 3
+    assert count(router, "order_messages_total", event="ORM^O01", code="AA") == 4
+    assert count(router, "prior_looks_total") == 1
+    assert clinic.received() == 2
+    exposition = router.metrics()
+    assert router.stop() == 0
+    for secret in (PATIENT, "Muster", "ACC-1", BORN, clinic.abdomen.study_instance_uid):
+        assert secret not in router.log and secret not in exposition
 
 
-def starts(department: Department) -> set[datetime]:
-    return {datetime.fromisoformat(one["start"]) for one in department.appointments()}
+def test_an_appointment_is_moved_and_cancelled_by_its_messages(clinic: Clinic) -> None:
+    """S12 makes it, S13 moves it and its transfer's deadline, S15 cancels what has not begun."""
+    clinic.close_workstation()
+    router = clinic.run()
+    assert clinic.slot("S12", clinic.start_at).code == "AA"
+    (transfer,) = clinic.wait_for_transfers("queued")
+    assert transfer.deadline_at == clinic.start_at
+    later = clinic.start_at + 30 * HOUR
+    assert clinic.slot("S13", later).code == "AA"
+    assert [one.start_at for one in clinic.appointments()] == [later], "it is written down before it is acknowledged"
+    assert [one.deadline_at for one in clinic.transfers()] == [later]
+    assert clinic.slot("S15", later).code == "AA"
+    assert (clinic.states(), clinic.transfer_states()) == (["cancelled"], ["cancelled"])
+    assert [news(router, word) for word in ("new", "moved", "cancelled")] == [1, 1, 1]
+    assert clinic.received() == 0
 
 
-def held_back(department: Department, lead: str = "1h", **rule: Any) -> None:
-    """The rule waits for its lead."""
-    path = department.site.rules_directory / "site.yaml"
-    content = yaml.safe_load(path.read_text("utf-8"))
-    content["rules"]["priors"]["order"] = {"lead": lead, **rule}
-    path.write_text(yaml.safe_dump(content), "utf-8")
+def test_a_cancelled_order_that_waits_for_its_lead_brings_nothing(clinic: Clinic) -> None:
+    clinic.rule(lead="1h")
+    router = clinic.run()
+    assert clinic.order().code == "AA"
+    assert [one.due_at for one in clinic.wait_for_states("waiting")] == [clinic.start_at - HOUR]
+    assert clinic.order(control="CA").code == "AA"
+    assert clinic.states() == ["cancelled"]
+    assert clinic.order("ACC-2", datetime.now(UTC) + HOUR / 2).code == "AA"
+    wait_for(lambda: clinic.has(clinic.abdomen), "the prior of the other order")
+    assert clinic.order("ACC-3", control="CA").code == "AA", "what was never known is no trouble"
+    assert news(router, "unknown") == 1
+    assert clinic.states() == ["cancelled", "done"]
 
 
-def siu(event: str, start: datetime, patient: str = "PAT0") -> bytes:
-    return message(
-        f"SCH|PL-9|FI-9|||||CT abdomen^CT abdomen||30|min|^^^{hl7_time(start)}^^^",
-        f"PID|1||{patient}^^^HOSPITAL^MR||Muster^Erika||19640812|F",
-        "RGS|1",
-        "AIS|1||CTABD^CT Abdomen^LOCAL",
-        kind=f"SIU^{event}",
-        control_id=event,
-    )
+def test_after_a_merge_the_priors_of_the_old_patient_id_are_found(clinic: Clinic) -> None:
+    """One order waits under the old ID; what has the new one, and what has the old one, belongs to it."""
+    clinic.rule(lead="25h")
+    old = clinic.study("CT Abdomen", patient_id="4710")
+    clinic.load(old)
+    clinic.run()
+    assert clinic.order(patient="4710").code == "AA"
+    clinic.wait_for_states("waiting")
+    merge = message("EVN|A40|20260301081400", PID, "MRG|4710^^^HOSPITAL^MR", kind="ADT^A40")
+    assert clinic.ask(merge).code == "AA"
+    assert [one.patient_id for one in clinic.appointments()] == [PATIENT]
+    assert clinic.order(start_at=clinic.start_at - 3 * HOUR, patient="4710").code == "AA", "somebody is behind"
+    wait_for(lambda: clinic.has(clinic.abdomen, old), "the priors under both IDs")
+    (appointment,) = clinic.wait_for_states("done")
+    assert (appointment.patient_id, appointment.candidates, appointment.taken) == (PATIENT, 3, 2)
 
 
-def test_an_order_brings_the_priors_and_says_nothing_of_the_patient(department: Department) -> None:
-    with department.site.run() as router, department.client() as client:
-        answer = client.ask(order("A1", patient="PAT0", start=hl7_time(in_hours(30))))
-        assert (answer.code, answer.control_id) == ("AA", "1")
-        eventually(lambda: states(department) == ["done"])
-        eventually(lambda: len(department.workstation.instances) == 1)
-        assert [one["taken"] for one in department.appointments()] == [1]
-        assert client.ask(order("A1", patient="PAT0", start=hl7_time(in_hours(30)))).code == "AA"
-        assert 'dicom_router_appointments_total{news="new",rule="priors",trigger="order"} 1.0' in router.metrics()
-        assert router.stop() == 0
-    for secret in ("PAT0", "Muster", "Erika", "19640812"):
-        assert secret not in router.log
+def test_an_admission_counts_for_the_rule_that_names_it_only(clinic: Clinic) -> None:
+    admission = message("EVN|A04|20260301081400", PID, "PV1|1|O", kind="ADT^A04")
+    router = clinic.run()
+    assert clinic.ask(admission).code == "AA"
+    assert clinic.appointments() == []
+    router.stop()
+    clinic.rule("walk-in", events=["ADT^A04"])
+    clinic.rules["walk-in"]["priors"]["groups"] = [{"name": "latest", "max": 1}]
+    clinic.run()
+    assert clinic.ask(admission).code == "AA"
+    wait_for(lambda: clinic.received() == 2, "the latest prior")
+    assert [one.rule for one in clinic.wait_for_states("done")] == ["walk-in"]
 
 
-def test_appointments_are_made_moved_and_cancelled(department: Department) -> None:
-    held_back(department)
-    with department.site.run() as router, department.client() as client:
-        first, second = in_hours(20), in_hours(40)
-        assert client.ask(siu("S12", first)).code == "AA"
-        assert (states(department), starts(department)) == (["waiting"], {first})
-        assert client.ask(siu("S13", second)).code == "AA"
-        assert (states(department), starts(department)) == (["waiting"], {second})
-        assert client.ask(siu("S15", second)).code == "AA"
-        assert states(department) == ["cancelled"]
-        assert client.ask(order("A2", patient="PAT1", start=hl7_time(first))).code == "AA"
-        assert client.ask(order("A2", patient="PAT1", start=hl7_time(first), control="CA")).code == "AA"
-        assert states(department) == ["cancelled", "cancelled"]
-        assert client.ask(siu("S12", in_hours(0.5))).code == "AA"  # on again, and within its lead
-        eventually(lambda: states(department) == ["cancelled", "done"])
-        assert sorted(one["candidates"] for one in department.appointments()) == [0, 2]
-        assert router.stop() == 0
+# --- what must not happen ---------------------------------------------------------------------------------------------
+
+HOSTILE = {
+    "wildcard": ["SECRET*", "*", "SECRET\\S\\?", "SECRET?"],
+    "backslash": ["SECRET\\E\\A"],
+    "control": ["SECRET\\X07\\A"],
+    "too-long": ["SECRET" * 12],
+}
 
 
-def test_a_merged_patient_s_priors_are_found_under_the_old_id(department: Department) -> None:
-    merge = message(
-        "EVN|A40|20260301",
-        "PID|1||NEW1^^^HOSPITAL^MR||Muster^Erika||19640812|F",
-        "MRG|PAT3^^^HOSPITAL^MR",
-        kind="ADT^A40",
-        control_id="m",
-    )
-    with department.site.run() as router, department.client() as client:
-        assert client.ask(merge).code == "AA"
-        assert client.ask(order("A3", patient="NEW1", start=hl7_time(in_hours(30)))).code == "AA"
-        eventually(lambda: [one["taken"] for one in department.appointments()] == [1])
-        eventually(lambda: len(department.workstation.instances) == 1)
-        assert router.stop() == 0
-    (arrived,) = department.workstation.instances
-    assert arrived.header.PatientID == "PAT3"
+def test_a_patient_id_that_would_widen_a_query_is_refused_counted_and_not_told(clinic: Clinic) -> None:
+    router = clinic.run()
+    for reason, patients in HOSTILE.items():
+        for patient in patients:
+            answer = clinic.order(patient=patient)
+            assert (answer.code, answer.condition) == ("AE", 207), patient
+            assert b"SECRET" not in answer.raw
+        assert count(router, "values_refused_total", trigger="order", reason=reason) == len(patients)
+    assert clinic.appointments() == []
+    assert clinic.order().code == "AA", "others are taken"
+    assert router.stop() == 0
+    assert "SECRET" not in router.log
 
 
-def test_an_admission_counts_for_a_rule_that_names_it(department: Department) -> None:
-    held_back(department, events=["ADT^A04"])
-    admission = message(
-        "EVN|A04|20260301",
-        "PID|1||PAT2^^^HOSPITAL^MR||Muster^Erika||19640812|F",
-        "PV1|1|O|WARD^1|||||||||||||||||V77",
-        kind="ADT^A04",
-        control_id="a",
-    )
-    with department.site.run() as router, department.client() as client:
-        assert client.ask(order("A1", patient="PAT0", start=hl7_time(in_hours(3)))).code == "AA"
-        assert states(department) == [], "an order is none of the events that the rule names"
-        assert client.ask(admission).code == "AA"
-        eventually(lambda: states(department) == ["done"])
-        assert router.stop() == 0
+def test_an_acknowledged_order_survives_the_death_of_the_service(clinic: Clinic) -> None:
+    clinic.archive.unregister("WS1")  # so that nothing is moved before
+    router = clinic.run()
+    client = clinic.client()
+    client.write(framed(order(start=f"{clinic.start_at:%Y%m%d%H%M}")))
+    assert client.answer().code == "AA"
+    router.kill()
+    assert [one.start_at for one in clinic.appointments()] == [clinic.start_at]
+    assert isinstance(clinic.workstation, Storescp)
+    clinic.archive.register("WS1", clinic.workstation.port)
+    clinic.run()
+    wait_for(lambda: clinic.has(clinic.abdomen), "the prior", 60)
+    clinic.wait_for_states("done")
 
 
-@pytest.mark.parametrize("patient", ["PAT*", "P?T1", "PAT\\E\\1", "P" * 80])
-def test_a_patient_id_that_would_widen_a_query_is_refused_without_being_repeated(
-    department: Department, patient: str
-) -> None:
-    with department.site.run() as router, department.client() as client:
-        answer = client.ask(order("A1", patient=patient, start=hl7_time(in_hours(3))))
-        assert answer.code == "AE"
-        assert patient.encode() not in answer.raw
-        assert states(department) == []
-        assert 'dicom_router_order_messages_refused_total{reason="unusable-value"} 1.0' in router.metrics()
-        assert client.ask(order("A1", patient="PAT1", start=hl7_time(in_hours(3)))).code == "AA"
-        assert router.stop() == 0
-        assert patient not in router.log
+def test_malformed_huge_and_slow_messages_get_the_right_answer_and_others_are_still_heard(clinic: Clinic) -> None:
+    router = clinic.run()
+    client = clinic.client()
+    assert client.ask(message(PID, kind="ORM^O01")).code == "AE"  # no order in it
+    assert client.ask(message(PID, kind="ORU^R01")).code == "AR"
+    assert client.ask(order(start="yesterday")).code == "AE"
+    assert client.ask(b"hello").code in ("AE", "AR")
+    slow, huge = clinic.client(), clinic.client()
+    slow.write(b"\x0bMSH|^~\\&|RIS|")
+    huge.write(b"\x0b" + order()[:-1] + b"|" + b"A" * (80 << 10) + b"\r\x1c\r")
+    assert huge.answer().code == "AR"
+    assert client.ask(order(start=f"{clinic.start_at:%Y%m%d%H%M}")).code == "AA", "meanwhile"
+    assert slow.ended()
+    reasons = ("unsupported", "too-large", "incomplete")
+    assert [count(router, "order_messages_refused_total", reason=word) for word in reasons] == [1, 1, 1]
+    wait_for(lambda: clinic.has(clinic.abdomen), "the prior")
+    assert clinic.order().code == "AA"
+    assert len(clinic.appointments()) == 1
+    assert '"ok"' in router.get("/readyz")
 
 
-def test_what_was_acknowledged_survives_a_kill(department: Department) -> None:
-    held_back(department)
-    with department.site.run() as router, department.client() as client:
-        assert client.ask(order("A1", patient="PAT0", start=hl7_time(in_hours(30)))).code == "AA"
-        router.kill()
-    assert states(department) == ["waiting"]
-    with department.site.run() as router, department.client() as client:
-        assert client.ask(order("A1", patient="PAT0", start=hl7_time(in_hours(0.5)))).code == "AA"
-        eventually(lambda: states(department) == ["done"])
-        assert router.stop() == 0
+# --- many -------------------------------------------------------------------------------------------------------------
+
+PATIENTS, TIMES, CONNECTIONS = 200, 5, 2
+_MORE = 64 << 20
+"""Bytes of memory that the work of 200 patients may take: a bound for leaks, no measure."""
 
 
-def test_whatever_comes_the_listener_goes_on(department: Department) -> None:
-    path = department.site.rules_directory / "site.yaml"
-    content = yaml.safe_load(path.read_text("utf-8"))
-    content["router"]["hl7"] |= {"timeout": "1s", "maximum_size": "64KiB", "connections": 4, "from": ["RIS"]}
-    path.write_text(yaml.safe_dump(content), "utf-8")
-    good = order("A1", patient="PAT0", start=hl7_time(in_hours(30)))
-    with department.site.run() as router:
-        for data, code in (
-            (b"not a message at all", "AE"),
-            (good[:40], "AE"),
-            (good.replace(b"ORM^O01", b"ORU^R01"), "AR"),
-            (good.replace(b"|RIS|", b"|EVIL|"), "AR"),
-            (good + b"NTE|1||" + b"x" * (1 << 17) + b"\r", "AR"),
-            (good.replace(b"PID|", b"PIX|"), "AE"),
-            (good, "AA"),
-        ):
-            with department.client() as client:
-                assert client.ask(data).code == code, data[:60]
-        slow = department.client()
-        slow.write(framed(good)[:50])
-        idle = [department.client() for _ in range(8)]
-        assert slow.ended(), "a message that does not end is given up"
-        assert sum(one.ended() for one in idle[4:]) == 4, "more connections than are allowed"
-        for one in [slow, *idle]:
-            one.close()
-        eventually(lambda: _answers(department, good))
-        assert router.stop() == 0
+def test_a_thousand_orders_of_which_most_are_repeats_bring_each_prefetch_once(clinic: Clinic) -> None:
+    studies = [patient_of(clinic.files, number) for number in range(PATIENTS)]
+    clinic.load(*studies)
+    router = clinic.run()
+    process = Watched(router.pid)
+    start = f"{clinic.start_at:%Y%m%d%H%M}"
+    answers: list[list[str]] = [[] for _ in range(CONNECTIONS)]
 
+    def send(connection: int, times: range) -> None:
+        client = clinic.client()
+        for time in times:
+            for number in range(connection, PATIENTS, CONNECTIONS):
+                data = order(f"MANY-{number}", patient=f"MANY-{number}", start=start, control_id=f"{time}-{number}")
+                answers[connection].append(client.ask(data).code)
 
-def _answers(department: Department, data: bytes) -> bool:
-    try:
-        with department.client() as client:
-            return client.ask(data).code == "AA"
-    except (OSError, EOFError):
-        time.sleep(0.2)
-        return False
+    def send_all(times: range) -> None:
+        threads = [threading.Thread(target=send, args=(one, times)) for one in range(CONNECTIONS)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(120)
 
-
-def test_a_thousand_orders_of_which_most_are_repeats_bring_one_look_for_each_patient(tmp_path: Path) -> None:
-    department = Department(tmp_path / "site", 200)
-    try:
-        with department.site.run() as router:
-            load = run_load(department, router, 1000, None)
-            eventually(lambda: len(department.workstation.instances) == 200)
-            assert router.stop() == 0
-    finally:
-        department.close()
-    assert load.accepted == load.sent == 1000
-    assert (load.appointments, load.looks, load.taken) == (200, 200, 200)
-    assert load.memory[-1] - load.memory[0] < 64 << 20, "nothing grows with the orders"
+    send_all(range(1))
+    before = process.rss()
+    send_all(range(1, TIMES))
+    assert Counter(code for codes in answers for code in codes) == {"AA": PATIENTS * TIMES}
+    assert len(clinic.appointments()) == PATIENTS
+    wait_for(lambda: clinic.received() == PATIENTS, "the priors of all", 120, 0.5)
+    assert clinic.wait_for_states(*["done"] * PATIENTS)
+    assert Counter(one.taken for one in clinic.appointments()) == {1: PATIENTS}
+    assert Counter(one.attempts for one in clinic.transfers()) == {1: PATIENTS}
+    assert (news(router, "new"), news(router, "repeated")) == (PATIENTS, PATIENTS * (TIMES - 1))
+    assert count(router, "prior_looks_total") == PATIENTS
+    assert clinic.has(*studies) and clinic.received() == PATIENTS
+    assert process.rss() < before + _MORE
