@@ -224,11 +224,12 @@ def notice(rule: Rule, step: Identifier, evaluation: Evaluation, *, manual: bool
     """
     start_at = start_of(step, evaluation.zone)
     patient_id, issuer = step.text("PatientID"), step.text("IssuerOfPatientID")
-    day = step.text("ScheduledProcedureStepStartDate")
+    one_of_the_day = f"{step.text('Modality')} {step.text('ScheduledProcedureStepStartDate')}"
     return Notice(
         rule=rule.name,
         trigger="worklist",
-        key=key_of(step) or f"patient {patient_id} {issuer} {step.text('Modality')} {day}",
+        # The patient belongs to it: a RIS may give several of them the same accession number.
+        key=f"{key_of(step) or one_of_the_day} of {patient_id} {issuer}".rstrip(),
         source=rule.source,
         current=step,
         patient_id=patient_id,

@@ -568,11 +568,21 @@ class TestRoutes:
         names = [f"d{n}" for n in range(150)]
         queue(ledger, [new(intent(n, destination=name)) for n, name in enumerate(names)])
         queue(ledger, [new(intent(500, source="pacs")), new(intent(501, destination="d149"), priority=0)], after(1))
-        taken = [
-            ledger.claim_transfer(["archive", "pacs"], after(2), LEASE, [Route("archive", "d0")]) for _ in range(151)
-        ]
-        order = [int(one.intent.study_instance_uid.split(".")[-1]) for one in taken if one]
-        assert order == [501, *range(1, 150), 500]
+        numbers = {int(one.intent.study_instance_uid.split(".")[-1]): one.id for one in ledger.transfers()}
+
+        def order(claims: int) -> list[int]:
+            """What is taken next; each looks at all open routes, so that many would take long."""
+            closed = [Route("archive", "d0")]
+            taken = (ledger.claim_transfer(["archive", "pacs"], after(2), LEASE, closed) for _ in range(claims))
+            return [int(one.intent.study_instance_uid.split(".")[-1]) for one in taken if one]
+
+        assert order(4) == [501, 1, 2, 3]
+        for number in range(4, 96):
+            ledger.apply(numbers[number], Happening.CANCEL, after(2))
+        assert order(3) == [96, 97, 98]
+        for number in range(99, 147):
+            ledger.apply(numbers[number], Happening.CANCEL, after(2))
+        assert order(5) == [147, 148, 149, 500]
 
 
 class TestAttending:

@@ -321,7 +321,7 @@ def test_a_cancelled_appointment_cancels_what_is_to_be_tried_again_and_it_may_co
     assert ward.received() == 4
 
 
-# --- an archive that records what it is asked -----------------------------------------------------------------------
+# --- an archive that records what it is asked ----------------------------------------------------------------------
 
 
 class Watched:

@@ -12,7 +12,7 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from router.dimse.peers import Peers
-from router.domain.appointment import Appointment, AppointmentState
+from router.domain.appointment import Appointment, AppointmentState, Notice
 from router.domain.condition import Condition, Evaluation, KeyMatch
 from router.domain.events import Event, ValueRefused
 from router.domain.examination import examination
@@ -102,6 +102,11 @@ def week(worklist: Wlmscpfs) -> None:
     )
 
 
+def short(notice: Notice) -> str:
+    """The key without the patient."""
+    return notice.key.partition(" of ")[0]
+
+
 @pytest.mark.parametrize(
     ("keys", "expected"),
     [
@@ -138,7 +143,7 @@ def test_the_current_examination_is_read_whole_in_every_encoding(tmp_path: Path,
         router.peers.close()
     assert one.start_at == datetime(2026, 11, 22, 14, 0, tzinfo=UTC)
     assert one.due_at == datetime(2026, 11, 22, 13, 0, tzinfo=UTC)
-    assert (one.key, one.patient_id, one.issuer) == ("A1 1", "P1", "HOSPITAL")
+    assert (one.key, one.patient_id, one.issuer) == ("A1 1 of P1 HOSPITAL", "P1", "HOSPITAL")
     read = examination(one.current)
     assert read.modalities == ("MR",)
     assert "MRKNEE" in [code.value for code in read.codes]
@@ -171,8 +176,8 @@ def test_a_step_that_is_taken_away_or_moved_out_of_sight_is_cancelled(worklist: 
     worklist.remove("A1")
     worklist.put(scheduled("A2", date="20261201", modality="CT", station="CT1", patient_id="P2"))
     answer = routed.look()
-    assert [(one.key, one.cancelled) for one in answer.notices] == [("A4 1", False), ("A1 1", True), ("A2 1", True)]
-    assert [one.key for one in routed.look().notices] == ["A4 1"]
+    assert [(short(one), one.cancelled) for one in answer.notices] == [("A4 1", False), ("A1 1", True), ("A2 1", True)]
+    assert [short(one) for one in routed.look().notices] == ["A4 1"]
 
 
 def test_steps_that_are_over_are_told_by_their_status(worklist: Wlmscpfs, routed: Router) -> None:
@@ -183,13 +188,13 @@ def test_steps_that_are_over_are_told_by_their_status(worklist: Wlmscpfs, routed
         scheduled("A4", date="20261122", time="060000"),
     )
     answer = routed.look()
-    assert [(one.key, one.cancelled) for one in answer.notices] == [("A1 1", True), ("A3 1", False)]
+    assert [(short(one), one.cancelled) for one in answer.notices] == [("A1 1", True), ("A3 1", False)]
     assert answer.matches == 4
 
 
 def test_several_steps_of_an_order_are_several_appointments(worklist: Wlmscpfs, routed: Router) -> None:
     worklist.put(*(scheduled("A1", date="20261122", time=f"1{one}0000", step_id=str(one)) for one in (3, 4)))
-    assert sorted(one.key for one in routed.look().notices) == ["A1 3", "A1 4"]
+    assert sorted(short(one) for one in routed.look().notices) == ["A1 3", "A1 4"]
 
 
 def test_the_condition_of_the_rule_is_asked_of_what_came(worklist: Wlmscpfs, routed: Router) -> None:

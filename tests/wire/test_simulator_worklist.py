@@ -111,7 +111,7 @@ def look(router: Asking, pacs: SimulatedPacs, *keys: KeyMatch, known: WorklistAn
 
 
 def news(answer: WorklistAnswer) -> list[tuple[str, bool]]:
-    return [(one.key, one.cancelled) for one in answer.notices]
+    return [(one.key.partition(" of ")[0], one.cancelled) for one in answer.notices]
 
 
 MR = KeyMatch.of("Modality", "MR")
