@@ -24,7 +24,7 @@ VOLUME /var/lib/dicom-router
 USER 10001:10001
 
 # Store SCP (router.listen) and HTTP (router.http; it has to listen on 0.0.0.0 to be reached from outside).
-EXPOSE 11112 9104 2575
+EXPOSE 11112 9104
 HEALTHCHECK --interval=30s --timeout=5s --start-period=15s --retries=3 \
     CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:9104/healthz', timeout=4)"]
 # SIGTERM drains: running moves may end (router.drain), receiving goes on until then.

@@ -85,7 +85,7 @@ class _Builder:
         where = item.values.get("where")
         if "max" not in given and "within" not in given and not self._base.is_damaged(self._rule):
             message = f"{self._subject}.groups: {given['name']} has no bound, it would take all there is"
-            hint = "max: 3 takes the latest three, within: 5y none that are older"
+            hint = "max: 3 takes the three that score highest, within: 5y none that are older"
             self._base.report(item.values["name"], Code.UNBOUNDED_PRIORS, message, hint)
         return PriorGroup(
             name=given["name"],

@@ -147,7 +147,8 @@ def reconcile(known: Appointment | None, notice: Notice, now: datetime, repeat: 
         return _to_look(News.REVIVED, due_at)
     moved = known.start_at != notice.start_at
     if _content(known) != _content(notice):
-        return _to_look(News.CHANGED, due_at, deadlines=moved)
+        another = (known.patient_id, known.issuer) != (notice.patient_id, notice.issuer)
+        return msgspec.structs.replace(_to_look(News.CHANGED, due_at, deadlines=moved), cancel=another)
     news = News.MOVED if moved else News.REPEATED
     if state is AppointmentState.WAITING:
         # A further instance pushes an arrival back; a retry keeps its time.

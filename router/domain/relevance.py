@@ -247,13 +247,16 @@ class _Choice:
         return self._presence.get(uid, Presence.UNKNOWN) is Presence.THERE
 
     def _bring_again(self, one: _Scored) -> bool:
-        """Take what was brought before, and fill its group with it."""
+        """Take what was brought before and still fits, and fill its group with it.
+
+        It may have been for another examination of the day, or the examination is another now.
+        """
         group = self._brought.get(one.uid)
-        if group is None:
+        oldest = group == OLDEST and group not in self._numbers and self._priors.keep_oldest_relevant
+        if group is None or not (group in {fit.name for fit in one.fits} or (oldest and one.aged)):
             return False
         if group in self._numbers:
             self._numbers[group] += 1
-        oldest = group == OLDEST and group not in self._numbers and self._priors.keep_oldest_relevant
         reason = "taken as the oldest relevant before" if oldest else f"taken for {group} before"
         self._note_taken(one, group, "oldest" if oldest else "taken", f"{reason}, for the same appointment")
         return True

@@ -12,9 +12,10 @@ from router.domain.appointment import News, Notice, repeat_of
 from router.domain.dicom import Identifier
 from router.domain.events import AppointmentNoted
 from router.domain.receipt import Receipt
-from router.domain.rule import RuleSet
+from router.domain.rule import LOCAL, RuleSet
 from router.engine.ports import Clock, Ledger, Observer
 
+_FEW = 10
 _REMEMBERED = 10_000
 """Studies whose patient is remembered while they arrive."""
 
@@ -22,6 +23,8 @@ _REMEMBERED = 10_000
 class _Who(NamedTuple):
     patient_id: str
     issuer: str
+    fetched: bool
+    """A rule has had it moved here as a prior: it is no current study, else each prior would bring its own."""
 
 
 class ArrivalTrigger:
@@ -59,8 +62,8 @@ class ArrivalTrigger:
                 arrival = rule.arrival
                 if arrival is None or (arrival.senders and node not in arrival.senders):
                     continue
-                who = self._patient(study)
-                if who is None:
+                who = self._who(study, rules)
+                if who is None or who.fetched:
                     continue
                 notices.append(
                     Notice(
@@ -80,15 +83,20 @@ class ArrivalTrigger:
                 if news is not News.REPEATED:
                     self._observer(AppointmentNoted(rule=notice.rule, trigger="arrival", news=str(news)))
 
-    def _patient(self, study: str) -> _Who | None:
-        """Whose study it is; None where none of its files can be read."""
+    def _who(self, study: str, rules: RuleSet) -> _Who | None:
+        """Whose study it is, and whether it comes as a prior; None where none of its files can be read."""
         with self._lock:
             known = self._patients.get(study)
         if known is None:
             header = self._stored(study, ())
             if header is None:
                 return None
-            known = _Who(header.text("PatientID"), header.text("IssuerOfPatientID"))
+            moved = self._ledger.transfers(study_instance_uid=study, destination=LOCAL, limit=_FEW)
+            known = _Who(
+                header.text("PatientID"),
+                header.text("IssuerOfPatientID"),
+                fetched=any((rule := rules.rules.get(one.rule)) and rule.priors is not None for one in moved),
+            )
             with self._lock:
                 self._patients[study] = known
                 while len(self._patients) > _REMEMBERED:

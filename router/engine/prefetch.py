@@ -293,6 +293,8 @@ class _Look:
         self._source = source
         self._cancelled = cancelled
         self._wants_anatomy = wants_anatomy(priors)
+        self._failures = 0
+        """SERIES queries in a row that failed."""
         self.queries = 0
         self.complete = True
         self.said: list[str] = []
@@ -322,14 +324,14 @@ class _Look:
         examined = sorted(
             (examination(row) for row in rows.values()), key=lambda one: str(one.date or ""), reverse=True
         )
-        left, failures = MOST_SERIES_QUERIES, 0
+        left, self._failures = MOST_SERIES_QUERIES, 0
         completed = []
         for one in examined:
             # What a source adds of other patients is not asked about: it cannot be taken.
-            if left and failures < MOST_FAILURES and one.patient.patient_id in patient_ids and self._lacks(one):
+            if left and self._failures < MOST_FAILURES and one.patient.patient_id in patient_ids and self._lacks(one):
                 left -= 1
                 more = self._by_series(one)
-                failures = 0 if more is not None else failures + 1
+                self._failures = 0 if more is not None else self._failures
                 one = more or one
             completed.append(one)
         return completed
@@ -347,7 +349,11 @@ class _Look:
             rows = self._inquiry.find(
                 self._source, QueryRetrieveLevel.SERIES, keys, Urgency.SWEEP, self._cancelled
             ).identifiers
-        except QueryFailed:
+        except Cancelled:
+            raise
+        except WireError as error:
+            # One that keeps silent costs minutes: it is not asked for the others.
+            self._failures += 1 if isinstance(error, QueryFailed) else MOST_FAILURES
             self.say(f"{self._source.name} does not answer for the series of some studies.")
             return None
         rows = [row for row in rows if row.text("StudyInstanceUID") in ("", one.study_instance_uid)]

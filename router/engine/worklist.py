@@ -42,7 +42,7 @@ MAXIMUM_MATCHES = 20_000
 LONG_BEGUN = timedelta(hours=1)
 """A step that was to begin longer ago brings no appointment: it is too late to be there before."""
 MANY = 20
-"""A worklist that is empty while more appointments than this are expected has lost them, rather than all patients."""
+"""A worklist that lacks more appointments than this, and most of those expected, has lost them, not the patients."""
 _OTHER_OFFSET = timedelta(days=1)
 """A step may be local to another offset from UTC than its node is."""
 _REASONS_TOLD = 3
@@ -166,9 +166,10 @@ class WorklistLook:
             if one.trigger == "worklist" and against(dates, one.current, evaluation) is None
         ]
         gone = vanished(expected, found.seen, evaluation.now)
-        if not found.rows and len(gone) > MANY:
+        if len(gone) > MANY and 2 * len(gone) > len(expected):
             found.doubt(
-                f"The worklist is empty, but {len(gone)} appointments are expected; none is taken for cancelled."
+                f"The worklist lacks {len(gone)} of {len(expected)} appointments that are expected; "
+                "none is taken for cancelled."
             )
             return []
         return gone

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, and_, bindparam, case, delete, exists, func, select, text, update
+from sqlalchemy import Connection, and_, bindparam, case, delete, exists, func, or_, select, text, update
 
 from router.domain.appointment import Appointment, AppointmentState
 from router.domain.relevance import Prior
@@ -241,6 +241,13 @@ def brought(
 ) -> dict[str, dict[str, str]]:
     """Destination -> Study Instance UID -> group of what a rule has taken for a patient's visit."""
     at = func.coalesce(_a.start_at, _a.finished_at)
+    # What a cancelled one has had moved is there, and counts: it may have been booked anew under another number.
+    moved = exists().where(
+        _l.appointment_id == _a.id,
+        _t.id == _l.transfer_id,
+        _t.study_instance_uid == _p.study_instance_uid,
+        _t.state != State.CANCELLED.value,
+    )
     query = (
         select(_p.prior)
         .join(appointments, _a.id == _p.appointment_id)
@@ -249,7 +256,7 @@ def brought(
             _a.rule == rule,
             _a.issuer == issuer,
             at.between(first, last),
-            _a.state != AppointmentState.CANCELLED.value,
+            or_(_a.state != AppointmentState.CANCELLED.value, moved),
             _p.taken,
         )
         .order_by(_a.id, _p.number)

@@ -1,4 +1,4 @@
-"""The queries about patient IDs that gave way to others. An issuer that is not known agrees with any."""
+"""The queries about patient IDs that gave way to others. Issuers must be the same; unknown is one of its own."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import msgspec
-from sqlalchemy import ColumnElement, Connection, and_, bindparam, delete, func, or_, select, update
+from sqlalchemy import Connection, and_, bindparam, delete, func, select, update
 
 from router.domain.appointment import AppointmentState, Notice
 from router.domain.dicom import Identifier
@@ -37,10 +37,10 @@ def merge(connection: Connection, merges: Sequence[Merge], now: datetime) -> Non
 
 def _remember(connection: Connection, one: Merge, now: datetime) -> None:
     # The new ID is in use again, whatever it gave way to before: no circles.
-    again = (_m.old_patient_id == one.patient_id, _agrees(_m.old_issuer, one.issuer))
+    again = (_m.old_patient_id == one.patient_id, _m.old_issuer == one.issuer)
     connection.execute(delete(patient_merges).where(*again))
     row = {"patient_id": one.patient_id, "issuer": one.issuer, "merged_at": now}
-    chained = (_m.patient_id == one.old_patient_id, _agrees(_m.issuer, one.old_issuer))
+    chained = (_m.patient_id == one.old_patient_id, _m.issuer == one.old_issuer)
     connection.execute(update(patient_merges).where(*chained).values(**row))
     add = insert_or(patient_merges, connection).values(
         old_patient_id=one.old_patient_id, old_issuer=one.old_issuer, **row
@@ -49,7 +49,7 @@ def _remember(connection: Connection, one: Merge, now: datetime) -> None:
 
 
 def _carry_over(connection: Connection, one: Merge, now: datetime) -> None:
-    same = and_(_a.patient_id == one.old_patient_id, _agrees(_a.issuer, one.old_issuer))
+    same = and_(_a.patient_id == one.old_patient_id, _a.issuer == one.old_issuer)
     rows = connection.execute(select(appointments).where(same)).all()
     for row in rows:
         issuer = one.issuer or row.issuer
@@ -94,14 +94,12 @@ def renamed(connection: Connection, notices: Sequence[Notice]) -> list[Notice]:
 
 
 def _with_new_id(notice: Notice, merges: Sequence[Merge]) -> Notice:
-    exactly = [one for one in merges if one.old_issuer == notice.issuer]
-    agreeing = exactly or [one for one in merges if not one.old_issuer or not notice.issuer]
-    if len({(one.patient_id, one.issuer) for one in agreeing}) != 1:  # of several patients nobody knows which
+    """Under the new ID where the issuer is the same: one that is not known may be another hospital's."""
+    one = next((one for one in merges if one.old_issuer == notice.issuer), None)
+    if one is None:
         return notice
-    one = agreeing[0]
-    issuer = one.issuer or notice.issuer
-    current = _renamed(notice.current, one.patient_id, issuer)
-    return msgspec.structs.replace(notice, patient_id=one.patient_id, issuer=issuer, current=current)
+    current = _renamed(notice.current, one.patient_id, one.issuer)
+    return msgspec.structs.replace(notice, patient_id=one.patient_id, issuer=one.issuer, current=current)
 
 
 def _renamed(current: Identifier, patient_id: str, issuer: str) -> Identifier:
@@ -112,12 +110,8 @@ def former_ids(connection: Connection, patient_id: str, issuer: str) -> list[tup
     """Patient IDs with issuers that gave way to this one, the latest first."""
     query = (
         select(_m.old_patient_id, _m.old_issuer)
-        .where(_m.patient_id == patient_id, _agrees(_m.issuer, issuer))
+        .where(_m.patient_id == patient_id, _m.issuer == issuer)
         .order_by(_m.merged_at.desc(), _m.old_patient_id)
         .limit(FORMER_IDS)
     )
     return [(row.old_patient_id, row.old_issuer) for row in connection.execute(query)]
-
-
-def _agrees(column: ColumnElement[str], issuer: str) -> ColumnElement[bool]:
-    return column.in_([issuer, ""]) if issuer else or_(column == "", column != "")

@@ -245,8 +245,10 @@ def _merges(reader: Reader, segments: Step) -> Iterator[Merge]:
             if count > MAXIMUM_ORDERS:
                 raise Refused(_too_large(f"The message has more than {MAXIMUM_ORDERS} merges."))
             into = next((one for one in new if one.issuer == old.issuer), new[0])
-            if old[:2] != into[:2]:
-                yield Merge(old.patient_id, old.issuer, into.patient_id, into.issuer)
+            # One that names no issuer means the other's: never that of whoever happens to have the same number.
+            merge = Merge(old.patient_id, old.issuer or into.issuer, into.patient_id, into.issuer or old.issuer)
+            if merge[:2] != merge[2:]:
+                yield merge
     if not count:
         raise Refused(_malformed("The message has no MRG segment; it may have been cut off."))
 

@@ -13,7 +13,7 @@ import secrets
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from ssl import SSLContext
 
@@ -47,6 +47,15 @@ _LAST_WAIT = 1.0
 
 class TlsHandshakeFailed(RouterError):
     """A connection for HL7 messages was closed: its TLS handshake failed. Check the certificates of both sides."""
+
+
+def is_allowed(networks: Sequence[ipaddress.IPv4Network | ipaddress.IPv6Network], host: str) -> bool:
+    """Whether a peer's address is in one of these networks; none: any is. An IPv4 address may come as an IPv6 one."""
+    if not networks:
+        return True
+    address = ipaddress.ip_address(host.partition("%")[0])
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    return any((mapped or address) in network for network in networks)
 
 
 class MllpListener:
@@ -166,7 +175,7 @@ class MllpListener:
                 self.stopping.wait(_PAUSE_SECONDS)
 
     def _admit(self, connected: socket.socket, host: str) -> None:
-        refusal = None if self._is_allowed(host) else _NOT_ALLOWED
+        refusal = None if is_allowed(self._allowed, host) else _NOT_ALLOWED
         with self._lock:
             if refusal is None and len(self._connections) >= self.settings.connections:
                 refusal = _TOO_MANY
@@ -179,13 +188,6 @@ class MllpListener:
         connected.close()
         if refusal is not None:
             self.answered(OTHER_EVENT, refusal)
-
-    def _is_allowed(self, host: str) -> bool:
-        if not self._allowed:
-            return True
-        address = ipaddress.ip_address(host.partition("%")[0])
-        mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
-        return any((mapped or address) in network for network in self._allowed)
 
     def _run(self, connection: _Connection) -> None:
         try:

@@ -68,7 +68,8 @@ class Clinic(Hospital):
         return self.stack.enter_context(MllpClient(self.hl7_port))
 
     def ask(self, data: bytes) -> Answer:
-        return self.client().ask(data)
+        with MllpClient(self.hl7_port) as client:
+            return client.ask(data)
 
     def order(self, accession: str = "ACC-1", start_at: datetime | None = None, **fields: str) -> Answer:
         return self.ask(order(accession, start=f"{start_at or self.start_at:%Y%m%d%H%M}", **fields))

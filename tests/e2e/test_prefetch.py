@@ -400,7 +400,7 @@ def test_a_cancelled_appointment_cancels_what_a_stopped_route_keeps_waiting(
     assert sorted(one.state for one in watched.transfers()) == ["cancelled", "complete"]
 
 
-HOSTILE = {
+HOSTILE: dict[str, list[Any]] = {
     "wildcard": ["*", "SECRET*", "SECRET-?"],
     "backslash": [["SECRET-A", "SECRET-B"]],
     "too-long": ["SECRET" * 12],

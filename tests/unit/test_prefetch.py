@@ -462,7 +462,7 @@ def test_what_arrived_under_an_old_id_is_looked_for_under_the_new_one(bench: Fet
     bench.prefetches(arrival=Arrival())
     bench.prior("1.1", "20240101")
     bench.stored["2.1"] = Identifier.of(**(PATIENT | {"StudyInstanceUID": "2.1", "PatientID": "OLD"}))
-    bench.note(trigger="arrival", current=Identifier.of(StudyInstanceUID="2.1", PatientID="OLD"))
+    bench.note(trigger="arrival", current=Identifier.of(StudyInstanceUID="2.1", PatientID="OLD", IssuerOfPatientID="H"))
     bench.ledger.merge_patients([Merge("OLD", "H", "P", "H")], bench.clock.now())
     one = bench.look()
     assert one is not None

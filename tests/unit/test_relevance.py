@@ -444,10 +444,19 @@ def test_what_was_brought_is_taken_again_and_fills_its_group() -> None:
     assert decisions[0].reason == "taken for g before, for the same appointment"
 
 
-def test_what_was_brought_for_a_group_that_is_gone_counts_nowhere() -> None:
+def test_what_was_brought_for_a_group_that_is_gone_is_a_candidate_like_any_other() -> None:
     candidates = [study(number, f"2026010{number}") for number in range(1, 4)]
     decisions = chosen(candidates, priors(group("g", 1)), brought={"1.1": "old"})
-    assert told(decisions) == "3=g 1=old 2=full:g"
+    assert told(decisions) == "3=g 2=full:g 1=full:g"
+
+
+def test_what_was_brought_for_another_examination_of_the_day_fills_no_group_that_it_does_not_fit() -> None:
+    knees = [study(number, description="MR knee", modality="MR") for number in (1, 2)]
+    heads = [study(number, description="MR head", modality="MR") for number in (3, 4)]
+    same = group("same", 2, condition=SAME_REGION)
+    current = study(9, "20260301", "MR head", "MR")
+    decisions = chosen([*knees, *heads], priors(same), brought={"1.1": "same", "1.2": "same"}, current=current)
+    assert {one.study_instance_uid for one in decisions if one.taken} == {"1.3", "1.4"}
 
 
 def test_what_was_brought_is_taken_again_when_the_source_has_it_off_line_since() -> None:

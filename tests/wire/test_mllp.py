@@ -8,6 +8,7 @@ import tracemalloc
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
 from datetime import UTC, datetime
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,8 +17,8 @@ import pytest
 from router.dimse.tls_files import acceptor_context, requestor_context
 from router.domain.events import Event, MessageAnswered
 from router.domain.hl7 import EVENTS, WORDS, Acknowledgement, Hl7Settings, OrderMessage
-from router.errors import ConfigurationError, LedgerError, RouterError
-from router.triggers.mllp import MllpListener, TlsHandshakeFailed
+from router.errors import LedgerError, RouterError
+from router.triggers.mllp import MllpListener, TlsHandshakeFailed, is_allowed
 from tests.support.certificates import Authority
 from tests.support.hl7 import SAMPLES, MllpClient, framed, order, sample
 from tests.support.process import wait_for
@@ -315,12 +316,12 @@ def test_connections_from_allowed_networks_are_taken(site: Site) -> None:
     assert site(allow=("10.0.0.0/8", "127.0.0.0/8")).client().ask(order()).code == "AA"
 
 
-def test_an_ipv4_address_is_allowed_also_where_the_listener_speaks_ipv6(site: Site) -> None:
-    try:
-        site(host="::ffff:127.0.0.1", allow=("127.0.0.1",))
-    except ConfigurationError:
-        pytest.skip("this machine has no IPv6")
-    assert site.client().ask(order()).code == "AA"
+@pytest.mark.parametrize(
+    ("host", "allowed"),
+    [("::ffff:10.1.2.3", True), ("10.1.2.3", True), ("fe80::1%eth0", True), ("::ffff:10.2.2.3", False), ("::1", False)],
+)
+def test_an_ipv4_address_is_allowed_also_where_the_listener_speaks_ipv6(host: str, allowed: bool) -> None:
+    assert is_allowed([ip_network("10.1.0.0/16"), ip_network("fe80::/10")], host) is allowed
 
 
 def test_applications_that_are_not_listed_are_rejected(site: Site) -> None:
