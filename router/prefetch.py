@@ -74,11 +74,6 @@ class Prefetch:
         self._arrivals.note(receipts)
 
     @property
-    def order_port(self) -> int:
-        """The port on which orders are taken; 0 where they are not."""
-        return self._listener.port if self._listener is not None else 0
-
-    @property
     def problem(self) -> str:
         """What is wrong, in a word; empty where nothing is."""
         if self._rules().router.hl7 is None or (self._listener is not None and self._listener.alive):

@@ -206,7 +206,7 @@ class Prefetcher:
         self._refuse(rule, current)
         former = self._ledger.former_ids(patient.patient_id, patient.issuer)
         asked = [(patient.patient_id, patient.issuer), *(one for one in former if not refusal(one[0]))]
-        work = _Look(self._inquiry, self._enumerator, rules, rule, priors, source, cancelled)
+        work = _Look(self._inquiry, self._enumerator, rules, priors, source, cancelled)
         candidates = work.candidates([patient_id for patient_id, _ in asked])
         by_uid = {one.study_instance_uid: one for one in candidates}
         facts = self._ledger.facts(source.name, list(by_uid))
@@ -280,7 +280,6 @@ class _Look:
         inquiry: Inquiry,
         enumerator: Enumerator,
         rules: RuleSet,
-        rule: Rule,
         priors: Priors,
         source: Node,
         cancelled: threading.Event,
@@ -288,7 +287,6 @@ class _Look:
         self._inquiry = inquiry
         self._enumerator = enumerator
         self._anatomy = rules.anatomy
-        self._rule = rule
         self._priors = priors
         self._source = source
         self._cancelled = cancelled
@@ -324,15 +322,13 @@ class _Look:
         examined = sorted(
             (examination(row) for row in rows.values()), key=lambda one: str(one.date or ""), reverse=True
         )
-        left, self._failures = MOST_SERIES_QUERIES, 0
+        left = MOST_SERIES_QUERIES
         completed = []
         for one in examined:
             # What a source adds of other patients is not asked about: it cannot be taken.
             if left and self._failures < MOST_FAILURES and one.patient.patient_id in patient_ids and self._lacks(one):
                 left -= 1
-                more = self._by_series(one)
-                self._failures = 0 if more is not None else self._failures
-                one = more or one
+                one = self._by_series(one)
             completed.append(one)
         return completed
 
@@ -340,8 +336,8 @@ class _Look:
         """Whether its series may say what counts: its modalities, or where in the body it was."""
         return not one.modalities or (self._wants_anatomy and not self._anatomy.regions_of(one).regions)
 
-    def _by_series(self, one: Examination) -> Examination | None:
-        """The same with what its series say (Modality, Body Part Examined); None where the source fails to answer."""
+    def _by_series(self, one: Examination) -> Examination:
+        """The same with what its series say (Modality, Body Part Examined), where the source answers for them."""
         keys = unique_keys(one.patient.patient_id, one.study_instance_uid)
         keys.elements.update(Identifier.of(SeriesInstanceUID="", Modality="", BodyPartExamined="").elements)
         self.queries += 1
@@ -355,7 +351,8 @@ class _Look:
             # One that keeps silent costs minutes: it is not asked for the others.
             self._failures += 1 if isinstance(error, QueryFailed) else MOST_FAILURES
             self.say(f"{self._source.name} does not answer for the series of some studies.")
-            return None
+            return one
+        self._failures = 0
         rows = [row for row in rows if row.text("StudyInstanceUID") in ("", one.study_instance_uid)]
         found = dict(one.attributes.elements)
         for keyword, tag in (("Modality", _MODALITIES), ("BodyPartExamined", _BODY_PART)):
