@@ -1,11 +1,12 @@
 # dicom-router: everything a developer or a build server needs. `make demo` and `make test` set up what they use.
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test bench lint peers clean
+.PHONY: help install demo test bench lint peers packages clean
 
 VENV := .venv
 PYTHON := $(VENV)/bin/python
 INSTALLED := $(VENV)/.installed
+LANGUAGE_SERVER := tests/editor/node_modules/.installed
 WORKERS ?= 2
 
 help:
@@ -14,7 +15,7 @@ help:
 	@echo "make test      lint and all tests, against real peers too"
 	@echo "make bench     benchmarks beside real peers"
 	@echo "make lint      style, types, architecture"
-	@echo "make peers     the peers the tests use, from Debian's packages"
+	@echo "make peers     what the tests talk to: peers from Debian's packages, the language server of editors from npm"
 	@echo "make clean     remove what the above made"
 
 $(INSTALLED): pyproject.toml constraints.txt scripts/venv.sh
@@ -23,8 +24,14 @@ $(INSTALLED): pyproject.toml constraints.txt scripts/venv.sh
 
 install: $(INSTALLED)
 
-peers:
+packages:
 	./scripts/peers.sh
+
+$(LANGUAGE_SERVER): tests/editor/package.json tests/editor/package-lock.json | packages
+	cd tests/editor && npm ci --ignore-scripts --no-audit --no-fund
+	@touch $@
+
+peers: packages $(LANGUAGE_SERVER)
 
 demo: install
 	$(VENV)/bin/dicom-router demo
@@ -42,5 +49,5 @@ bench: install peers
 	$(PYTHON) -m bench
 
 clean:
-	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) tests/editor/node_modules build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

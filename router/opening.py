@@ -3,20 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from datetime import UTC, datetime
+from contextlib import ExitStack, contextmanager
+from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
+from router.dimse.get import Intake
+from router.dimse.landing import Landing
 from router.dimse.peers import Peers
+from router.dimse.probing import Probing
+from router.dimse.store_scp import ServerSettings
+from router.domain.checkup import Check, Where
 from router.domain.rule import RuleSet
 from router.engine.caps import Caps
+from router.engine.doctor import Doctor, Knowledge
+from router.engine.doctor_move import MoveCheck
+from router.engine.doctor_own import left_alone, own_side
+from router.engine.doctor_port import ServiceSeen
+from router.engine.explain import Explainer
+from router.engine.explain_prior import PriorExplainer
+from router.engine.explain_ways import Ways
 from router.engine.prefetch import Prefetcher
 from router.engine.query import Inquiry
 from router.engine.slots import NodeSlots
 from router.engine.sweep import Sweeper
-from router.errors import LedgerMissing
+from router.errors import LedgerError, LedgerMissing
 from router.ledger.ledger import SqlLedger
+from router.machine import ThisMachine
 from router.object_headers import ObjectHeaders
+
+SERVICE_SECONDS = 10.0
+"""A service that announced itself within this time is running."""
 
 
 class SystemClock:
@@ -48,28 +64,178 @@ class Planner(NamedTuple):
     sweeper: Sweeper
     prefetcher: Prefetcher
     ledger: SqlLedger
+    slots: NodeSlots
+
+
+def _ledger_to_read(rules: RuleSet, say: Callable[[str], None]) -> SqlLedger:
+    """The ledger, that cannot be written to; an empty one where there is none yet."""
+    try:
+        return open_ledger(rules, read_only=True, create=False)
+    except LedgerMissing as missing:
+        say(f"{missing} So nothing counts as moved before.")
+        return open_ledger(rules, read_only=True)
 
 
 @contextmanager
 def planner(rules: RuleSet, say: Callable[[str], None]) -> Iterator[Planner]:
     """What plans are made with; that there is no ledger yet it says."""
-    try:
-        opened = open_ledger(rules, read_only=True, create=False)
-    except LedgerMissing as missing:
-        say(f"{missing} So nothing counts as moved before.")
-        opened = open_ledger(rules, read_only=True)
-    with opened as ledger, open_peers(rules) as peers:
-        clock = SystemClock()
-        inquiry = Inquiry(peers, NodeSlots(lambda: rules.windows, clock), Caps(ledger.caps()))
-        headers = ObjectHeaders(rules.router.store)
-        sweeper = Sweeper(rules=lambda: rules, ledger=ledger, inquiry=inquiry, clock=clock, observer=lambda event: None)
-        prefetcher = Prefetcher(
-            rules=lambda: rules,
+    with _ledger_to_read(rules, say) as ledger, open_peers(rules) as peers:
+        yield _planner(rules, ledger, peers, NodeSlots(lambda: rules.windows, SystemClock()))
+
+
+@contextmanager
+def planner_beside(opened: Planner, rules: RuleSet) -> Iterator[Planner]:
+    """The same for another configuration, on the same ledger and within the same limits of nodes."""
+    with open_peers(rules) as peers:
+        yield _planner(rules, opened.ledger, peers, opened.slots)
+
+
+def _planner(
+    rules: RuleSet, ledger: SqlLedger, peers: Peers, slots: NodeSlots, inquiry: Inquiry | None = None
+) -> Planner:
+    clock = SystemClock()
+    inquiry = inquiry or Inquiry(peers, slots, Caps(ledger.caps()))
+    headers = ObjectHeaders(rules.router.store)
+    sweeper = Sweeper(rules=lambda: rules, ledger=ledger, inquiry=inquiry, clock=clock, observer=lambda event: None)
+    prefetcher = Prefetcher(
+        rules=lambda: rules,
+        ledger=ledger,
+        inquiry=inquiry,
+        held=ledger.received,
+        stored=lambda study, wanted: headers.study(ledger.receipt_paths(study), wanted),
+        clock=clock,
+        observer=lambda event: None,
+    )
+    return Planner(sweeper, prefetcher, ledger, slots)
+
+
+class Explaining(NamedTuple):
+    """What can say why a study is moved or not, on a ledger that it cannot write to."""
+
+    studies: Explainer
+    priors: PriorExplainer
+    ledger: SqlLedger
+
+
+@contextmanager
+def explaining(
+    rules: RuleSet, study_instance_uid: str, say: Callable[[str], None], *, offline: bool
+) -> Iterator[Explaining]:
+    """What explains one study; that there is no ledger yet it says. `offline`: no node is asked."""
+    with _ledger_to_read(rules, say) as ledger, open_peers(rules) as peers:
+        clock, headers = SystemClock(), ObjectHeaders(rules.router.store)
+        slots = NodeSlots(lambda: rules.windows, clock)
+        inquiry = Inquiry(peers, slots, Caps(ledger.caps()))
+        prefetcher = _planner(rules, ledger, peers, slots, inquiry).prefetcher
+        services = [] if offline else ledger.services(clock.now() - timedelta(seconds=SERVICE_SECONDS))
+        answers = [ThisMachine().ask(one.address, "/metrics") for one in services if one.address]
+        ways = Ways(
+            study_instance_uid,
+            rules=rules,
             ledger=ledger,
             inquiry=inquiry,
-            held=ledger.received,
+            now=clock.now(),
+            left_alone=left_alone("\n".join(answer[1] for answer in answers if answer is not None)),
+            offline=offline,
+        )
+        studies = Explainer(
+            study_instance_uid,
+            rules=rules,
+            ledger=ledger,
+            inquiry=inquiry,
+            prefetcher=prefetcher,
             stored=lambda study, wanted: headers.study(ledger.receipt_paths(study), wanted),
             clock=clock,
-            observer=lambda event: None,
+            ways=ways,
+            offline=offline,
         )
-        yield Planner(sweeper, prefetcher, ledger)
+        priors = PriorExplainer(study_instance_uid, rules=rules, inquiry=inquiry, prefetcher=prefetcher, ways=ways)
+        yield Explaining(studies, priors, ledger)
+
+
+class Practice(NamedTuple):
+    """A doctor for the nodes, and what was found on this router's own side."""
+
+    doctor: Doctor
+    router: list[Check]
+
+
+@contextmanager
+def practice(rules: RuleSet, where: Where, warnings: list[str], *, wanted: bool | None) -> Iterator[Practice]:
+    """What `doctor` works with. It writes neither to the ledger nor to the store; for `wanted` see MoveCheck."""
+    clock, machine = SystemClock(), ThisMachine()
+    with ExitStack() as stack:
+        ledger: SqlLedger | None = None
+        said, problem = "", ""
+        try:
+            ledger = stack.enter_context(open_ledger(rules, read_only=True, create=False))
+            said = "The ledger opens, and is of this version."
+        except LedgerMissing as missing:
+            said = f"{missing} The first start makes it."
+        except LedgerError as error:
+            problem = str(error)
+        services: list[ServiceSeen] = []
+        knowledge = Knowledge()
+        if ledger is not None:
+            found = ledger.services(clock.now() - timedelta(seconds=SERVICE_SECONDS))
+            services = [ServiceSeen(one.address, one.content_hash) for one in found]
+            knowledge = Knowledge(caps=ledger.caps(), stopped=ledger.stopped_routes())
+
+        def metrics() -> str:
+            """Those of all services that run on this ledger."""
+            answers = [machine.ask(one.address, "/metrics") for one in services if one.address]
+            return "\n".join(answer[1] for answer in answers if answer is not None)
+
+        router = own_side(
+            rules,
+            where,
+            machine,
+            services=services,
+            warnings=warnings,
+            ledger=said,
+            ledger_problem=problem,
+            ledger_file=rules.router.ledger.partition(":///")[2],
+            now=clock.now(),
+        )
+        if services:
+            knowledge = Knowledge(caps=knowledge.caps, stopped=knowledge.stopped, left_alone=left_alone(metrics()))
+        landing = Landing()
+        stack.callback(landing.close)
+        peers = Peers(
+            rules.router.ae_title,
+            lambda event: None,
+            idle_seconds=0.0,
+            intake=Intake(landing, lambda receipt: None),
+        )
+        stack.callback(peers.close)
+        listening: list[Landing] = []
+
+        def land(listen: bool) -> Landing:
+            if listen and not listening:
+                landing.open(
+                    ServerSettings(
+                        host=rules.router.listen_host, port=rules.router.listen_port, claim=True, tls=rules.router.tls
+                    )
+                )
+                listening.append(landing)
+            return landing
+
+        mover = MoveCheck(
+            peers=peers,
+            landing=land,
+            memory=ledger,
+            metrics=metrics if services else None,
+            clock=clock,
+            wanted=wanted,
+        )
+        doctor = Doctor(
+            rules,
+            where,
+            probe=Probing(rules.router.ae_title),
+            peers=peers,
+            mover=mover,
+            machine=machine,
+            clock=clock,
+            knowledge=knowledge,
+        )
+        yield Practice(doctor, router)

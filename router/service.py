@@ -37,6 +37,7 @@ from router.engine.scheduler import Scheduler
 from router.engine.slots import NodeSlots
 from router.engine.sweep import Sweeper
 from router.engine.tally import Tallies
+from router.engine.terms import Terms
 from router.engine.verifier import Verifier
 from router.errors import LedgerError
 from router.indexing import Indexer
@@ -48,6 +49,7 @@ from router.opening import SystemClock as SystemClock
 from router.opening import open_ledger as open_ledger
 from router.opening import open_peers as open_peers
 from router.opening import planner as planner
+from router.opening import planner_beside as planner_beside
 from router.prefetch import Prefetch
 from router.receipts import ReceiptBatches
 from router.receiving import Receivers, ReceiverSettings
@@ -89,6 +91,7 @@ class Service:
             trouble=logs.trouble,
             wake=self.dispatcher.wake,
         )
+        self._callers = rules.callers
         self._receivers: Receivers | None = None
         self._stopping = threading.Event()
         self._announcer: threading.Thread | None = None
@@ -137,6 +140,7 @@ class Service:
             arrivals=self._arrivals,
             tallies=tallies,
             routes=RouteWatch(self.ledger, self.clock, self._refusals),
+            terms=(terms := Terms()),
             detours=detours,
             clock=self.clock,
             observer=self.observe,
@@ -153,6 +157,7 @@ class Service:
                 evidence=evidence,
                 committer=self.committer,
                 tallies=tallies,
+                terms=terms,
                 clock=self.clock,
                 observer=self.observe,
             ),
@@ -207,7 +212,7 @@ class Service:
             store=router.store,
             durability=router.durability,
             minimum_free=router.minimum_free,
-            callers=self.rules.callers,
+            callers=self._callers,
         )
         self._receivers = Receivers(
             settings,
@@ -242,17 +247,30 @@ class Service:
         self.ledger.close()
 
     def adopt(self, rules: RuleSet) -> None:
-        """Go on with another configuration. What stands under `router:` needs a restart and stays as it was."""
-        if rules.router != self.rules.router:
-            logs.logger().warning("changes under router: take effect after a restart")
-        self.rules = msgspec.structs.replace(rules, router=self.rules.router)
-        if self._receivers is not None:
-            self._receivers.adopt(self.rules.callers)
-        self._slots.adopt(self.rules.nodes)
-        self.metrics.configure(self.rules)
+        """Go on with another configuration. What stands under `router:` needs a restart and stays as it was.
+
+        What begins from now on sees the new one only; what is under way goes on as it began. Never raises.
+        """
+        rules = msgspec.structs.replace(rules, router=self.rules.router)
+        self.metrics.configure(rules)  # before anything of the new rules can be counted
+        self._slots.adopt(rules.nodes)
+        callers, self.rules = self._callers, rules
+        self._admit(callers)
         if self._scheduled:
             self.scheduler.adopt(self.rules)
         self.wake()
+
+    def _admit(self, callers: dict[str, str]) -> None:
+        """Let those store whom the configuration names, and of these others who are still sending what was asked for.
+
+        A source that is removed while it moves something may open further associations for it.
+        """
+        moving = self.dispatcher.moving
+        admitted = {title: name for title, name in callers.items() if name in moving} | self.rules.callers
+        if admitted != self._callers:
+            self._callers = admitted
+            if self._receivers is not None:
+                self._receivers.adopt(admitted)
 
     def wake(self) -> None:
         """Work was put into the ledger."""
@@ -361,6 +379,8 @@ class Service:
     def _announcing(self) -> None:
         while not self._stopping.wait(_ANNOUNCE_SECONDS):
             self._announce()
+            if self._callers != self.rules.callers:
+                self._admit(self._callers)
 
     def _announce(self) -> None:
         now = self.clock.now()

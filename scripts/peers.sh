@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Installs the programs the tests talk to (Orthanc, DCMTK, Prometheus) from Debian's packages, those that are missing.
+# Installs the programs the tests talk to (Orthanc, DCMTK, Prometheus, shells; node and npm for the language server)
+# from Debian's packages, those that are missing.
 # The packages' own services are kept from starting: the tests run their own instances on free ports.
 set -euo pipefail
 PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
@@ -7,7 +8,7 @@ PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
 # program:package
 wanted="Orthanc:orthanc dcmqrscp:dcmtk storescp:dcmtk storescu:dcmtk findscu:dcmtk movescu:dcmtk echoscu:dcmtk
         dcmsend:dcmtk dcmconv:dcmtk dcmftest:dcmtk dcmqridx:dcmtk prometheus:prometheus promtool:prometheus
-        openssl:openssl mkfs.ext4:e2fsprogs losetup:mount"
+        openssl:openssl mkfs.ext4:e2fsprogs losetup:mount node:nodejs npm:npm zsh:zsh fish:fish"
 
 missing_packages() {
     local pair

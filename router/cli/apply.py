@@ -33,10 +33,9 @@ from router.domain.transfer import Route, State, Transfer
 from router.engine.ports import Ledger
 from router.errors import UsageError
 from router.observe import logs
+from router.opening import SERVICE_SECONDS
 from router.service import Service, SystemClock, open_ledger
 
-SERVICE_SECONDS = 10.0
-"""A service that announced itself within this time is running."""
 _MANY = 100_000
 
 

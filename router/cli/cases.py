@@ -17,8 +17,9 @@ from rich.table import Table
 from rich.text import Text
 
 from router.cli.render import counted
+from router.cli.replay import replay
 from router.cli.settings import load_configuration, plain, print_json, settings_of, terminal
-from router.domain.case import Case, Failure, run
+from router.domain.case import Case, Failure
 from router.domain.rule import RuleSet
 from router.errors import RouterError, UsageError
 
@@ -42,14 +43,38 @@ class Ran(NamedTuple):
     metavar="FILE",
     help="Write the results to this file as JUnit XML as well.",
 )
+@click.option(
+    "--replay",
+    "recording",
+    type=click.Path(dir_okay=False, path_type=Path),
+    default=None,
+    metavar="FILE",
+    help="Run no case; say what the rules would decide about a recording of `query --record`.",
+)
+@click.option("--rule", default="", metavar="NAME", help="With --replay: only this rule.")
+@click.option(
+    "--against",
+    type=click.Path(path_type=Path),
+    default=None,
+    metavar="DIR",
+    help="With --replay: say what the changed configuration in DIR makes different.",
+)
 @click.pass_context
-def test(ctx: click.Context, pattern: str, junit: Path | None) -> int:
-    """Run the cases of the configuration's `tests`: which priors a rule chooses for a current study, and why.
+def test(
+    ctx: click.Context, pattern: str, junit: Path | None, recording: Path | None, rule: str, against: Path | None
+) -> int:
+    """Run the cases of the configuration's `tests`: what its rules move, hold and skip, and why.
 
-    Asks no node and reads no ledger; the time is that of the case. Exit code 1 if a case fails.
+    Asks no node and reads no ledger; the time is that of the case, or of the recording. Exit code 1 if a case fails.
     """
     settings = settings_of(ctx)
     loaded, rules = load_configuration(settings)
+    if recording is not None:
+        if pattern or junit:
+            raise UsageError("--replay runs no case, so that --run and --junit do not go with it")
+        return replay(settings, rules, recording, rule, against)
+    if rule or against:
+        raise UsageError("--rule and --against go with --replay FILE; --run PATTERN chooses cases")
     chosen = [case for case in loaded.cases if fnmatchcase(case.name, f"*{pattern}*")]
     if pattern and not chosen:
         there = ", ".join(case.name for case in loaded.cases) or "none at all"
@@ -68,7 +93,7 @@ def _run(case: Case, rules: RuleSet) -> Ran:
     rule = rules.rules[case.rule]
     source = rules.nodes[rule.source]
     began = time.perf_counter()
-    failures = run(case, rule, rules.anatomy, ZoneInfo(source.timezone))
+    failures = case.run(rule, rules.anatomy, ZoneInfo(source.timezone))
     return Ran(case, failures, time.perf_counter() - began)
 
 
@@ -90,9 +115,11 @@ def _difference(failure: Failure) -> Table:
     grid = Table.grid(padding=(0, 2, 0, 0))
     grid.add_column(no_wrap=True)
     grid.add_column(overflow="fold")
-    grid.add_row(Text(failure.study, "bold"), f"at {failure.destination}")
+    grid.add_row(Text(failure.study, "bold"), f"at {failure.destination}" if failure.destination else "")
     grid.add_row("  expected", plain(failure.expected, "green"))
     grid.add_row("  got", plain(failure.got, "red"))
+    for number, clause in enumerate(failure.clauses):
+        grid.add_row("" if number else "  by", plain(clause, "dim"))
     return grid
 
 
@@ -114,6 +141,13 @@ def _json(ran: Sequence[Ran]) -> dict[str, Any]:
     }
 
 
+def _told(failure: Failure) -> str:
+    """A failure as plain lines."""
+    head = f"{failure.study} at {failure.destination}" if failure.destination else failure.study
+    lines = [head, f"  expected {failure.expected}", f"  got      {failure.got}"]
+    return "\n".join(lines + [f"  by       {clause}" for clause in failure.clauses])
+
+
 def _write_junit(path: Path, ran: Sequence[Ran]) -> None:
     """JUnit XML as CI systems read it. Raises RouterError where the file cannot be written."""
     failed = sum(bool(one.failures) for one in ran)
@@ -126,7 +160,7 @@ def _write_junit(path: Path, ran: Sequence[Ran]) -> None:
         attributes = {"name": case.name, "classname": case.rule, "time": f"{seconds:.3f}", "file": file, "line": place}
         element = ElementTree.SubElement(suite, "testcase", attributes)
         if failures:
-            told = [f"{f.study} at {f.destination}\n  expected {f.expected}\n  got      {f.got}" for f in failures]
+            told = [_told(failure) for failure in failures]
             message = f"{counted(len(failures), 'study', 'studies')} decided otherwise"
             ElementTree.SubElement(element, "failure", {"message": message}).text = "\n".join(told)
     ElementTree.indent(suites)

@@ -9,19 +9,9 @@ from typing import Any
 import click
 
 from router import __version__
-from router.cli.apply import apply
-from router.cli.appointments import appointments
-from router.cli.cases import test
-from router.cli.demo import demo
-from router.cli.explain import explain
-from router.cli.init import init
-from router.cli.plan import plan
-from router.cli.query import query
-from router.cli.run import run
-from router.cli.schema import schema
+from router.cli.help import Root
+from router.cli.loading import Commands
 from router.cli.settings import Settings, say
-from router.cli.transfers import transfers
-from router.cli.validate import validate
 from router.errors import ConfigurationError, RouterError, UsageError
 
 FORMATS = {"validate": ("text", "json", "github"), "query": ("text", "json", "csv")}
@@ -64,7 +54,7 @@ def _shared(formats: tuple[str, ...]) -> list[click.Parameter]:
     ]
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=Root, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="dicom-router")
 def root() -> None:
     """Route DICOM studies as YAML rules say, and prove what arrived.
@@ -73,15 +63,33 @@ def root() -> None:
     """
 
 
-def _assemble() -> None:
-    root.params.extend(_shared(_ALL))
-    for command in (run, apply, plan, explain, validate, test, query, transfers, appointments, schema, init, demo):
-        root.add_command(command)
-        for one in (command, *(command.commands.values() if isinstance(command, click.Group) else ())):
-            one.params.extend(_shared(FORMATS.get(str(one.name), _USUAL)))
+_COMMANDS = {
+    "run": "run",
+    "apply": "apply",
+    "plan": "plan",
+    "explain": "explain",
+    "validate": "validate",
+    "test": "cases",
+    "doctor": "doctor",
+    "query": "query",
+    "transfers": "transfers",
+    "appointments": "appointments",
+    "schema": "schema",
+    "init": "init",
+    "demo": "demo",
+    "completion": "completion",
+}
+"""The commands, each with the module of `router.cli` that it stands in."""
 
 
-_assemble()
+def _prepare(command: click.Command) -> None:
+    """Give a command, and those below it, the options that all of them share."""
+    for one in (command, *(command.commands.values() if isinstance(command, click.Group) else ())):
+        one.params.extend(_shared(FORMATS.get(str(one.name), _USUAL)))
+
+
+root.params.extend(_shared(_ALL))
+root.commands = Commands(_COMMANDS, _prepare)
 
 
 def main(arguments: list[str] | None = None) -> None:

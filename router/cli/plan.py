@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import threading
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from datetime import datetime
-from typing import Any, NamedTuple
+from pathlib import Path
+from typing import NamedTuple
 
 import click
 from rich.console import Console
@@ -14,15 +13,18 @@ from rich.table import Table
 from rich.text import Text
 
 from router.cli.apply import rules_named
-from router.cli.plan_priors import PlannedPriors, plan_priors, prior_fields, priors_row, show_priors
-from router.cli.render import closed_nodes, counted, new_table, short
+from router.cli.plan_against import Listed, against, say_closed
+from router.cli.plan_estimate import Forecast, Forecaster, said, said_in_all
+from router.cli.plan_priors import show_priors
+from router.cli.plan_rows import plan_json
+from router.cli.planned import Planned, look, plan_rule
+from router.cli.render import counted, new_table, short
 from router.cli.settings import load_rules, plain, print_json, say, settings_of, terminal
 from router.domain.rule import Rule, RuleSet
 from router.domain.selection import Action, Decision
-from router.engine.look import Answer
 from router.engine.sweep import Sweeper
-from router.errors import RouterError
-from router.service import Planner, SystemClock, planner
+from router.errors import UsageError
+from router.service import planner
 
 _STYLES = {Action.MOVE: "green", Action.HOLD: "yellow", Action.SKIP: "dim"}
 _ORDER = list(Action)
@@ -31,117 +33,65 @@ _ROWS = 40
 _REASONS = 12
 
 
-class Planned(NamedTuple):
-    """What one rule's sweep would do; no answer where the source could not be asked."""
-
-    rule: Rule
-    answer: Answer | None
-    problem: str = ""
-    priors: Sequence[PlannedPriors] = ()
-    """For each current study that was looked at, where the rule moves priors."""
-    currents: int = 0
-    """Current studies, those that were not looked at too."""
-
-    @property
-    def decisions(self) -> list[Decision]:
-        """About what the sweep found, and about priors."""
-        found = list(self.answer.selection.decisions) if self.answer else []
-        return found + [decision for one in self.priors if one.looked for decision in one.looked.decisions]
-
-
 @click.command(short_help="Say what would be moved, held and skipped, and why.")
 @click.option("--rule", "names", multiple=True, metavar="NAME", help="Only this rule; may be repeated.")
 @click.option("--all", "everything", is_flag=True, help="List every study, those that are skipped too.")
+@click.option(
+    "--against",
+    "changed",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Say what the changed configuration in DIR makes different from the one that runs now (--config).",
+)
+@click.option(
+    "--studies",
+    is_flag=True,
+    help="With --against: list the difference study by study; with --all also where only the reason reads otherwise.",
+)
 @click.pass_context
-def plan(ctx: click.Context, names: tuple[str, ...], everything: bool) -> int:
-    """Say what would be moved, held and skipped, and why. Asks the sources (C-FIND only), moves and writes nothing.
+def plan(ctx: click.Context, names: tuple[str, ...], everything: bool, changed: Path | None, studies: bool) -> int:
+    """Say what would be moved, held and skipped, why, and about how long the moves take.
+
+    Asks the sources (C-FIND only), moves and writes nothing. With --against DIR it plans twice: for --config, which is
+    what runs now, and for DIR, a changed copy of it, and says what the change makes different.
 
     Exit code 1 if a source could not be asked.
     """
     settings = settings_of(ctx)
+    if studies and changed is None:
+        raise UsageError("--studies lists the difference that --against DIR finds; name the DIR, or use --all.")
     rules = load_rules(settings)
+    if changed is not None:
+        listed = (Listed.ALL if everything else Listed.DECIDED) if studies else Listed.NOTHING
+        return against(settings, rules, changed, names, listed)
     chosen = rules_named(rules, names)
-    closed = closed_nodes(rules, SystemClock().now())
-    for name in dict.fromkeys(node for rule in chosen for node in (rule.asked, rule.source) if node in closed):
-        say(f"{closed[name]} It is asked all the same, for this plan only.")
+    say_closed(rules, chosen)
     with planner(rules, say) as opened:
         began = opened.sweeper.now()
-        planned = [_plan(opened, rules, rule, chosen[at:], began) for at, rule in enumerate(chosen, 1)]
-    if settings.json:
-        print_json(_json(rules, planned))
-    else:
-        out = terminal()
-        for number, one in enumerate(planned):
-            if number:
-                out.print()
-            show(rules, one, out, everything=everything)
-    asked = all(one.answer is not None and all(prior.looked for prior in one.priors) for one in planned)
-    return 0 if asked else 1
+        planned = [plan_rule(opened, rules, rule, chosen[at:], began) for at, rule in enumerate(chosen, 1)]
+        forecaster = Forecaster(opened.ledger, rules, opened.sweeper.now())
+        if settings.json:
+            print_json(plan_json(rules, planned, forecaster))
+        else:
+            _print(rules, planned, forecaster, everything=everything)
+    return 1 if any(one.failure for one in planned) else 0
 
 
-def _plan(opened: Planner, rules: RuleSet, rule: Rule, beside: Sequence[Rule], since: datetime) -> Planned:
-    planned = _look(opened.sweeper, rules, rule, beside, since)
-    if rule.priors is None or planned.answer is None:
-        return planned
-    priors, currents = plan_priors(opened, rules, rule, planned.answer.notices)
-    return planned._replace(priors=priors, currents=currents)
-
-
-def _look(sweeper: Sweeper, rules: RuleSet, rule: Rule, beside: Sequence[Rule], since: datetime) -> Planned:
-    try:
-        answer = sweeper.look(
-            rules, rule, threading.Event(), tier=rule.widest_tier, manual=True, beside=beside, since=since
-        )
-        return Planned(rule, answer)
-    except RouterError as error:
-        return Planned(rule, None, str(error))
-
-
-def _json(rules: RuleSet, planned: list[Planned]) -> dict[str, Any]:
-    looks = {"appointments": [priors_row(rules, one.rule, prior) for one in planned for prior in one.priors]}
-    return {
-        "sweeps": [
-            {
-                "rule": one.rule.name,
-                "source": one.rule.asked,
-                "matches": one.answer.matches if one.answer else 0,
-                "complete": one.answer.complete if one.answer else False,
-                "queries": one.answer.queries if one.answer else 0,
-                "reason": one.answer.reason if one.answer else one.problem,
-                "account": one.answer.account if one.answer else "",
-            }
-            for one in planned
-        ],
-        **(looks if any(one.rule.priors is not None for one in planned) else {}),
-        "transfers": [_decision_row(one.rule, decision) for one in planned for decision in one.decisions],
-    }
-
-
-def _decision_row(rule: Rule, decision: Decision) -> dict[str, Any]:
-    """A decision as JSON; `destination` is null where a study is left out before destinations matter."""
-    return {
-        "rule": rule.name,
-        "source": rule.source,
-        "destination": decision.destination or None,
-        "study_instance_uid": decision.study_instance_uid,
-        "series_instance_uid": decision.series_instance_uid or None,
-        "decision": str(decision.action),
-        "expected": decision.instance_count,
-        "availability": decision.availability or None,
-        "completed": 0,
-        "failed": 0,
-        "warning": 0,
-        "attempts": 0,
-        "status": None,
-        "code": decision.code,
-        "reason": decision.reason,
-        **prior_fields(decision),
-    }
+def _print(rules: RuleSet, planned: Sequence[Planned], forecaster: Forecaster, *, everything: bool) -> None:
+    out = terminal()
+    for number, one in enumerate(planned):
+        if number:
+            out.print()
+        show(rules, one, out, everything=everything, forecast=forecaster.rule(one))
+    total = forecaster.total(planned)
+    if total.waiting or (total.transfers and (len(planned) > 1 or total.studies != total.transfers)):
+        out.print()
+        out.print(plain(said_in_all(total), "bold"))
 
 
 def show_plan(rules: RuleSet, rule: Rule, sweeper: Sweeper, out: Console) -> None:
     """Plan one rule and print it."""
-    show(rules, _look(sweeper, rules, rule, (), sweeper.now()), out, everything=False)
+    show(rules, look(sweeper, rules, rule, (), sweeper.now()), out, everything=False)
 
 
 class _Row(NamedTuple):
@@ -154,7 +104,7 @@ class _Row(NamedTuple):
     reason: str
 
 
-def show(rules: RuleSet, one: Planned, out: Console, *, everything: bool) -> None:
+def show(rules: RuleSet, one: Planned, out: Console, *, everything: bool, forecast: Forecast | None = None) -> None:
     """A rule's plan for people: a row per study and decision, reasons of those that are left out counted."""
     source = one.rule.asked
     if one.answer is None:
@@ -165,6 +115,8 @@ def show(rules: RuleSet, one: Planned, out: Console, *, everything: bool) -> Non
     if trigger in ("order", "arrival"):
         out.print(Text.assemble((one.rule.name, "bold"), f": {counted(one.currents, trigger)} waiting"))
         show_priors(rules, one.rule, one.priors, one.currents, out, everything=everything)
+        if one.priors:
+            out.print(plain(_to_move(one, forecast)))
         return
     found = counted(one.answer.matches, "match", "matches")
     out.print(
@@ -184,11 +136,14 @@ def show(rules: RuleSet, one: Planned, out: Console, *, everything: bool) -> Non
         out.print(_table(shown))
         if len(rows) > len(shown):
             out.print(f"and {len(rows) - len(shown)} more; --all lists them", style="dim")
-    moves = [d for d in one.decisions if d.action is Action.MOVE]
-    instances = sum(d.instance_count or 0 for d in moves)
-    out.print(f"{counted(len(moves), 'transfer')} with {counted(instances, 'instance')} to move.")
+    out.print(plain(_to_move(one, forecast)))
     if not everything:
         _show_skipped([d for d in decisions if d.action is Action.SKIP], out)
+
+
+def _to_move(one: Planned, forecast: Forecast | None) -> str:
+    counts = one.moves.values()
+    return said(forecast, len(counts), sum(count or 0 for count in counts), sum(count is None for count in counts))
 
 
 def _rows(decisions: Iterable[Decision]) -> list[tuple[_Row, list[str]]]:

@@ -6,6 +6,8 @@ import csv
 import sys
 import threading
 from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
 from zoneinfo import ZoneInfo
 
 import click
@@ -13,18 +15,20 @@ from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 
+from router.cli.record import RecordOptions, needed_by_rules, record_rule, write
 from router.cli.render import counted, short
-from router.cli.settings import load_rules, no_such, plain, print_json, say, settings_of, terminal
+from router.cli.settings import Settings, load_rules, no_such, plain, print_json, say, settings_of, terminal
 from router.config.values import nearest_attribute
 from router.domain.attributes import LEVELS, level_of
 from router.domain.bisection import SUSPICIOUS
-from router.domain.dicom import Identifier, QueryRetrieveLevel, name_of, tag_of, vr_of
+from router.domain.dicom import Identifier, QueryRetrieveLevel, is_uid, name_of, tag_of, vr_of
 from router.domain.levels import RETURN_KEYS
 from router.domain.matcher import Evaluation, parse_operand
 from router.domain.problem import ExpressionError
 from router.domain.rule import Node
 from router.domain.timing import parse_da
 from router.engine.query import MAXIMUM_MATCHES, Inquiry, QueryFailed
+from router.engine.recorder import Taken
 from router.engine.slots import NodeSlots, Urgency
 from router.errors import RouterError, UsageError
 from router.service import SystemClock, open_peers
@@ -70,8 +74,46 @@ Row = dict[str, str]
     type=click.IntRange(1, MAXIMUM_MATCHES),
     help="Cancel after so many matches.",
 )
+@click.option(
+    "--record",
+    type=click.Path(dir_okay=False, path_type=Path),
+    default=None,
+    metavar="FILE",
+    help="Write the answer to this file with its identifiers replaced, for `test`.",
+)
+@click.option("--rule", default="", metavar="NAME", help="Record what this rule's sweep asks, in place of keys.")
+@click.option(
+    "--record-drop", "drop", multiple=True, metavar="KEYWORD", help="Leave this attribute out of the recording."
+)
+@click.option(
+    "--record-keep",
+    "keep",
+    multiple=True,
+    metavar="KEYWORD",
+    help="Record this attribute as it is, for rules that look at it (InstitutionName, StationName).",
+)
+@click.option(
+    "--record-key",
+    "key",
+    type=click.Path(dir_okay=False, path_type=Path),
+    default=None,
+    metavar="FILE",
+    help="Replace by the key in this file, so that recordings agree; it is made if it is not there. Keep it secret.",
+)
+@click.option("--record-shift-dates", "shift_dates", is_flag=True, help="Record all dates so many weeks earlier.")
+@click.option("--force", is_flag=True, help="Replace a recording that exists.")
 @click.pass_context
-def query(ctx: click.Context, node: str, keys: tuple[str, ...], level: str | None, limit: int) -> int:
+def query(
+    ctx: click.Context,
+    /,
+    node: str,
+    keys: tuple[str, ...],
+    level: str | None,
+    limit: int,
+    record: Path | None,
+    rule: str,
+    **options: Any,
+) -> int:
     """Ask NODE with matching keys.
 
     For example: dicom-router query archive PatientID=123 StudyDate=20260101-20260131
@@ -79,21 +121,42 @@ def query(ctx: click.Context, node: str, keys: tuple[str, ...], level: str | Non
     KEY is a DICOM keyword or (gggg,eeee); an empty VALUE asks for the attribute to be returned. Dates are days or
     A..B as in rules (today-2d..today), or DICOM's own ranges; the node is asked for whole days. Below STUDY an archive
     wants the unique keys above: StudyInstanceUID, and SeriesInstanceUID at IMAGE level.
+
+    A recording holds studies. Names, UIDs, IDs, accession numbers, institutions and birth dates are replaced, the same
+    by the same; by default nobody can go back from them. Descriptions stay as they were typed, and dates of studies as
+    they are, for rules match by them: look through the file before you give it away.
     """
     settings = settings_of(ctx)
+    recording = _recording(record, rule, keys, level, options, settings)
     rules = load_rules(settings)
     target = rules.nodes.get(node)
     if target is None:
         raise no_such("node", node, rules.nodes)
-    wanted = _identifier(keys, Evaluation(SystemClock().now(), ZoneInfo(target.timezone)))
+    if recording is not None and rule:
+        return record_rule(settings, rules, target, rule, recording)
+    now = SystemClock().now()
+    wanted = _identifier(keys, Evaluation(now, ZoneInfo(target.timezone)))
     chosen = QueryRetrieveLevel(level) if level else _level(wanted)
-    asked = Identifier({**dict.fromkeys(RETURN_KEYS[chosen], ()), **wanted.elements})
+    if recording is not None and chosen is not QueryRetrieveLevel.STUDY:
+        raise UsageError("A recording holds studies: leave out the keys of lower levels, or record with --rule")
+    returned = needed_by_rules(rules, node) if recording is not None else frozenset()
+    asked = Identifier({**dict.fromkeys(RETURN_KEYS[chosen] | returned, ()), **wanted.elements})
     with open_peers(rules) as peers:
         inquiry = Inquiry(peers, NodeSlots())
         try:
             result = inquiry.find(target, chosen, asked, Urgency.SWEEP, threading.Event(), partial=True, maximum=limit)
         except QueryFailed as error:
             raise RouterError(f"{error} It says: {error.comment}" if error.comment else str(error)) from None
+    if recording is not None:
+        taken = Taken(
+            at=now,
+            question=asked,
+            returned=frozenset(asked.elements),
+            studies=_each_once(result.identifiers),
+            series={},
+            complete=not (result.status or result.undecodable or _perhaps_cut(len(result.identifiers), target)),
+        )
+        return write(settings, target, taken, recording)
     columns = [name_of(tag) for tag in sorted(asked.elements)]
     rows = [{name: "\\".join(map(_text, row.values(name))) for name in columns} for row in result.identifiers]
     more = ""
@@ -118,6 +181,29 @@ def query(ctx: click.Context, node: str, keys: tuple[str, ...], level: str | Non
     if more:
         say(more)
     return 0
+
+
+def _recording(
+    path: Path | None, rule: str, keys: Sequence[str], level: str | None, options: Mapping[str, Any], settings: Settings
+) -> RecordOptions | None:
+    """What is to be recorded; None: nothing is. Raises UsageError."""
+    if path is None:
+        if rule or any(options.values()):
+            raise UsageError("--rule, --force and the --record options go with --record FILE")
+        return None
+    if rule and (keys or level):
+        raise UsageError("--rule asks what the rule's sweep asks: leave the keys and --level out")
+    if settings.format == "csv":
+        raise UsageError("A recording is YAML; --format csv does not go with --record")
+    recording = RecordOptions(path=path, **options)
+    recording.check(settings.config)
+    return recording
+
+
+def _each_once(rows: Sequence[Identifier]) -> list[Identifier]:
+    """The studies of an answer; what has no UID is none."""
+    found = {uid: row for row in reversed(rows) if is_uid(uid := row.text("StudyInstanceUID"))}
+    return list(reversed(found.values()))
 
 
 def _perhaps_cut(matches: int, node: Node) -> bool:

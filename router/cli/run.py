@@ -10,7 +10,7 @@ import click
 
 from router import config
 from router.cli.apply import running_services
-from router.cli.settings import load_rules, settings_of
+from router.cli.settings import load_configuration, settings_of
 from router.errors import RouterError
 from router.observe import logs
 from router.service import Service
@@ -20,11 +20,14 @@ from router.web.app import HttpServer
 @click.command(short_help="Run the service until SIGTERM.")
 @click.pass_context
 def run(ctx: click.Context) -> int:
-    """Run the service: Store SCP, scheduler, dispatcher, HTTP. SIGTERM drains and ends it, SIGHUP reloads the rules."""
+    """Run the service: Store SCP, scheduler, dispatcher, HTTP. SIGTERM drains and ends it, SIGHUP reloads the rules.
+
+    Changes of the configuration's files are taken by themselves, unless it says `router.watch: false`.
+    """
     reload = threading.Event()
     signal.signal(signal.SIGHUP, lambda *_: reload.set())  # first of all: by default it kills
     settings = settings_of(ctx)
-    rules = load_rules(settings)
+    loaded, rules = load_configuration(settings)
     logs.configure(json=settings.json)
     gc.set_threshold(100_000, 20, 100)  # decoding C-FIND answers makes many small objects: a third faster so
     stop = threading.Event()
@@ -37,28 +40,31 @@ def run(ctx: click.Context) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, end)
     service = Service(rules)
+    coordinator = config.Coordinator(settings.config, service.observe, loaded)
+    watcher = config.Watcher(settings.config, coordinator, logs.trouble, every=rules.router.watch_every)
     try:
-        http = HttpServer(service, rules.router.http_host, rules.router.http_port)
+        http = HttpServer(service, coordinator, rules.router.http_host, rules.router.http_port)
     except RouterError as error:
         raise _with_cause(error, service) from None
     service.http_address = f"{rules.router.http_host}:{http.port}"
     try:
         http.start()
-        coordinator = config.Coordinator(settings.config, service.observe)
+        coordinator.announce()
         try:
             service.start(scheduled=True)
         except RouterError as error:
             raise _with_cause(error, service) from None
         coordinator.subscribe(service.adopt)
+        if rules.router.watch:
+            watcher.start()
         while not stop.wait(0.5):
             if reload.is_set():
                 reload.clear()
-                if not coordinator.reload():
-                    for diagnostic in coordinator.latest.errors:
-                        logs.logger().error("configuration rejected", diagnostic=str(diagnostic))
+                coordinator.reload()
         logs.logger().info("stopping: running moves may end", drain_seconds=rules.router.drain)
     finally:
         try:
+            watcher.stop()
             service.stop()
         except KeyboardInterrupt:
             logs.logger().warning("stopping at once: running moves are cancelled")

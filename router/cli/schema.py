@@ -1,136 +1,87 @@
-"""`dicom-router schema`: the documentation of any key of the configuration, from its schema."""
+"""`dicom-router schema`: the documentation of any key of the configuration, and of any code of `validate`."""
 
 from __future__ import annotations
 
 import json
+import re
+import textwrap
 from typing import Any
 
 import click
+import msgspec
 
-from router.cli.settings import settings_of
-from router.config.schema import did_you_mean, full_schema
+from router.cli.reference import WIDTH, describe, first_sentence, lookup, overview, search
+from router.cli.settings import print_json, settings_of
+from router.config.diagnostics import CODES
+from router.config.pages import EXAMPLE, Page, pages
+from router.config.schema import did_you_mean
 from router.errors import UsageError
 
-_ANY = ("*", "[]")
-"""Steps that stand for any name or any item of a list."""
+_CODE = re.compile(r"[Dd][Rr][0-9]{1,4}\Z")
 
 
-def resolve(part: Any) -> Any:
-    """A schema without a reference at its top."""
-    while "$ref" in part:
-        part = full_schema()["definitions"][part["$ref"].rpartition("/")[2]]
-    return part
+def page_of(word: str) -> Page:
+    """The page of a code, such as DR040. Raises UsageError."""
+    for page in pages():
+        if page.code == word.upper():
+            return page
+    hint = did_you_mean(word.upper(), CODES) or "dicom-router schema --search WORD finds one"
+    raise UsageError(f"There is no code {word.upper()}; {hint}")
 
 
-def members(part: Any) -> dict[str, Any]:
-    """What may follow in a path: keys, `*` for names of one's own, and what the items of a list hold."""
-    found = dict(part.get("properties", {}))
-    if isinstance(part.get("additionalProperties"), dict):
-        found["*"] = part["additionalProperties"]
-    items = part.get("items")
-    if items is not None and "object" in str(resolve(items).get("type")):
-        found |= {key: value for key, value in members(resolve(items)).items() if key not in found}
-    return found
-
-
-def lookup(path: str) -> tuple[str, Any]:
-    """The schema at a path such as `rules.*.sweep.keys`, and the path in full. Raises UsageError.
-
-    Names of one's own may be left out: `rules.sweep`, `rules.my-rule.sweep` and `rules.*.sweep` are the same.
-    """
-    part: Any = resolve(full_schema())
-    walked: list[str] = []
-    for step in (step for step in path.split(".") if step):
-        known = members(part)
-        if step in known:
-            part = resolve(known[step])
-        elif step in _ANY and "items" in part:
-            part = resolve(part["items"])
-            continue
-        elif "*" in known:
-            named = resolve(known["*"])
-            if step in members(named):
-                part = resolve(members(named)[step])
-                walked.append("*")
-            elif _is_last(path, step) and did_you_mean(step, members(named)):
-                raise _unknown(path, step, members(named))
-            else:
-                part, step = named, "*"
-        else:
-            raise _unknown(path, step, known)
-        walked.append(step)
-    return ".".join(walked), part
-
-
-def _is_last(path: str, step: str) -> bool:
-    return path.rpartition(".")[2] == step
-
-
-def _unknown(path: str, step: str, known: dict[str, Any]) -> UsageError:
-    hint = did_you_mean(step, known) or ("known keys: " + ", ".join(known) if known else "there is nothing below it")
-    return UsageError(f"The configuration has no key {path}: {step!r} is unknown; {hint}")
-
-
-def describe(path: str, part: Any) -> str:
-    """The documentation of one key as text."""
-    lines = [path or "(a file of the configuration)", "", f"  {part.get('description', '')}", ""]
-    lines.append(f"  type:     {_type(part)}")
-    if "default" in part:
-        lines.append(f"  default:  {_shown(part['default'])}")
-    limits = [f"{word} {part[key]}" for key, word in (("minimum", "from"), ("maximum", "to")) if key in part]
-    if limits:
-        lines.append(f"  range:    {' '.join(limits)}")
-    for number, example in enumerate(part.get("examples", ())):
-        lines.append(f"  {'examples:' if number == 0 else '         '} {_shown(example)}")
-    if part.get("required"):
-        lines.append(f"  required: {', '.join(part['required'])}")
-    below = {key: resolve(value) for key, value in members(part).items()}
-    if set(below) == {"*"} and members(below["*"]):
-        below = {f"*.{key}": resolve(value) for key, value in members(below["*"]).items()}
-    elif "*" in below:  # names that are only there for editors to offer
-        below = {key: value for key, value in below.items() if key == "*" or value is not below["*"]}
-    if below:
-        width = max(len(key) for key in below)
-        lines += ["", "  keys:"]
-        for key, inner in below.items():
-            default = f" [{_shown(inner['default'])}]" if "default" in inner and inner["default"] != "" else ""
-            lines.append(f"    {key:<{width}}  {_first_sentence(inner.get('description', ''))}{default}")
+def describe_page(page: Page) -> str:
+    """A page as text."""
+    lines = [f"{page.code} {page.title}", "", _wrapped(page.meaning), "", f"  {EXAMPLE}:", "", _indented(page.example)]
+    lines += ["", "  What validate says:", "", _wrapped(page.diagnostic, "    ")]
+    lines += ["", "  What to do:", "", _wrapped(page.remedy, "    "), "", "  Repaired:", "", _indented(page.repaired)]
     return "\n".join(lines)
 
 
-def _shown(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+def _wrapped(text: str, indent: str = "  ") -> str:
+    return textwrap.fill(text, WIDTH, initial_indent=indent, subsequent_indent=indent, break_on_hyphens=False)
 
 
-def _first_sentence(text: str) -> str:
-    sentence, dot, _ = text.partition(". ")
-    return sentence + ("." if dot else "")
+def _indented(text: str) -> str:
+    return textwrap.indent(text.rstrip(), "    ")
 
 
-_WORDS = {"object": "mapping", "array": "list", "string": "text", "integer": "whole number", "boolean": "true | false"}
+def _found(words: str) -> tuple[list[tuple[str, Any]], list[Page]]:
+    wanted = words.casefold().split()
+    keys = search(words)
+    codes = [one for one in pages() if all(word in _text_of(one) for word in wanted)]
+    if not keys and not codes:
+        raise UsageError(f"No key and no code has to do with {words!r}; try another word, or a part of one.")
+    return keys, codes
 
 
-def _type(part: Any) -> str:
-    if "enum" in part:
-        return " | ".join(str(value) for value in part["enum"])
-    types = part.get("type", "any")
-    words = {
-        "object": "mapping",
-        "array": "list",
-        "string": "text",
-        "integer": "whole number",
-        "boolean": "true | false",
-    }
-    return " or ".join(words.get(name, name) for name in ([types] if isinstance(types, str) else types))
+def _text_of(page: Page) -> str:
+    return " ".join([page.code, page.title, page.meaning, page.diagnostic, page.remedy]).casefold()
 
 
 @click.command(short_help="The documentation of any key of the configuration.")
-@click.argument("path", default="")
+@click.argument("path", default="", metavar="[PATH]")
+@click.option("--search", "words", metavar="WORDS", help="List the keys and codes that have to do with these words.")
 @click.pass_context
-def schema(ctx: click.Context, path: str) -> None:
-    """Print the documentation of a key, such as `rules.*.sweep.keys`; with --format json its JSON Schema."""
-    full, part = lookup(path)
-    if settings_of(ctx).format == "json":
-        click.echo(json.dumps(part, indent=2, ensure_ascii=False))
+def schema(ctx: click.Context, path: str, words: str | None) -> None:
+    """Print the documentation of a key, such as `rules.*.sweep.keys`; with --format json its JSON Schema.
+
+    A code of `validate`, such as DR040, prints what it means, an example and what to do.
+    """
+    as_json = settings_of(ctx).json
+    if words is not None:
+        keys, codes = _found(words)
+        if as_json:
+            found = [{"path": at, "description": part["description"]} for at, part in keys]
+            print_json({"keys": found, "codes": [{"code": one.code, "title": one.title} for one in codes]})
+        else:
+            lines = [overview(keys)] if keys else []
+            click.echo("\n".join([*lines, *(f"{one.code}  {first_sentence(one.title)}" for one in codes)]))
+    elif _CODE.match(path):
+        page = page_of(path)
+        if as_json:
+            print_json(msgspec.structs.asdict(page))
+        else:
+            click.echo(describe_page(page))
     else:
-        click.echo(describe(full, part))
+        full, part = lookup(path)
+        click.echo(json.dumps(part, indent=2, ensure_ascii=False) if as_json else describe(full, part))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime
+from functools import lru_cache
 from typing import Any, TypeVar
 
 import msgspec
@@ -40,6 +41,12 @@ _CODES = {
 }
 
 Settings = TypeVar("Settings", bound=model.Model)
+
+
+@lru_cache(maxsize=64)
+def _durations_of(kind: type[model.Model]) -> frozenset[str]:
+    """The fields of a group of settings that are durations: asked for every node and rule, and slow to find out."""
+    return frozenset(field.name for field in msgspec.structs.fields(kind) if field.type is float)
 
 
 class Base:
@@ -101,8 +108,7 @@ class Base:
                 message = f"{text!r} is no duty cycle for {key}.duty"
                 hint = "more than 0% and at most 100%, for example 50%"
                 self.report(node_at(tree, (key, "duty")), Code.BAD_VALUE, message, hint)
-        durations = {field.name for field in msgspec.structs.fields(kind) if field.type is float}
-        for name in durations & set(given):
+        for name in _durations_of(kind) & set(given):
             given[name] = self.duration(node_at(tree, (key, name)), given[name])
         settings = kind(**given)
         inactivity, total = getattr(settings, "inactivity", 0.0), getattr(settings, "total", 0.0)

@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime
+from pathlib import Path
 from zoneinfo import ZoneInfo
 
+from router.config.case_values import SERIES, CaseTree, near
 from router.config.diagnostics import Code
-from router.config.document import MappingNode, Node, ScalarNode, SequenceNode
-from router.config.schema import did_you_mean, raw_value
+from router.config.document import DocumentError, MappingNode, Node, ScalarNode, SequenceNode
+from router.config.recording import read_recording
+from router.config.schema import raw_value
+from router.config.sweep_cases import facts, flag, number, tier
 from router.config.tls import Report
-from router.config.values import nearest_attribute
-from router.domain.case import MOVE, NOT_ASKED, SKIP, Case, Wanted, candidate
+from router.domain.case import HOLD, MOVE, NOT_ASKED, SKIP, Case, Wanted
 from router.domain.condition import Evaluation
-from router.domain.dicom import Identifier, tag_of, vr_of
-from router.domain.problem import ExpressionError
+from router.domain.dicom import Identifier
+from router.domain.prior_case import PriorCase, candidate
+from router.domain.recording import Recording
 from router.domain.relevance import CODES, OLDEST
 from router.domain.rule import Rule, RuleSet
-from router.domain.timing import DateExpression
+from router.domain.sweep_case import CODES as SWEEP_CODES
+from router.domain.sweep_case import Part, SweepCase
 
-_NOTHING = ("", "null", "~")
-_CODE = {"code": "CodeValue", "scheme": "CodingSchemeDesignator", "meaning": "CodeMeaning"}
+_OF_PRIORS = ("current", "brought")
+_OF_SWEEPS = ("tier", "manual", "ledger", "queued_today")
+_COUNTED = (MOVE, HOLD, SKIP)
 
 
 def compile_cases(
@@ -38,47 +44,87 @@ def compile_cases(
         if rule is None:
             if not is_damaged("rules"):
                 message = f"tests.{name}.rule: there is no rule {rule_node.text!r}"
-                report(rule_node, Code.CASE, message, _near(rule_node.text, "rules", rules.rules))
-        elif rule.priors is None:
-            message = f"tests.{name}.rule: the rule {rule.name} has no priors"
-            report(rule_node, Code.CASE, message, "this version tests rules that fetch priors only")
-        else:
-            node = rules.node(rule.priors.source)
-            zone = ZoneInfo(node.timezone if node is not None else "UTC")
-            case = _Compiler(name, tree, section.keys[name], rule, zone, report).case()
-            cases += [case] if case is not None else []
+                report(rule_node, Code.CASE, message, near(rule_node.text, "rules", rules.rules))
+            continue
+        node = rules.node(rule.source)
+        zone = ZoneInfo(node.timezone if node is not None else "UTC")
+        case = _Compiler(CaseTree(name, tree, section.keys[name], zone, report), rule).case()
+        cases += [case] if case is not None else []
     return tuple(cases)
-
-
-def _near(name: str, what: str, known: Collection[str]) -> str:
-    return did_you_mean(name, known) or (f"{what}: " + ", ".join(known) if known else f"there are no {what}")
 
 
 class _Compiler:
     """One case."""
 
-    def __init__(self, name: str, tree: MappingNode, key: Node, rule: Rule, zone: ZoneInfo, report: Report) -> None:
-        self._name = name
+    def __init__(self, tree: CaseTree, rule: Rule) -> None:
         self._tree = tree
-        self._key = key
         self._rule = rule
-        self._zone = zone
-        self._report = report
         priors = rule.priors
         self._groups = [*(group.name for group in priors.groups), OLDEST] if priors is not None else []
 
     def case(self) -> Case | None:
-        """The case; None where its time is missing or is none."""
-        now = self._now()
-        if now is None:
+        """The case; None where it cannot be run for what is missing or wrong."""
+        given = self._tree.tree.values
+        priors = self._rule.priors is not None
+        for key in _OF_SWEEPS if priors else _OF_PRIORS:
+            if key in given:
+                kind = "moves priors" if priors else "has no priors"
+                node = self._tree.tree.keys[key]
+                self._tree.refuse(node, key, f"the rule {self._rule.name} {kind}", "leave it out", code=Code.CASE_KEY)
+        recording = self._recording()
+        now = self._tree.moment("now")
+        if now is None and recording is not None and "now" not in given:
+            now = recording.recorded_at.astimezone(self._tree.zone)
+        self._check(recording)
+        if now is None or ("recording" in given and recording is None):
             return None
-        evaluation = Evaluation(now, self._zone)
-        current = self._identifier("current", self._section("current"), evaluation)
-        studies = dict(self._studies(evaluation))
-        self._check_uids(studies, current)
-        return Case(
-            name=self._name,
-            place=f"{self._key.file}:{self._key.line}:{self._key.column}",
+        return self._of_priors(now, recording) if priors else self._of_sweep(now, recording)
+
+    def _check(self, recording: Recording | None) -> None:
+        """What each case needs."""
+        tree, given = self._tree, self._tree.tree.values
+        if "recording" in given and "studies" in given:
+            node = tree.tree.keys["recording"]
+            message = "a case has studies or a recording, not both"
+            tree.refuse(node, "recording", message, "leave one of them out", code=Code.CASE_KEY)
+        elif "recording" not in given and "studies" not in given:
+            tree.needs("studies", "for example studies: {ct: {StudyDate: today}}; or a recording")
+        if "now" not in given and "recording" not in given:
+            tree.needs("now", "for example now: 2026-11-28T08:00")
+        if self._rule.priors is not None and "current" not in given:
+            tree.needs("current", "the study that priors are wanted for")
+        if "expect" not in given and "counts" not in given:
+            hint = "expect: {ct: move}; counts: {move: 12} with a recording"
+            tree.refuse(tree.key, "", "expects nothing", hint, code=Code.CASE_EXPECTATION)
+
+    def _recording(self) -> Recording | None:
+        """The recording that stands in the place of the studies; None where there is none, or none that can be read."""
+        node = self._tree.tree.values.get("recording")
+        if not isinstance(node, ScalarNode):
+            return None
+        try:
+            return read_recording(Path(node.file).parent / node.text)
+        except DocumentError as error:
+            found = error.diagnostic
+            at = f"{found.line}:{found.column}: " if found.line else ""
+            self._tree.refuse(node, "recording", f"{node.text}: {at}{found.message}", found.hint, code=Code.RECORDING)
+            return None
+
+    # --- The two kinds ------------------------------------------------------------------------------------------------
+
+    def _of_priors(self, now: datetime, recording: Recording | None) -> PriorCase:
+        tree, evaluation = self._tree, Evaluation(now, self._tree.zone)
+        current = tree.identifier("current", tree.section("current"), evaluation)
+        studies = self._studies(evaluation, recording)
+        for name, row in tree.section("studies").values.items():
+            if isinstance(row, MappingNode) and SERIES in row.values:
+                message = "series are not looked at where priors are chosen"
+                tree.refuse(row.keys[SERIES], f"studies.{name}", message, "leave them out", code=Code.CASE_KEY)
+        uids = {name: candidate(name, given, current).text("StudyInstanceUID") for name, given in studies.items()}
+        tree.distinct(uids, tree.section("studies").keys)
+        return PriorCase(
+            name=tree.name,
+            place=tree.place,
             rule=self._rule.name,
             now=now,
             destinations=self._destinations(),
@@ -86,143 +132,143 @@ class _Compiler:
             studies=studies,
             at=self._at(studies),
             brought=self._brought(studies),
-            expect=self._expect(studies),
+            expect=self._expect(studies, (*CODES, *NOT_ASKED)),
+            counts=self._counts(len(studies)),
+            recorded=recording is not None,
         )
 
-    def _section(self, key: str) -> MappingNode:
-        """A mapping of the case; an empty one where it has none."""
-        section = self._tree.values.get(key)
-        return section if isinstance(section, MappingNode) else MappingNode(self._key.file, 0, 0)
-
-    def _refuse(self, node: Node, where: str, message: str, hint: str = "") -> None:
-        self._report(node, Code.CASE, f"tests.{self._name}.{where}: {message}", hint)
-
-    def _studies(self, evaluation: Evaluation) -> Iterator[tuple[str, Identifier]]:
-        for name, given in self._section("studies").values.items():
-            if isinstance(given, MappingNode):
-                yield name, self._identifier(f"studies.{name}", given, evaluation)
-            elif isinstance(given, ScalarNode) and given.is_nothing:
-                yield name, Identifier()
-
-    def _now(self) -> datetime | None:
-        node = self._tree.values.get("now")
-        if not isinstance(node, ScalarNode):
+    def _of_sweep(self, now: datetime, recording: Recording | None) -> SweepCase | None:
+        tree, rule = self._tree, self._rule
+        if rule.sweep is None:
             return None
-        try:
-            return datetime.fromisoformat(node.text).replace(tzinfo=self._zone)
-        except ValueError:
-            message = f"tests.{self._name}.now: {node.text!r} is no moment of the calendar"
-            self._report(node, Code.BAD_VALUE, message, "for example 2026-11-28T08:00")
-            return None
+        evaluation = Evaluation(now, tree.zone)
+        studies = self._studies(evaluation, recording)
+        series = self._series(evaluation, recording)
+        parts = [*studies, *(str(Part(study, one)) for study, below in series.items() for one in below)]
+        units = sum(max(1, len(series.get(study, ()))) for study in studies)
+        case = SweepCase(
+            name=tree.name,
+            place=tree.place,
+            rule=rule.name,
+            now=now,
+            destinations=self._destinations(),
+            studies=studies,
+            series=series,
+            whole_series=recording is None or recording.has_whole_series,
+            at=self._at(studies),
+            tier=tier(tree, rule),
+            manual=flag(tree, "manual", default=True),
+            ledger=facts(tree, rule, parts, now),
+            queued_today=number(tree, "queued_today"),
+            expect=self._expect(parts, SWEEP_CODES),
+            counts=self._counts(units),
+            recorded=recording is not None,
+        )
+        if recording is None:
+            nodes = dict(tree.section("studies").keys)
+            for study, row in tree.section("studies").values.items():
+                below = row.values.get(SERIES) if isinstance(row, MappingNode) else None
+                if isinstance(below, MappingNode):
+                    nodes |= {str(Part(study, one)): node for one, node in below.keys.items()}
+            tree.distinct({str(part): uid for part, uid in case.uids.items()}, nodes)
+        return case
 
-    # --- Attributes ---------------------------------------------------------------------------------------------------
+    def _studies(self, evaluation: Evaluation, recording: Recording | None) -> dict[str, Identifier]:
+        if recording is not None:
+            return dict(recording.studies)
+        return dict(self._tree.rows("studies", self._tree.section("studies"), evaluation))
 
-    def _identifier(self, where: str, tree: MappingNode, evaluation: Evaluation) -> Identifier:
-        elements: dict[int, tuple[str | Identifier, ...]] = {}
-        for name, value in tree.values.items():
-            tag = tag_of(name)
-            if tag is None:
-                message = f"tests.{self._name}.{where}: {name!r} is no DICOM attribute"
-                self._report(tree.keys[name], Code.UNKNOWN_ATTRIBUTE, message, nearest_attribute(name))
-                continue
-            items = value.items if isinstance(value, SequenceNode) else [value]
-            found = (self._value(f"{where}.{name}", tag, item, evaluation) for item in items)
-            elements[tag] = tuple(one for one in found if one is not None)
-        return Identifier(elements)
-
-    def _value(self, where: str, tag: int, node: Node, evaluation: Evaluation) -> str | Identifier | None:
-        if isinstance(node, ScalarNode) and node.text in _NOTHING and (node.plain or not node.text):
-            return None
-        if vr_of(tag) == "SQ":
-            if not isinstance(node, MappingNode):
-                self._refuse(node, where, "a sequence takes codes", "for example [{code: 77477000, scheme: SCT}]")
-                return None
-            given: Mapping[str, str] = raw_value(node)
-            return Identifier.of(**{keyword: given[key] for key, keyword in _CODE.items() if given.get(key)})
-        if not isinstance(node, ScalarNode):
-            self._refuse(node, where, "is no code sequence", "give a value, or a list of values")
-            return None
-        return self._day(where, node, evaluation) if vr_of(tag) == "DA" else node.text
-
-    def _day(self, where: str, node: ScalarNode, evaluation: Evaluation) -> str | None:
-        try:
-            expression = DateExpression.parse(node.text)
-            if not expression.single:
-                self._refuse(node, where, f"{node.text!r} is more than one day", "a study has one date")
-                return None
-            return f"{expression.resolve(*evaluation).first:%Y%m%d}".rjust(8, "0")
-        except ExpressionError as error:
-            self._report(node, Code.DATE, f"tests.{self._name}.{where}: {error.message}", error.hint)
-        except (ValueError, OverflowError):
-            self._report(node, Code.DATE, f"tests.{self._name}.{where}: {node.text!r} leaves the calendar")
-        return None
-
-    def _check_uids(self, studies: Mapping[str, Identifier], current: Identifier) -> None:
-        seen: dict[str, str] = {}
-        for name, given in studies.items():
-            uid = candidate(name, given, current).text("StudyInstanceUID")
-            if uid in seen:
-                node = self._section("studies").keys[name]
-                self._refuse(node, f"studies.{name}", f"has the StudyInstanceUID of {seen[uid]}", "give each its own")
-            seen.setdefault(uid, name)
+    def _series(self, evaluation: Evaluation, recording: Recording | None) -> dict[str, dict[str, Identifier]]:
+        if recording is not None:
+            return {study: dict(below) for study, below in recording.series.items()}
+        found = {}
+        for study, row in self._tree.section("studies").values.items():
+            below = row.values.get(SERIES) if isinstance(row, MappingNode) else None
+            if isinstance(below, MappingNode):
+                found[study] = dict(self._tree.rows(f"studies.{study}.{SERIES}", below, evaluation))
+        return found
 
     # --- Names --------------------------------------------------------------------------------------------------------
 
-    def _knows(self, node: Node, where: str, name: str, what: str, known: Collection[str]) -> bool:
-        if name not in known:
-            self._refuse(node, where, f"there is no {what} {name!r}", _near(name, _PLURALS[what], known))
-        return name in known
-
     def _destinations(self) -> tuple[str, ...]:
-        node = self._tree.values.get("destination")
+        node = self._tree.tree.values.get("destination")
         if not isinstance(node, ScalarNode):
             return self._rule.move.to
-        self._knows(node, "destination", node.text, "destination", self._rule.move.to)
+        self._tree.knows(node, "destination", node.text, "destination", self._rule.move.to)
         return (node.text,)
 
     def _at(self, studies: Collection[str]) -> dict[str, tuple[str, ...]]:
-        section, found = self._section("at"), {}
+        tree, section, found = self._tree, self._tree.section("at"), {}
         for destination, names in section.values.items():
-            self._knows(section.keys[destination], "at", destination, "destination", self._rule.move.to)
+            tree.knows(section.keys[destination], "at", destination, "destination", self._rule.move.to)
             items = names.items if isinstance(names, SequenceNode) else []
             texts = [(item, item.text) for item in items if isinstance(item, ScalarNode)]
             found[destination] = tuple(
-                name for item, name in texts if self._knows(item, f"at.{destination}", name, "study", studies)
+                name for item, name in texts if tree.knows(item, f"at.{destination}", name, "study", studies)
             )
         return found
 
     def _brought(self, studies: Collection[str]) -> dict[str, str]:
-        section, found = self._section("brought"), {}
+        tree, section, found = self._tree, self._tree.section("brought"), {}
         for name, group in section.values.items():
-            known = self._knows(section.keys[name], "brought", name, "study", studies)
+            known = tree.knows(section.keys[name], "brought", name, "study", studies)
             if isinstance(group, ScalarNode):
-                known &= self._knows(group, f"brought.{name}", group.text, "group", self._groups)
+                known &= tree.knows(group, f"brought.{name}", group.text, "group", self._groups)
                 if known:
                     found[name] = group.text
         return found
 
-    def _expect(self, studies: Collection[str]) -> dict[str, Wanted]:
-        section, found = self._section("expect"), {}
+    # --- What is expected ---------------------------------------------------------------------------------------------
+
+    def _expect(self, parts: Collection[str], codes: Sequence[str]) -> dict[str, Wanted]:
+        section, found = self._tree.section("expect"), {}
         for name, value in section.values.items():
-            if self._knows(section.keys[name], "expect", name, "study", studies):
-                found[name] = self._wanted(f"expect.{name}", value)
+            if self._tree.knows(section.keys[name], "expect", name, "study", parts):
+                found[name] = self._wanted(f"expect.{name}", value, codes)
         return found
 
-    def _wanted(self, where: str, node: Node) -> Wanted:
+    def _wanted(self, where: str, node: Node, codes: Sequence[str]) -> Wanted:
         if not isinstance(node, MappingNode):
-            return Wanted(decision=node.text if isinstance(node, ScalarNode) else SKIP)
-        given: dict[str, str] = raw_value(node)
-        if group := given.get("group"):
-            self._knows(node.values["group"], f"{where}.group", group, "group", self._groups)
+            decision = node.text if isinstance(node, ScalarNode) else SKIP
+            self._possible(node, where, decision)
+            return Wanted(decision=decision)
+        at, tree = node.values, self._tree
+        given: Mapping[str, str] = {key: value.text for key, value in at.items() if isinstance(value, ScalarNode)}
+        decision = given.get("decision", MOVE)
+        self._possible(at.get("decision", node), f"{where}.decision", decision)
+        if self._rule.priors is None:
+            for key in ("group", "score"):
+                if key in at:
+                    message = f"the rule {self._rule.name} has no priors, so there is no {key}"
+                    tree.refuse(node.keys[key], where, message, "leave it out", code=Code.CASE_EXPECTATION)
+        elif group := given.get("group"):
+            tree.knows(at["group"], f"{where}.group", group, "group", self._groups)
         if code := given.get("code"):
-            self._knows(node.values["code"], f"{where}.code", code, "code", (*CODES, *NOT_ASKED))
+            tree.knows(at["code"], f"{where}.code", code, "code", codes)
+        there = at.get("to")
+        to: dict[str, Wanted] = {}
+        for destination, value in there.values.items() if isinstance(there, MappingNode) else ():
+            assert isinstance(there, MappingNode)
+            if tree.knows(there.keys[destination], f"{where}.to", destination, "destination", self._rule.move.to):
+                to[destination] = self._wanted(f"{where}.to.{destination}", value, codes)
         return Wanted(
-            decision=given.get("decision", MOVE),
+            decision=decision,
             group=given.get("group", ""),
             code=given.get("code", ""),
             reason=given.get("reason", ""),
             score=int(given["score"]) if given.get("score") else None,
+            to=to,
         )
 
+    def _possible(self, node: Node, where: str, decision: str) -> None:
+        if decision == HOLD and self._rule.priors is not None:
+            message = f"the rule {self._rule.name} moves priors, which are never held"
+            self._tree.refuse(node, where, message, "move or skip", code=Code.CASE_EXPECTATION)
 
-_PLURALS = {"destination": "destinations", "study": "studies", "group": "groups", "code": "codes"}
+    def _counts(self, most: int) -> dict[str, int]:
+        section = self._tree.section("counts")
+        counts = {key: int(text) for key, text in raw_value(section).items() if key in _COUNTED}
+        if sum(counts.values()) > most:
+            message = f"there are not so many: {most} in all"
+            self._tree.refuse(section, "counts", message, code=Code.CASE_EXPECTATION)
+        return counts

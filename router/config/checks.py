@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from router.config.checks_condition import check_conditions, check_regions
 from router.config.checks_prefetch import (
     check_longest,
     check_orders,
@@ -35,6 +36,7 @@ def check_rule(rule: Rule, rules: RuleSet, builder: Builder) -> Iterator[Diagnos
         yield from _check_condition(rule, rule.sweep.level, builder)
         yield from check_longest(rule, builder, "sweep", "settle", rule.sweep.settle)
     yield from check_prefetch(rule, rules, builder)
+    yield from check_conditions(rule, builder)
     yield from _check_destinations(rule, rules, builder)
     retry = rule.move.retry
     if retry.delay > retry.maximum_delay:
@@ -148,6 +150,7 @@ def check_rule_set(rules: RuleSet, builder: Builder) -> Iterator[Diagnostic]:
     yield from _check_breakers(rules, builder)
     yield from _check_circles(rules, builder)
     yield from _check_windows(rules, builder)
+    yield from check_regions(builder)
     if not any(rule.enabled for rule in rules.rules.values()):
         place_of = next(iter(places.rules.keys.values()), next(iter(places.nodes.keys.values()), None))
         what = "every rule is disabled" if rules.rules else "there is no rule"

@@ -42,7 +42,7 @@ def check_source(rule: Rule, rules: RuleSet, builder: Base, key: str, source: st
     """Whether `source` below that key of a rule is a node."""
     if not source:
         if not builder.is_damaged(rule.name):
-            place = builder.rule_place(rule.name, key, at_key=True)
+            place = builder.rule_place(rule.name, key, "source", at_key=True)  # where there is one, with nothing beside
             yield diagnostic_at(place, Code.MISSING_KEY, f"rules.{rule.name} has no {key}.source", "name a node")
     elif source not in rules.nodes and not builder.is_damaged(source, "nodes"):
         place = builder.rule_place(rule.name, key, "source")

@@ -13,6 +13,7 @@ import msgspec
 
 from router.config.cases import compile_cases
 from router.config.checks import check_rule, check_rule_set
+from router.config.checks_overlap import check_together
 from router.config.diagnostics import Code, Diagnostic, in_order
 from router.config.document import DocumentError, MappingNode, Node, SequenceNode, parse_document, read_bytes
 from router.config.merge import Sections
@@ -33,6 +34,8 @@ class Loaded(msgspec.Struct, frozen=True):
     content_hash: str = ""
     cases: tuple[Case, ...] = ()
     """Of the section `tests`."""
+    files: tuple[str, ...] = ()
+    """The files that were read."""
 
     @property
     def errors(self) -> tuple[Diagnostic, ...]:
@@ -138,8 +141,16 @@ def compile_sources(sources: Sources, now: datetime) -> Loaded:
     has_errors = any(one.is_error for one in findings)
     if has_errors:  # what is missing then is likely what could not be read
         findings = [one for one in findings if one.code is not Code.NOTHING_TO_DO]
+    else:
+        findings += check_together(rule_set, builder)
     diagnostics = in_order(findings)
-    return Loaded(None if has_errors else rule_set, diagnostics, sources.content_hash, () if has_errors else cases)
+    return Loaded(
+        None if has_errors else rule_set,
+        diagnostics,
+        sources.content_hash,
+        () if has_errors else cases,
+        tuple(name for name, _ in sources.files),
+    )
 
 
 def _prune(root: Node, path: tuple[Step, ...]) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable
 from enum import StrEnum
+from pathlib import Path
 
 import msgspec
 
@@ -64,7 +66,22 @@ class Code(StrEnum):
     UNKNOWN_REGION = "DR054"
     NOT_WITH_PRIORS = "DR055"
     HL7_FIELD = "DR056"
+    PLAIN_SECRET = "DR066"
+    SECRET = "DR067"
+    HIDDEN_RULE = "DR057"
+    NEVER_TOGETHER = "DR058"
+    NEVER_IN_WINDOW = "DR059"
+    CONTRADICTION = "DR060"
+    NO_DEFINED_TERM = "DR061"
+    SAME_SENDER = "DR062"
+    UNUSED_NODE = "DR063"
+    NOT_ANSWERED = "DR064"
+    MOVED_TWICE = "DR065"
     CASE = "DR070"
+    RECORDING = "DR071"
+    CASE_KEY = "DR072"
+    CASE_LEDGER = "DR073"
+    CASE_EXPECTATION = "DR074"
 
 
 CODES: dict[Code, str] = {
@@ -113,7 +130,22 @@ CODES: dict[Code, str] = {
     Code.UNKNOWN_REGION: "A condition on priors names a region of the body that the anatomy table does not have.",
     Code.NOT_WITH_PRIORS: "A setting that has no meaning beside priors: groups bound what is moved, whole studies.",
     Code.HL7_FIELD: "No path into an HL7 message (SEGMENT-FIELD.COMPONENT), or an attribute that orders do not fill.",
-    Code.CASE: "A test case names something that is not there: a rule with priors, a study, a destination, a group.",
+    Code.HIDDEN_RULE: "A rule that moves nothing of its own: another moves all of it already.",
+    Code.NEVER_TOGETHER: "The windows of a source and of a destination are never open at the same time.",
+    Code.NEVER_IN_WINDOW: "A schedule that never falls into an open window of the node it asks.",
+    Code.CONTRADICTION: "A condition that can never hold, by itself or beside the keys of its rule.",
+    Code.NO_DEFINED_TERM: "A modality that DICOM does not know (PS3.3 section C.7.3.1.1.1), or that looks misspelt.",
+    Code.SAME_SENDER: "Two nodes store under the same AE title: nobody can say which of them it was.",
+    Code.UNUSED_NODE: "A node that no rule names.",
+    Code.NOT_ANSWERED: "A condition looks at an attribute that a worklist does not answer, or an order does not hold.",
+    Code.MOVED_TWICE: "Two rules would move the same images to the same destination, in two ways.",
+    Code.PLAIN_SECRET: "A secret stands in the configuration itself, not in the environment or a file of its own.",
+    Code.SECRET: "A secret that cannot be had from its environment variable or file, or that is too easily guessed.",
+    Code.CASE: "A test case names something that is not there: a rule, a study or series, a destination, a group.",
+    Code.RECORDING: "The recording that a test case names cannot be read, or is none.",
+    Code.CASE_KEY: "A key of a test case that its rule has no use for, or that contradicts another.",
+    Code.CASE_LEDGER: "What a test case says of the ledger cannot be: a hold that is none, or one that has not begun.",
+    Code.CASE_EXPECTATION: "A test case expects what can never come of its rule, or expects nothing at all.",
 }
 
 
@@ -141,6 +173,16 @@ class Diagnostic(msgspec.Struct, frozen=True, kw_only=True):
 def in_order(diagnostics: Iterable[Diagnostic]) -> tuple[Diagnostic, ...]:
     """By place, each once."""
     return tuple(sorted(dict.fromkeys(diagnostics), key=lambda d: (d.file, d.line, d.column, d.code, d.message)))
+
+
+def relative_to(directory: Path, diagnostics: Iterable[Diagnostic]) -> list[Diagnostic]:
+    """The same with files named from a directory on, where they lie below it: GitHub knows no other names."""
+    return [msgspec.structs.replace(one, file=_relative(directory, one.file)) for one in diagnostics]
+
+
+def _relative(directory: Path, file: str) -> str:
+    path = Path(os.path.abspath(file))  # noqa: PTH100  links stay: the name is the one in the repository
+    return path.relative_to(directory).as_posix() if path.is_relative_to(directory) else file
 
 
 def as_text(diagnostics: Iterable[Diagnostic]) -> str:

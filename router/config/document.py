@@ -7,6 +7,7 @@ keys are seen, and `00123`, `NO` or `12:30:00` cannot turn into something else. 
 
 from __future__ import annotations
 
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -96,6 +97,9 @@ class DocumentError(Exception):
 def read_bytes(path: Path, name: str) -> bytes:
     """The contents of a configuration file. Raises DocumentError."""
     try:
+        if not path.is_dir() and not stat.S_ISREG(path.stat().st_mode):  # a pipe would be waited for
+            message = "cannot be read: it is no ordinary file"
+            raise DocumentError(Diagnostic(file=name, code=Code.UNREADABLE, message=message))
         with path.open("rb") as stream:
             contents = stream.read(MAXIMUM_BYTES + 1)
     except OSError as error:

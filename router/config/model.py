@@ -18,6 +18,7 @@ from router.config.document import MappingNode
 from router.config.hl7 import hl7_settings
 from router.config.rules import build_rule
 from router.config.schema import node_at, schema_at, value_of
+from router.config.secrets import secret_setting
 from router.config.tls import tls_settings
 from router.config.values import ADDRESS_HINT, parse_address, parse_size
 from router.config.windows import compile_windows, window_uses
@@ -29,6 +30,10 @@ _RESERVED = {
     model.LOCAL: "that is this router's own store",
     "other": "metrics call nodes so that are not configured",
 }
+
+
+WATCH_SECONDS = (1.0, 86400.0)
+"""How often the files may be looked at: more often is work in vain, more rarely is not watching."""
 
 
 class Builder(Base):
@@ -76,6 +81,14 @@ class Builder(Base):
             changes["ae_title"] = values["ae_title"]
         if "drain" in values:
             changes["drain"] = self.duration(tree.values["drain"], values["drain"])
+        if "watch" in values:
+            changes["watch"] = values["watch"]
+        if "watch_every" in values:
+            changes["watch_every"] = every = self.duration(tree.values["watch_every"], values["watch_every"])
+            if not WATCH_SECONDS[0] <= every <= WATCH_SECONDS[1]:
+                message = f"router.watch_every: {values['watch_every']} is not between 1s and 1d"
+                self.report(tree.values["watch_every"], Code.BAD_VALUE, message, "10s is usual")
+        changes["token"] = secret_setting(tree, values, "token", "router", self.report)
         if "minimum_free" in values:
             changes["minimum_free"] = parse_size(values["minimum_free"]) or 0
         if not values.get("ledger", "sqlite:///x").startswith("sqlite:///") or values.get("ledger") == "sqlite:///":

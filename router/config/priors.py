@@ -240,7 +240,8 @@ class _Builder:
         if below(tag, QueryRetrieveLevel.STUDY):
             hint = {"Modality": "use modality", "BodyPartExamined": "use anatomy"}.get(name_of(tag), "leave it out")
             message = f"{subject}: answers at the STUDY level do not hold {name_of(tag)}"
-            self._base.report(node_at(tree, (key,), at_key=True), Code.CONDITION_LEVEL, message, hint, warning=True)
+            place, never = node_at(tree, (key,), at_key=True), name_of(tag) == "Modality"  # a slip for modality
+            self._base.report(place, Code.CONDITION_LEVEL, message, hint, warning=not never)
 
 
 def _length(within: Within) -> float:

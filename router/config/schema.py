@@ -29,6 +29,9 @@ NAME = "^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$"
 """The pattern of names."""
 _NAME_HINT = "letters, digits, dot, dash and underscore, at most 63 of them, a letter or digit first"
 
+SECRET_KEYS = {"env", "file"}
+"""The keys of a mapping that says where a secret stands."""
+
 _EXPRESSIONS = frozenset({"keys", "where", "exclude", "leave_out", "unless", "when"})
 """Keys whose contents are compiled by the domain, with better messages than a schema can give."""
 
@@ -87,9 +90,7 @@ def value_of(node: Node, schema: Schema | None) -> Any:
         if "string" in types:
             return node.text
         if node.is_nothing and types:
-            if "object" in types:
-                return {}
-            return [] if "array" in types else None
+            return {} if {"object", "null"} <= set(types) else None
         if node.plain and "integer" in types and _INTEGER.match(node.text):
             return int(node.text)
         if node.plain and "boolean" in types and node.text in _BOOLEANS:
@@ -165,6 +166,12 @@ def _translated(
     node = node_at(root, path)
     if error.validator == "pattern" and error.validator_value == NAME:
         yield (), diagnostic_at(node, Code.BAD_NAME, f"{_short(instance)} cannot be a name", _NAME_HINT)
+    elif error.validator == "type" and isinstance(instance, str) and schema.get("properties", {}).keys() == SECRET_KEYS:
+        hint = "{env: NAME} or {file: path}; what has stood here is to be replaced by another one"
+        yield (), diagnostic_at(node, Code.PLAIN_SECRET, f"{_subject(path)} is a secret and cannot stand here", hint)
+    elif error.validator == "type" and instance is None:
+        message = f"nothing stands beside {_subject(path)}, which takes {_type_words(schema)}"
+        yield (), diagnostic_at(node_at(root, path, at_key=True), Code.WRONG_TYPE, message, "leave the key out")
     elif error.validator == "type":
         yield (), diagnostic_at(node, Code.WRONG_TYPE, f"{_subject(path)} must be {_type_words(schema)}", _hint(schema))
     elif error.validator == "enum":
@@ -190,6 +197,9 @@ def _bad_value(error: ValidationError, schema: Mapping[str, Any], path: tuple[St
         "maximum": f"must be at most {limit}",
         "minItems": f"needs at least {limit} item",
         "maxItems": f"takes at most {limit} items",
+        "minLength": "is empty",
+        "minProperties": f"needs {limit} of its keys",
+        "maxProperties": f"takes {limit} of its keys only",
     }
     if error.validator == "pattern":
         what = "duration" if str(schema.get("pattern", "")).endswith("d|w|mo|y)$") else "valid value"

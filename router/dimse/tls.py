@@ -86,6 +86,16 @@ class TlsTransport(Transport):
                 raise DeadlineExceeded(f"{self.peer} did not finish the TLS handshake in time{advice}")
         self._flush(deadline)
 
+    @property
+    def version(self) -> str:
+        """The version of TLS that was agreed on, as `TLSv1.3`; empty before the handshake."""
+        return self._ssl.version() or ""
+
+    @property
+    def certificate(self) -> bytes | None:
+        """The peer's certificate in DER, verified or not; None where it showed none."""
+        return self._ssl.getpeercert(binary_form=True)
+
     def _fetch(self, deadline: float) -> bool:
         """Take encrypted bytes that are there, waiting until the deadline for them."""
         while True:

@@ -1,41 +1,83 @@
-"""A case of the tests in a configuration: a current study, what the source has, which priors are wanted. Pure."""
+"""A case of the tests in a configuration: what is common to those of priors and of sweeps. Pure."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, tzinfo
 
 import msgspec
 
 from router.domain.anatomy import Anatomy
-from router.domain.condition import Evaluation
-from router.domain.dicom import Identifier, known_tag
-from router.domain.examination import Examination, examination
-from router.domain.relevance import Presence, Prior, choose
+from router.domain.dicom import Identifier
 from router.domain.rule import Rule
-from router.domain.safety import refusal
 
-MOVE, SKIP = "move", "skip"
-"""What is decided about a study."""
-
-_PATIENT = tuple(
-    known_tag(name) for name in ("PatientID", "IssuerOfPatientID", "PatientBirthDate", "PatientSex", "PatientName")
-)
-_STUDY_INSTANCE_UID = known_tag("StudyInstanceUID")
+MOVE, HOLD, SKIP = "move", "hold", "skip"
+"""What is decided about a study, as `router.domain.selection.Action` has it."""
 
 
 class Wanted(msgspec.Struct, frozen=True, kw_only=True):
     """What is to be decided about one study; what is empty or None may be anything."""
 
     decision: str
-    """MOVE or SKIP."""
+    """MOVE, HOLD or SKIP."""
     group: str = ""
     code: str = ""
-    """A word of `router.domain.relevance.CODES`, or of NOT_ASKED."""
+    """Why, in one word: a code of a decision."""
     reason: str = ""
     """A part of the reason; capital letters do not matter."""
     score: int | None = None
+    to: Mapping[str, Wanted] = {}
+    """Destination -> what is to be decided there instead."""
+
+    def at(self, destination: str) -> Wanted:
+        """What is wanted at a destination."""
+        return self.to.get(destination, self)
+
+    def fits(self, got: Got) -> bool:
+        """Whether it was decided so."""
+        return (
+            got.decision == self.decision
+            and self.group in ("", got.group)
+            and self.code in ("", got.code)
+            and self.reason.casefold() in got.reason.casefold()
+            and self.score in (None, got.score)
+        )
+
+    def __str__(self) -> str:
+        parts = [self.decision]
+        parts += [f"{name} {value}" for name, value in (("group", self.group), ("code", self.code)) if value]
+        parts += [f"score {self.score}"] if self.score is not None else []
+        parts += [f"a reason with {self.reason!r}"] if self.reason else []
+        return ", ".join(parts)
+
+
+class Got(msgspec.Struct, frozen=True, kw_only=True):
+    """What was decided about one study at one destination."""
+
+    decision: str
+    code: str
+    reason: str
+    group: str = ""
+    score: int | None = None
+    breakdown: str = ""
+
+    def __str__(self) -> str:
+        parts = [self.decision, *([f"group {self.group}"] if self.group else []), f"code {self.code}"]
+        if self.score is not None:
+            parts.append(f"score {self.score}" + (f" ({self.breakdown})" if self.breakdown else ""))
+        return ", ".join(parts) + f": {self.reason}"
+
+
+class Failure(msgspec.Struct, frozen=True, kw_only=True):
+    """Something else was decided than expected."""
+
+    study: str
+    destination: str
+    expected: str
+    got: str
+    clauses: tuple[str, ...] = ()
+    """What decided it, with the values seen: lines for a terminal."""
 
 
 class Case(msgspec.Struct, frozen=True, kw_only=True):
@@ -46,131 +88,67 @@ class Case(msgspec.Struct, frozen=True, kw_only=True):
     """`file:line:column`."""
     rule: str
     now: datetime
-    """Aware; in the configuration local to the priors' source."""
+    """Aware; in the configuration local to the source."""
     destinations: tuple[str, ...]
     """Those of the rule that it is about; what is expected must hold at each."""
-    current: Identifier
     studies: Mapping[str, Identifier]
     at: Mapping[str, tuple[str, ...]] = {}
     """Destination -> studies that it holds, with all their instances. It holds no others."""
-    brought: Mapping[str, str] = {}
-    """Study -> group that it was taken for before, for the same visit."""
     expect: Mapping[str, Wanted] = {}
-    """What is to be decided; what is not named must not be moved."""
+    """What is to be decided; what is not named must not be moved, unless the studies are recorded ones."""
+    counts: Mapping[str, int] = {}
+    """MOVE, HOLD, SKIP -> how many studies (or series, where the rule moves series) that must be."""
+    recorded: bool = False
+    """The studies come from a recording: only those that are named must be as expected."""
+
+    def run(self, rule: Rule, anatomy: Anatomy, zone: tzinfo) -> list[Failure]:
+        """Decide as the service would, and compare. `zone` is that of the source."""
+        raise NotImplementedError
+
+    def compared(self, name: str, wanted: Wanted | None, destination: str, got: Got) -> Failure | None:
+        """What differs; None where it is as expected, or nothing is."""
+        if wanted is None and self.recorded:
+            return None
+        wished = (wanted or Wanted(decision=SKIP)).at(destination)
+        if wished.fits(got):
+            return None
+        expected = str(wished) if wanted is not None else f"{SKIP}, for the case does not name it"
+        return Failure(study=name, destination=destination, expected=expected, got=str(got))
+
+    def counted(self, decided: Sequence[Sequence[str]]) -> list[Failure]:
+        """What differs from `counts`; `decided` has the decisions about each study, one for each destination.
+
+        A study is moved if it is moved to one destination, else held if it is held at one.
+        """
+        if not self.counts:
+            return []
+        found = dict.fromkeys((MOVE, HOLD, SKIP), 0)
+        for decisions in decided:
+            found[next(one for one in found if one in decisions)] += 1
+        wrong = [name for name, number in self.counts.items() if found[name] != number]
+        if not wrong:
+            return []
+        expected = ", ".join(f"{self.counts[name]} {name}" for name in wrong)
+        return [
+            Failure(
+                study=COUNTS,
+                destination="",
+                expected=expected,
+                got=", ".join(f"{number} {name}" for name, number in found.items()),
+            )
+        ]
 
 
-class Failure(msgspec.Struct, frozen=True, kw_only=True):
-    """Something else was decided than expected."""
-
-    study: str
-    destination: str
-    expected: str
-    got: str
-
+COUNTS = "counts"
+"""Stands in a Failure in the place of a study's name."""
 
 NOT_ASKED = {
     "where": "The rule's condition (`where`) does not hold for the current study, so nothing is fetched for it.",
     "patient-id": "The current study's Patient ID must not be asked for: it is empty, or could match other patients.",
 }
-"""Why no study is looked at."""
+"""Why no study is looked at for priors."""
 
 
 def uid_of(name: str) -> str:
-    """A Study Instance UID for a study that has none of its own: always the same (PS3.5 section B.2)."""
+    """A UID for a study or series that has none of its own: always the same (PS3.5 section B.2)."""
     return f"2.25.{int.from_bytes(hashlib.sha256(name.encode()).digest()[:16])}"
-
-
-def candidate(name: str, given: Identifier, current: Identifier) -> Identifier:
-    """What the source answers for a study: of the current one's patient, and with a UID, unless it says otherwise."""
-    patient = {tag: current.elements[tag] for tag in _PATIENT if tag in current.elements}
-    elements = patient | given.elements
-    if not given.text("StudyInstanceUID"):
-        elements[_STUDY_INSTANCE_UID] = (uid_of(name),)
-    return Identifier(elements)
-
-
-def run(case: Case, rule: Rule, anatomy: Anatomy, zone: tzinfo) -> list[Failure]:
-    """Decide as a look for priors would, and compare. `zone` is that of the priors' source."""
-    studies = {name: examination(candidate(name, given, case.current)) for name, given in case.studies.items()}
-    failures: list[Failure] = []
-    for destination in case.destinations:
-        decided = {
-            prior.study_instance_uid: prior for prior in _decided(case, rule, anatomy, zone, studies, destination)
-        }
-        for name, study in studies.items():
-            failures += _compared(name, case.expect.get(name), decided[study.study_instance_uid])
-    return failures
-
-
-def _decided(
-    case: Case, rule: Rule, anatomy: Anatomy, zone: tzinfo, studies: Mapping[str, Examination], destination: str
-) -> Sequence[Prior]:
-    evaluation = Evaluation(case.now, zone)
-    current = examination(case.current)
-    why = ""
-    if refusal(current.patient.patient_id):
-        why = "patient-id"
-    elif not rule.where.holds(case.current, evaluation):
-        why = "where"
-    if why or rule.priors is None:
-        return [
-            Prior(
-                study_instance_uid=study.study_instance_uid,
-                destination=destination,
-                taken=False,
-                code=why,
-                reason=NOT_ASKED.get(why, ""),
-            )
-            for study in studies.values()
-        ]
-    there = case.at.get(destination, ())
-    return choose(
-        current,
-        list(studies.values()),
-        rule.priors,
-        anatomy,
-        evaluation,
-        asked=[(current.patient.patient_id, current.patient.issuer)],
-        destination=destination,
-        presence={
-            study.study_instance_uid: Presence.THERE if name in there else Presence.ABSENT
-            for name, study in studies.items()
-        },
-        brought={studies[name].study_instance_uid: group for name, group in case.brought.items()},
-    )
-
-
-def _compared(name: str, wanted: Wanted | None, got: Prior) -> Iterator[Failure]:
-    if _fits(wanted or Wanted(decision=SKIP), got):
-        return
-    yield Failure(
-        study=name,
-        destination=got.destination,
-        expected=_expected(wanted) if wanted is not None else f"{SKIP}, for the case does not name it",
-        got=_got(got),
-    )
-
-
-def _fits(wanted: Wanted, got: Prior) -> bool:
-    return (
-        (MOVE if got.taken else SKIP) == wanted.decision
-        and wanted.group in ("", got.group)
-        and wanted.code in ("", got.code)
-        and wanted.reason.casefold() in got.reason.casefold()
-        and wanted.score in (None, got.score)
-    )
-
-
-def _expected(wanted: Wanted) -> str:
-    parts = [wanted.decision]
-    parts += [f"{name} {value}" for name, value in (("group", wanted.group), ("code", wanted.code)) if value]
-    parts += [f"score {wanted.score}"] if wanted.score is not None else []
-    parts += [f"a reason with {wanted.reason!r}"] if wanted.reason else []
-    return ", ".join(parts)
-
-
-def _got(prior: Prior) -> str:
-    parts = [MOVE if prior.taken else SKIP, *([f"group {prior.group}"] if prior.group else []), f"code {prior.code}"]
-    if prior.score is not None:
-        parts.append(f"score {prior.score}" + (f" ({prior.breakdown})" if prior.breakdown else ""))
-    return ", ".join(parts) + f": {prior.reason}"

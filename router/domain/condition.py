@@ -121,12 +121,14 @@ def _parts(where: Mapping[str, object], errors: _Errors, path: tuple[Step, ...])
     for name, value in where.items():
         here = (*path, name)
         if name in ("any", "all"):
-            if not isinstance(value, list) or not value or not all(isinstance(item, Mapping) for item in value):
-                errors.append(
-                    ExpressionError(
-                        Kind.SYNTAX, f"{name!r} takes a list of conditions", "each item a mapping", path=here
-                    )
+            items = value if isinstance(value, list) else []
+            wrong = next((at for at, item in enumerate(items) if not isinstance(item, Mapping) or not item), None)
+            if wrong is not None or not isinstance(value, list) or not value:
+                place = here if wrong is None else (*here, wrong)
+                error = ExpressionError(
+                    Kind.SYNTAX, f"{name!r} takes a list of conditions", "each item a mapping", path=place
                 )
+                errors.append(error)
                 continue
             alternatives = [Group("all", tuple(_parts(item, errors, (*here, at)))) for at, item in enumerate(value)]
             parts.append(Group(name, tuple(_flat(group) for group in alternatives)))
@@ -232,7 +234,7 @@ def _codes(items: list[object], errors: _Errors, here: tuple[Step, ...], listed:
         wanted = item.get("code", [])
         texts = [scalar_text(code) for code in (wanted if isinstance(wanted, list) else [wanted])]
         scheme = scalar_text(item.get("scheme", ""))
-        if scheme is None or any(not text for text in texts):
+        if scheme is None or ("scheme" in item and not scheme) or any(not text for text in texts):
             errors.append(ExpressionError(Kind.VALUE, "'code' is a text or a list, 'scheme' a text", path=at))
             continue
         codes.append(CodeTest(tuple(text for text in texts if text), scheme))

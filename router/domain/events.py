@@ -219,6 +219,21 @@ class ConfigurationLoaded(Event, frozen=True, kw_only=True):
 
     successful: bool
     content_hash: str = ""
+    diagnostics: tuple[str, ...] = ()
+    """Why it was rejected, a line each, where that was not told before."""
+    restart_needed: tuple[str, ...] = ()
+    """Keys under `router:` that take effect after a restart, where that was not told before."""
+
+
+class HoldsLeft(Event, frozen=True, kw_only=True):
+    """A rule that was removed or disabled, or leads elsewhere now, has left transfers that it holds back."""
+
+    rule: str
+    source: str
+    destination: str
+    count: int
+    released: bool
+    """They go on; else they wait until the rule is enabled again, or a person releases them."""
 
 
 class AppointmentNoted(Event, frozen=True, kw_only=True):

@@ -7,8 +7,9 @@ from collections.abc import Callable
 import msgspec
 
 from router.domain.attributes import SELECTIVE
-from router.domain.clause import PADDING, Test, Values, judged_alone
+from router.domain.clause import OPERATORS, PADDING, Explanation, Test, Values, judged_alone, values_of
 from router.domain.dicom import Identifier, is_uid, tag_of, vr_of
+from router.domain.levels import MATCHED_BY_ALL
 from router.domain.matcher import BINARY, WILDCARD, Evaluation, Operand, parse_operand, time_of_date
 from router.domain.pattern import wildcard
 from router.domain.problem import ExpressionError, Kind
@@ -29,6 +30,17 @@ class KeyValue(msgspec.Struct, frozen=True):
     def wire(self, evaluation: Evaluation) -> str:
         """The text of the matching key."""
         return self.dates.resolve(*evaluation).wire if self.dates is not None else self.text
+
+    def means(self, evaluation: Evaluation) -> str:
+        """For people: the value as it is written, and what a date that moves with the present means then."""
+        if self.dates is None or not self.dates.relative:
+            return self.text
+        found = self.dates.resolve(*evaluation)
+        if self.dates.timed:
+            first, last = (f"{one.astimezone(evaluation.zone):%Y-%m-%d %H:%M}" for one in (found.start, found.end))
+        else:
+            first, last = str(found.first), str(found.last)
+        return f"{self.text} ({first})" if first == last else f"{self.text} ({first} to {last})"
 
 
 class KeyMatch:
@@ -124,6 +136,24 @@ class KeyMatch:
         if bound is None or (bound[0] is not evaluation and bound[0] != evaluation):
             bound = self._bound = (evaluation, self._verdict(evaluation))
         return bound[1]
+
+    def explain(self, identifier: Identifier, evaluation: Evaluation) -> Explanation:
+        """Whether what came back passes the key, and what was seen.
+
+        Without a value nobody can say here: it passes if every archive must match by the key (and did, if it answered).
+        """
+        verdict = self.matches(identifier, evaluation)
+        passed = verdict if verdict is not None else self.tag in MATCHED_BY_ALL
+        seen = tuple(
+            value
+            for tag in sorted(self.attributes)
+            for value, _ in values_of(identifier, (tag,))
+            if isinstance(value, str)
+        )
+        words = ", ".join(value.means(evaluation) for value in self.values)
+        form = "in" if len(self.values) > 1 else self.values[0].test.operator if self.values else "exists"
+        text = f"{self.name} {OPERATORS[form][0].format(words) if self.values else 'may have any value'}"
+        return Explanation(text, passed, seen, (), "" if passed else f"outside the key {self.name}")
 
     def _verdict(self, evaluation: Evaluation) -> Verdict:
         if not self.values:

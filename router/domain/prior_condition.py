@@ -11,7 +11,7 @@ from datetime import date
 import msgspec
 
 from router.domain.anatomy import Anatomy
-from router.domain.condition import Evaluation
+from router.domain.condition import Evaluation, Explanation
 from router.domain.dicom import Identifier, known_tag, name_of, vr_of
 from router.domain.examination import MODALITIES, Examination, families, family
 from router.domain.matcher import normalize_name
@@ -24,15 +24,19 @@ class Study(msgspec.Struct, frozen=True, kw_only=True):
 
     examination: Examination
     regions: frozenset[str]
+    located_by: str = ""
+    """What said where it was, a word of `router.domain.anatomy.KINDS`; empty where nothing did."""
     images: frozenset[str]
     """Families of its modalities without companions."""
 
     @classmethod
     def of(cls, examination: Examination, anatomy: Anatomy) -> Study:
         """Locate it."""
+        located = anatomy.regions_of(examination)
         return cls(
             examination=examination,
-            regions=anatomy.regions_of(examination).regions,
+            regions=located.regions,
+            located_by=located.by,
             images=families(examination.modalities),
         )
 
@@ -70,6 +74,32 @@ class View(msgspec.Struct, frozen=True, kw_only=True):
     def holds(self, condition: PriorCondition, study: Study) -> bool:
         """Whether all of the condition holds of the study; it may be the current one itself."""
         return not self.lacks(condition, study)
+
+    def explain(self, condition: PriorCondition, study: Study) -> tuple[Explanation, ...]:
+        """Each part of the condition with what it saw of the study; all pass where it holds. For a terminal only."""
+        parts: list[Explanation] = []
+        if condition.anatomy:
+            by = f"by {_LOCATED_BY[study.located_by]}" if study.located_by else "nothing says where"
+            names = ", ".join(sorted(study.regions)) or "no region"
+            text = f"anatomy is {self._wanted(condition.anatomy, self.current.regions)}"
+            parts.append(Explanation(text, self._located(condition.anatomy, study.regions), (f"{names}, {by}",)))
+        if condition.modality:
+            text = f"modality is {self._wanted(condition.modality, _printable(self.current))}"
+            text += " and nothing else" if condition.entirely else ""
+            parts.append(Explanation(text, self._made(condition, study), study.examination.modalities))
+        ours, theirs = self.current.examination.attributes, study.examination.attributes
+        for tag in condition.same:
+            common = not _of_all(ours, tag).isdisjoint(_of_all(theirs, tag))
+            seen = tuple(sorted(str(value) for value in _of_all(theirs, tag)))
+            parts.append(Explanation(f"{name_of(tag)} is one of the current study's", common, seen))
+        return (*parts, *condition.condition.explain(theirs, self.evaluation).parts)
+
+    def _wanted(self, wanted: tuple[str, ...], ours: Iterable[str]) -> str:
+        """Words of a condition, with what those stand for that speak of the current study."""
+        same = " ".join(sorted(ours)) or "not known"
+        near = " ".join(sorted(self.neighbours)) or "none"
+        meant = {SAME: f"same ({same})", NEAR: f"same ({same}) or near ({near})"}
+        return " or ".join(meant.get(word, word) for word in wanted)
 
     def recent(self, within: Within | None, study: Study) -> bool:
         """Whether a study is not older, by the calendar, than that before the current one; undated it is not."""
@@ -110,6 +140,13 @@ def _printable(study: Study) -> frozenset[str]:
     made = study.images or families(study.examination.modalities, companions=True)
     return frozenset(one if one in MODALITIES else "another" for one in made)
 
+
+_LOCATED_BY = {
+    "code": "its procedure code",
+    "description": "its description",
+    "region": "its anatomic region code",
+    "body-part": "Body Part Examined",
+}
 
 _ALIKE = (
     ("ProcedureCodeSequence", "RequestedProcedureCodeSequence", "ScheduledProtocolCodeSequence"),

@@ -103,7 +103,7 @@ class Restraint(msgspec.Struct, frozen=True, kw_only=True):
 
     def settling(self) -> Hold:
         """The hold of what begins to settle now."""
-        reason = f"It goes on when its number of instances has stayed the same for {_spelled(self.settle)} (settle)."
+        reason = f"It goes on when its number of instances has stayed the same for {spelled(self.settle)} (settle)."
         return Hold(
             cause=SETTLING, reason=reason, since=self.seen_at, next_at=self.seen_at + timedelta(seconds=self.settle)
         )
@@ -175,7 +175,7 @@ def said_of_held(decisions: Sequence[Decision], restraint: Restraint) -> str:
     ]
     parts = []
     if settling:
-        parts.append(f"{settling} until the number of instances has stayed the same for {_spelled(restraint.settle)}")
+        parts.append(f"{settling} until the number of instances has stayed the same for {spelled(restraint.settle)}")
     if limited:
         parts.append(f"{limited} by {' and '.join(limits) or 'the limits of another rule'}")
     if not parts:
@@ -379,7 +379,8 @@ def _cost(count: int | None, had: int) -> int:
     return 1 if count is None else max(0, count - had)
 
 
-def _spelled(seconds: float) -> str:
+def spelled(seconds: float) -> str:
+    """A duration as the configuration writes it: `90s`, `5m`, `2h`, `7d`."""
     for unit, size in (("d", 86400), ("h", 3600), ("m", 60)):
         if seconds >= size and seconds % size == 0:
             return f"{seconds / size:g}{unit}"

@@ -187,6 +187,15 @@ class Node(Model, frozen=True, kw_only=True):
         return titles
 
 
+class Secret(Model, frozen=True, kw_only=True):
+    """Where a secret stands; one of the two is set. The secret itself is never part of the configuration."""
+
+    env: str = ""
+    """Name of an environment variable."""
+    file: str = ""
+    """Absolute path of a file that holds nothing else."""
+
+
 class RouterSettings(Model, frozen=True, kw_only=True):
     """This router itself."""
 
@@ -211,6 +220,18 @@ class RouterSettings(Model, frozen=True, kw_only=True):
     """The Store SCP speaks TLS only, with these; None: it speaks none."""
     hl7: Hl7Settings | None = None
     """Where orders come in; None: nowhere."""
+    watch: bool = True
+    """Changes of the configuration's files are taken without being told to."""
+    watch_every: float = 10.0
+    """Seconds between two looks at them, where nothing says sooner that they have changed."""
+    token: Secret | None = None
+    """Who shows it may have the configuration reloaded over HTTP; None: who is on this machine."""
+
+    def restart_needed(self, wanted: RouterSettings) -> tuple[str, ...]:
+        """The keys, as they stand under `router:`, that `wanted` has otherwise: they take effect after a restart."""
+        names = [field.name for field in msgspec.structs.fields(RouterSettings)]
+        changed = [name for name in names if getattr(self, name) != getattr(wanted, name)]
+        return tuple(dict.fromkeys(name.removesuffix("_host").removesuffix("_port") for name in changed))
 
 
 class Retry(Model, frozen=True, kw_only=True):

@@ -9,24 +9,15 @@ from __future__ import annotations
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
-from functools import lru_cache
+from collections.abc import Callable
 from typing import NamedTuple
 
+from router.domain.computed import INSTANCES, MODALITIES, NUMBERS, SOP_CLASSES, of_series
 from router.domain.dicom import Identifier, QueryRetrieveLevel, is_uid, known_tag, name_of
 from router.domain.rule import Node
 from router.engine.ports import FindResult
 from router.engine.query import Inquiry, QueryFailed, unique_keys
 from router.engine.slots import Urgency
-
-_MODALITIES = known_tag("ModalitiesInStudy")
-_SERIES = known_tag("NumberOfStudyRelatedSeries")
-_INSTANCES = known_tag("NumberOfStudyRelatedInstances")
-_SOP_CLASSES = known_tag("SOPClassesInStudy")
-_NUMBERS = frozenset({_SERIES, _INSTANCES})
-
-COMPUTED = frozenset({_MODALITIES, _SOP_CLASSES}) | _NUMBERS
-"""What can be found out where a study's row lacks it."""
 
 MAXIMUM_QUERIES = 2000
 """C-FIND requests that one sweep may take for it; what is over that cannot be said."""
@@ -56,7 +47,7 @@ def _serves(tag: int, value: tuple[str, ...] | None, counted: int | None) -> flo
     """For how many seconds a value serves again."""
     if counted is not None and value is not None:
         return _COUNTED_SECONDS
-    return _NUMBER_SECONDS if tag in _NUMBERS and value is not None else _UNCOUNTED_SECONDS
+    return _NUMBER_SECONDS if tag in NUMBERS and value is not None else _UNCOUNTED_SECONDS
 
 
 class _Known(NamedTuple):
@@ -116,13 +107,6 @@ class ComputedLook:
         self.queries = 0
         """C-FIND requests sent."""
 
-    @staticmethod
-    def missing(row: Identifier, wanted: Iterable[int]) -> frozenset[int]:
-        """Which of the computed attributes wanted a row has no usable value of."""
-        get = row.elements.get
-        absent = [tag for tag in wanted if tag in COMPUTED and not _says(tag, get(tag, ()))]
-        return frozenset(absent) if absent else _NOTHING
-
     def filled(self, row: Identifier, wanted: frozenset[int]) -> Identifier | None:
         """The row with these attributes as well, another object; None where one of them cannot be said."""
         study = row.text("StudyInstanceUID")
@@ -175,8 +159,8 @@ class ComputedLook:
         try:
             rows = self._series(study, patient_id)
             if rows is not None:
-                values = self._of_series(rows)
-                if wanted - values.keys() - {_MODALITIES}:
+                values = of_series(rows)
+                if wanted - values.keys() - {MODALITIES}:
                     values |= self._of_instances(study, patient_id, list(rows))
             self._failures = 0
         except QueryFailed as error:
@@ -198,15 +182,6 @@ class ComputedLook:
         usable = all(is_uid(row.text("SeriesInstanceUID")) for row in rows)
         return series if series and usable and self._inquiry.whole(self._source, result) else None
 
-    def _of_series(self, rows: dict[str, Identifier]) -> Values:
-        values: Values = {_SERIES: (str(len(rows)),)}
-        if modalities := sorted({modality for row in rows.values() if (modality := row.text("Modality"))}):
-            values[_MODALITIES] = tuple(modalities)
-        counts = [row.number("NumberOfSeriesRelatedInstances") for row in rows.values()]
-        if None not in counts:
-            values[_INSTANCES] = (str(sum(count for count in counts if count is not None)),)
-        return values
-
     def _of_instances(self, study: str, patient_id: str, series: list[str]) -> Values:
         """The number of instances and their SOP classes; without one where the source does not say it of every one."""
         classes: set[str] = set()
@@ -224,9 +199,9 @@ class ComputedLook:
                 return {}
             instances.update(row.text("SOPInstanceUID") for row in rows)
             classes.update(row.text("SOPClassUID") for row in rows)
-        values: Values = {_INSTANCES: (str(len(instances)),)}
+        values: Values = {INSTANCES: (str(len(instances)),)}
         if all(map(is_uid, classes)):
-            values[_SOP_CLASSES] = tuple(sorted(classes))
+            values[SOP_CLASSES] = tuple(sorted(classes))
         return values
 
     def _find(self, level: QueryRetrieveLevel, keys: Identifier) -> FindResult:
@@ -252,22 +227,3 @@ def uncounted(source: str, number: int) -> str:
 
 class _Exhausted(Exception):
     """No more queries in this sweep."""
-
-
-_NOTHING: frozenset[int] = frozenset()
-
-
-def _says(tag: int, values: tuple[str | Identifier, ...]) -> bool:
-    """Whether these are a usable value: some come with blanks, or with something in place of a number."""
-    try:
-        return _usable(tag, values)
-    except TypeError:  # a sequence where none belongs: items cannot be looked up
-        return False
-
-
-@lru_cache(maxsize=4096)
-def _usable(tag: int, values: tuple[str | Identifier, ...]) -> bool:
-    texts = [value.strip(" \0") for value in values if isinstance(value, str)]
-    if tag in _NUMBERS:
-        return any(text.isascii() and text.isdigit() for text in texts)
-    return any(texts)

@@ -18,6 +18,7 @@ from router.domain.transfer import State, Transfer, timely
 from router.engine.detours import Detours
 from router.engine.gates import Gates
 from router.engine.mover import LEASE_SECONDS, Mover
+from router.engine.orphans import Orphans
 from router.engine.ports import Clock, Ledger, Observer, Trouble
 from router.engine.prefetch import Prefetcher
 from router.engine.probe import Prober
@@ -85,6 +86,7 @@ class Dispatcher:
         self._ledger = ledger
         self._sweeper = sweeper
         self._upkeep = Upkeep(ledger)
+        self._orphans = Orphans(ledger, observer)
         self._mover = mover
         self._verifier = verifier
         self._detours = detours
@@ -148,6 +150,12 @@ class Dispatcher:
         if self._loop is None or self._stopping.is_set():
             return False
         return not self._loop.is_alive() or time.monotonic() - self._turned > _STALLED_SECONDS
+
+    @property
+    def moving(self) -> set[str]:
+        """The sources from which something is being moved."""
+        with self._lock:
+            return {name for name, number in self._moves.running.items() if number}
 
     def wake(self) -> None:
         """Work may have become due."""
@@ -240,6 +248,7 @@ class Dispatcher:
             self._next_look = time.monotonic() + _TICK_SECONDS
         self._upkeep.look(now)
         rules = self._rules()
+        self._orphans.look(rules, now)
         names = [*rules.nodes, LOCAL]
         self._gates.forget()
         self._late = self._detours.late()

@@ -12,6 +12,7 @@ from router.engine.query import Inquiry
 from router.engine.routes import RouteWatch
 from router.engine.slots import NodeSlots
 from router.engine.tally import Tallies
+from router.engine.terms import Terms
 
 
 class Kit(NamedTuple):
@@ -25,6 +26,7 @@ class Kit(NamedTuple):
     arrivals: Arrivals
     tallies: Tallies
     routes: RouteWatch
+    terms: Terms
     detours: Detours
     clock: Clock
     observer: Observer

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from functools import lru_cache
 
 import msgspec
 
 from router.domain.appointment import Notice
+from router.domain.candidates import candidates, divides, text_of
 from router.domain.condition import Evaluation
 from router.domain.dicom import Identifier, QueryRetrieveLevel, known_tag
 from router.domain.lookback import SweepKeys, looked_back
 from router.domain.prefetching import of_swept
 from router.domain.rule import Node, Rule, Sweep
 from router.domain.selection import Action, Candidate, Decision, Selection, decide
+from router.domain.truth import LocalTruth, of_study
 from router.engine.asking import modalities_wanted, questions
 from router.engine.computed import MAXIMUM_QUERIES, ComputedLook, uncounted
 from router.engine.ports import Ledger
@@ -22,17 +23,9 @@ from router.engine.query import Inquiry
 from router.engine.restraint import Restrainer
 from router.engine.sharing import Sharing
 from router.engine.slots import Urgency
-from router.engine.truth import LocalTruth, of_study
 
-_PATIENT_ID = known_tag("PatientID")
-_AVAILABILITY = known_tag("InstanceAvailability")
 _STUDY_INSTANCE_UID = known_tag("StudyInstanceUID")
 _SERIES_INSTANCE_UID = known_tag("SeriesInstanceUID")
-_STUDY_INSTANCES = known_tag("NumberOfStudyRelatedInstances")
-_SERIES_INSTANCES = known_tag("NumberOfSeriesRelatedInstances")
-
-
-_Values = tuple[str | Identifier, ...]
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True):
@@ -93,8 +86,8 @@ class Look:
         if self._rule.priors is not None:
             return self._currents(self._truth.by_condition(self._found()))
         # The rows are let go before more memory is taken.
-        candidates = self._candidates(self._truth.by_condition(self._found()))
-        facts = self._ledger.facts(self._source.name, [c.study_instance_uid for c in candidates])
+        selected = self._candidates(self._truth.by_condition(self._found()))
+        facts = self._ledger.facts(self._source.name, [c.study_instance_uid for c in selected])
         if self._unlisted:
             self._accounts.append(uncounted(self._source.name, self._unlisted))
         decisions = decide(
@@ -102,7 +95,7 @@ class Look:
             source=self._source.name,
             destinations=self._rule.move.to,
             priority=self._rule.priority,
-            candidates=candidates,
+            candidates=selected,
             facts=facts,
             manual=self._manual,
         )
@@ -163,7 +156,7 @@ class Look:
             if len(asked) == 1:
                 return answer.rows
             for row in answer.rows:
-                found.setdefault(_text(row, unique), row)
+                found.setdefault(text_of(row, unique), row)
         return list(found.values())
 
     def _series_of(self, study: Identifier) -> list[Identifier]:
@@ -184,33 +177,9 @@ class Look:
     # candidates ---------------------------------------------------------------------------------------------------
 
     def _candidates(self, rows: list[Identifier]) -> list[Candidate]:
-        wanted = self._rule.move.level
-        if wanted is QueryRetrieveLevel.SERIES and self._sweep.level is QueryRetrieveLevel.STUDY:
+        if divides(self._sweep, self._rule.move):
             rows = [one for study in rows for one in self._series_of(study)]
-        by_series = wanted is QueryRetrieveLevel.SERIES
-        counted = _SERIES_INSTANCES if by_series else _STUDY_INSTANCES
-        often = by_series or self._sweep.level is QueryRetrieveLevel.SERIES
-        candidates = []
-        seen: set[tuple[str, str]] = set()
-        for row in rows:
-            study = _text(row, _STUDY_INSTANCE_UID)
-            series = _text(row, _SERIES_INSTANCE_UID) if by_series else ""
-            if often:
-                if (study, series) in seen:
-                    continue
-                seen.add((study, series))
-            elements = row.elements
-            count = _number_in(elements.get(counted, ()))
-            candidates.append(
-                Candidate(
-                    study_instance_uid=study,
-                    series_instance_uid=series,
-                    instance_count=self._listed(row, study, series) if count is None else count,
-                    patient_id=_text(row, _PATIENT_ID),
-                    availability=_word_in(elements.get(_AVAILABILITY, ())),
-                )
-            )
-        return candidates
+        return candidates(rows, self._sweep, self._rule.move, self._listed)
 
     def _listed(self, row: Identifier, study: str, series: str) -> int | None:
         """How many instances the source holds by its lists and the numbers of its series: it does not give the number.
@@ -226,38 +195,3 @@ class Look:
             self._source, study, series, row.text("PatientID"), Urgency.SWEEP, self._cancelled
         )
         return expectation.size or None
-
-
-def _text(row: Identifier, tag: int) -> str:
-    """`Identifier.text` for the tag of an attribute: a sweep asks very many rows the same."""
-    values = row.elements.get(tag)
-    first = values[0] if values else ""
-    return first.strip() if isinstance(first, str) else ""
-
-
-def _word_in(values: _Values) -> str:
-    """The first value of an attribute that has few different ones; empty where it is no text."""
-    try:
-        return _word(values)
-    except TypeError:  # a sequence where none belongs: items cannot be looked up
-        return ""
-
-
-def _number_in(values: _Values) -> int | None:
-    """The same as `Identifier.number` for the values of an attribute; counts come again and again."""
-    try:
-        return _number(values)
-    except TypeError:
-        return None
-
-
-@lru_cache(maxsize=4096)
-def _word(values: _Values) -> str:
-    first = values[0] if values else ""
-    return first.strip() if isinstance(first, str) else ""
-
-
-@lru_cache(maxsize=4096)
-def _number(values: _Values) -> int | None:
-    text = _word(values)
-    return int(text) if text.isascii() and text.isdigit() and len(text) < 12 else None

@@ -68,8 +68,8 @@ class Mover:
         """Run one attempt of a claimed transfer; returns it as the ledger has it then, None if the claim was lost."""
         started_at = self._kit.clock.now()
         rules = self._rules()
-        rule = rules.rules.get(transfer.rule)
-        move = rule.move if rule else Move(to=(transfer.intent.destination,))
+        self._kit.terms.begin(transfer, rules)
+        move = self._kit.terms.move(transfer, rules)
         source = rules.node(transfer.intent.source)
         destination = rules.node(transfer.intent.destination)
         local = transfer.intent.destination == LOCAL
@@ -82,7 +82,9 @@ class Mover:
 
     def _end(self, transfer: Transfer, finish: Finish, started_at: datetime) -> Transfer | None:
         kit = self._kit
-        return end_step(transfer, finish, started_at, ledger=kit.ledger, clock=kit.clock, observer=kit.observer)
+        ended = end_step(transfer, finish, started_at, ledger=kit.ledger, clock=kit.clock, observer=kit.observer)
+        kit.terms.ended(transfer, ended)
+        return ended
 
 
 class _Attempt:

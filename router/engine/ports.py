@@ -14,6 +14,7 @@ from router.domain.exchange import FindResult as FindResult
 from router.domain.exchange import MoveProgress as MoveProgress
 from router.domain.exchange import MoveRequest as MoveRequest
 from router.domain.exchange import MoveResult as MoveResult
+from router.domain.holds import HeldRoute
 from router.domain.overview import BacklogRow, ServiceInfo
 from router.domain.receipt import Receipt
 from router.domain.restraint import Held
@@ -138,6 +139,12 @@ class Ledger(AppointmentLedger, Protocol):
 
     def held_by_others(self, rule: str, transfer_ids: Sequence[int]) -> list[Held]:
         """Those of these transfers that another rule holds back."""
+
+    def held_routes(self) -> list[HeldRoute]:
+        """How much each rule holds back, by route."""
+
+    def release_held(self, route: HeldRoute, most: int, now: datetime) -> int:
+        """Queue what a rule holds back on a route, `most` of it, the oldest first; how many."""
 
     def queued_on(self, rule: str, day: date) -> int:
         """Instances that the rule's sweeps have queued on this day of its source."""

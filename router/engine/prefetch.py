@@ -49,6 +49,8 @@ class Looked(msgspec.Struct, frozen=True, kw_only=True):
     complete: bool = True
     reason: str = ""
     """Why it is not complete, or what could not be found out, in sentences."""
+    examined: dict[str, Examination] = {}
+    """Study Instance UID -> the candidate, as it was judged."""
 
     @property
     def record(self) -> list[Prior]:
@@ -254,6 +256,7 @@ class Prefetcher:
             queries=work.queries,
             complete=work.complete,
             reason=" ".join(work.said),
+            examined=by_uid,
         )
 
     def _refuse(self, rule: Rule, current: Identifier) -> None:

@@ -12,7 +12,7 @@ from router.domain.dicom import Identifier, InformationModel, QueryRetrieveLevel
 from router.domain.restraint import Held, Recount, Restraint, Unit, restrain, said_of_held, to_ask_again
 from router.domain.rule import Node, Rule
 from router.domain.selection import LIMITED, SETTLES, Decision
-from router.domain.transfer import Intent, TransferFact
+from router.domain.transfer import LIMIT_HOLDS, Intent, TransferFact
 from router.engine.ports import Clock, Ledger
 from router.engine.query import Inquiry, QueryFailed, unique_keys
 from router.engine.slots import Urgency
@@ -43,7 +43,9 @@ class Restrained(NamedTuple):
 class Restrainer:
     """Applies `settle` and `limits` of rules. Thread-safe."""
 
-    def __init__(self, ledger: Ledger, inquiry: Inquiry, clock: Clock) -> None:
+    def __init__(self, ledger: Ledger, inquiry: Inquiry, clock: Clock, *, only: str = "") -> None:
+        """`only`: a Study Instance UID; what settles of others is left alone, and not asked for again."""
+        self._only = only
         self._ledger = ledger
         self._inquiry = inquiry
         self._clock = clock
@@ -83,6 +85,8 @@ class Restrainer:
         ]
         if others:
             held += self._ledger.held_by_others(rule.name, others)
+        if self._only:
+            held = [one for one in held if one.cause in LIMIT_HOLDS or one.intent.study_instance_uid == self._only]
         # What is held for where the rule does not lead any more waits for a person.
         held = [one for one in held if one.intent.destination in rule.move.to]
         if restraint.is_none and not held:

@@ -93,14 +93,19 @@ class Scheduler:
 
     def start(self, rules: RuleSet) -> None:
         """Schedule the rules' sweeps; what was missed while nothing ran is counted, and caught up once."""
-        self._plan(rules, outage=True)
+        self._plan(rules, self._last_due(), outage=True)
         self._wall, self._ticked = self._clock.now(), self._monotonic()
         self._scheduler.start()
         self._ticker = threading.Thread(target=self._ticking, name="clock", daemon=True)
         self._ticker.start()
 
     def adopt(self, rules: RuleSet) -> None:
-        """Go on with these rules. A tier whose schedule is the same keeps its rhythm."""
+        """Go on with these rules. A tier whose schedule is the same keeps its rhythm. Never raises."""
+        last: dict[_Key, datetime] = {}
+        try:
+            last = self._last_due()
+        except LedgerError as error:  # what is new begins as if it had never run: at worst a sweep too many
+            self._trouble("scheduler", error)
         wanted = {
             _job_id(rule.name, number): tier.schedule
             for rule in _enabled(rules)
@@ -113,18 +118,22 @@ class Scheduler:
             for times in (self._since, self._newest):
                 for key in [key for key in times if _job_id(*key) not in wanted]:
                     del times[key]
-        self._plan(rules, outage=False)
+        self._plan(rules, last, outage=False)
 
-    def _plan(self, rules: RuleSet, *, outage: bool) -> None:
-        """Schedule every tier that is not scheduled yet, and catch up once what was missed.
-
-        Only after an outage was it missed: else the rule was not there, or disabled.
-        """
+    def _last_due(self) -> dict[_Key, datetime]:
+        """When each tier was due last, as the ledger knows it."""
         last: dict[_Key, datetime] = {}
         for sweep in [*self._ledger.last_sweeps(), *self._ledger.open_sweeps()]:
             if not sweep.due.manual:
                 key = (sweep.due.rule, sweep.due.tier)
                 last[key] = max(sweep.due.due_at, last.get(key, sweep.due.due_at))
+        return last
+
+    def _plan(self, rules: RuleSet, last: dict[_Key, datetime], *, outage: bool) -> None:
+        """Schedule every tier that is not scheduled yet, and catch up once what was missed.
+
+        Only after an outage was it missed: else the rule was not there, or disabled. `last` is when each was due last.
+        """
         now = self._clock.now()
         self._rules = rules
         overdue: list[_Key] = []

@@ -28,6 +28,7 @@ from router.engine.evidence import EvidenceGatherer, Unavailable, commits
 from router.engine.ports import Clock, Ledger, Observer
 from router.engine.step import end_step
 from router.engine.tally import Tallies
+from router.engine.terms import Terms
 from router.errors import Cancelled
 
 LOOK_DELAYS = {"receipts": (0.1, 0.3, 1.0, 3.0, 10.0), "find": (0.5, 2.0, 5.0, 15.0, 30.0, 60.0), "commitment": ()}
@@ -68,6 +69,7 @@ class Verifier:
         evidence: EvidenceGatherer,
         committer: Committer,
         tallies: Tallies,
+        terms: Terms,
         clock: Clock,
         observer: Observer,
     ) -> None:
@@ -76,6 +78,7 @@ class Verifier:
         self._evidence = evidence
         self._committer = committer
         self._tallies = tallies
+        self._terms = terms
         self._clock = clock
         self._observer = observer
 
@@ -83,8 +86,7 @@ class Verifier:
         """One look; returns the transfer as the ledger has it then, None where the claim was lost."""
         started_at = self._clock.now()
         rules = self._rules()
-        rule = rules.rules.get(transfer.rule)
-        move = rule.move if rule else Move(to=(transfer.intent.destination,))
+        move = self._terms.move(transfer, rules)
         expectation = self._expected(transfer, rules)
         try:
             finish = self._look(transfer, expectation, move, rules, cancelled)
@@ -102,11 +104,13 @@ class Verifier:
         if finish.happening not in (Happening.LATER, Happening.INTERRUPTED):
             self._tallies.end(transfer)
         observer = None if finish.happening is Happening.LATER else self._observer
-        return end_step(transfer, finish, started_at, ledger=self._ledger, clock=self._clock, observer=observer)
+        ended = end_step(transfer, finish, started_at, ledger=self._ledger, clock=self._clock, observer=observer)
+        self._terms.ended(transfer, ended)
+        return ended
 
     def _expected(self, transfer: Transfer, rules: RuleSet) -> Expectation:
         """What the source said that it holds, as the mover remembered it."""
-        source = rules.node(transfer.intent.source)
+        source = self._terms.node(transfer.intent.source, transfer, rules)
         if source is not None and source.find.expected == "none":
             return Expectation()
         instances = self._ledger.expected_instances(transfer.id)
@@ -143,7 +147,7 @@ class Verifier:
         self, transfer: Transfer, expectation: Expectation, verify: str, rules: RuleSet, cancelled: threading.Event
     ) -> Evidence | Waiting:
         """The strongest evidence that the rule allows and the destination gives; a weaker one says why in its note."""
-        destination = rules.node(transfer.intent.destination)
+        destination = self._terms.node(transfer.intent.destination, transfer, rules)
         settings = destination.commitment if destination is not None and commits(destination, verify) else None
         if destination is None or settings is None or expectation.size == 0:
             if verify == "commitment" and destination is not None and expectation.size != 0:
@@ -152,7 +156,7 @@ class Verifier:
         under_way = transfer.cause in LOOSE and transfer.looks < len(QUIET_DELAYS)
         if under_way and not self._committer.asked(transfer, destination):
             return Waiting(QUIET_DELAYS[transfer.looks], "What was under way when the move broke may still arrive.")
-        source = rules.node(transfer.intent.source)
+        source = self._terms.node(transfer.intent.source, transfer, rules)
         said = self._committer.look(transfer, expectation, source, destination, settings, cancelled)
         if isinstance(said, Waiting):
             return said

@@ -218,7 +218,9 @@ def _parse(url: str) -> URL:
 
 
 def _sqlite_engine(path: Path | None, *, read_only: bool) -> Engine:
-    target = f"{path.resolve().as_uri()}?mode={'ro' if read_only else 'rwc'}" if path else ":memory:"
+    # Of a file that nobody has open SQLite makes a log while it is read, and takes it away only where it may write.
+    mode = "rwc" if not read_only else "ro" if path and _log_of(path).exists() else "rw"
+    target = f"{path.resolve().as_uri()}?mode={mode}" if path else ":memory:"
 
     def connect() -> sqlite3.Connection:
         connection = sqlite3.connect(
@@ -231,6 +233,8 @@ def _sqlite_engine(path: Path | None, *, read_only: bool) -> Engine:
         try:
             if path is not None and not read_only:
                 _enable_wal(connection)
+            if read_only:
+                connection.execute("PRAGMA query_only = ON")
             connection.execute("PRAGMA synchronous = FULL")
             connection.execute("PRAGMA foreign_keys = ON")
             connection.execute("PRAGMA temp_store = MEMORY")
@@ -257,6 +261,11 @@ def _sqlite_engine(path: Path | None, *, read_only: bool) -> Engine:
         connection.exec_driver_sql(connection.get_execution_options().get(_BEGIN, "BEGIN"))
 
     return engine
+
+
+def _log_of(path: Path) -> Path:
+    """The write-ahead log of a file, which is there while somebody has it open."""
+    return path.with_name(f"{path.name}-wal")
 
 
 def _enable_wal(connection: sqlite3.Connection) -> None:

@@ -9,8 +9,9 @@ from typing import Any
 import msgspec
 from sqlalchemy import Boolean, Connection, bindparam, case, delete, func, select, text, update
 
+from router.domain.holds import HeldRoute
 from router.domain.restraint import Held
-from router.domain.transfer import LIMIT_HOLDS, RULE_HOLDS, SETTLING, Hold, Intent, State
+from router.domain.transfer import LIMIT_HOLDS, RULE_HOLDS, SETTLING, Happening, Hold, Intent, State, after
 from router.ledger.database import insert_or
 from router.ledger.tables import HELD, Instant, rule_days, transfers
 
@@ -39,6 +40,32 @@ def of_others(connection: Connection, rule: str, transfer_ids: Sequence[int]) ->
     )
     rows = connection.execute(query, {"numbers": msgspec.json.encode(list(transfer_ids)).decode()})
     return [_held(row) for row in rows]
+
+
+def of_routes(connection: Connection) -> list[HeldRoute]:
+    """How much each rule holds back, by route."""
+    route = (_t.rule, _t.source, _t.destination)
+    query = select(*route, func.count()).where(text(HELD), _t.cause.in_(RULE_HOLDS)).group_by(*route).order_by(*route)
+    return [HeldRoute(*row) for row in connection.execute(query)]
+
+
+def release(connection: Connection, route: HeldRoute, most: int, now: datetime) -> int:
+    """Queue what a rule holds back on a route, the oldest first; how many. It waits from now on."""
+    here = (_t.rule == route.rule, _t.source == route.source, _t.destination == route.destination)
+    some = select(_t.id).where(text(HELD), *here, _t.cause.in_(RULE_HOLDS)).order_by(_t.queued_at, _t.id).limit(most)
+    released = (
+        update(transfers)
+        .where(_t.id.in_(some))
+        .values(
+            state=after(State.HELD, Happening.RELEASE).value,
+            cause="",
+            reason=f"The rule {route.rule} that held it does not lead here any more; it goes on.",
+            queued_at=now,
+            next_at=now,
+            updated_at=now,
+        )
+    )
+    return connection.execute(released).rowcount
 
 
 def _read(connection: Connection, where: Sequence[Any], most: int) -> list[Held]:

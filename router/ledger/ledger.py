@@ -9,6 +9,7 @@ from typing import Self
 
 from router.domain.commitment import Commitment, CommitmentAnswer
 from router.domain.dicom import SubOperationCounts
+from router.domain.holds import HeldRoute
 from router.domain.overview import BacklogRow, ServiceInfo
 from router.domain.restraint import Held
 from router.domain.sweep import SweepDue, SweepRecord, SweepReport
@@ -126,6 +127,16 @@ class SqlLedger(ReceiptIndex, RouteBook, AppointmentBook):
         """Those of these transfers that another rule holds back."""
         with self._database.read() as connection:
             return held.of_others(connection, rule, transfer_ids)
+
+    def held_routes(self) -> list[HeldRoute]:
+        """How much each rule holds back, by route."""
+        with self._database.read() as connection:
+            return held.of_routes(connection)
+
+    def release_held(self, route: HeldRoute, most: int, now: datetime) -> int:
+        """Queue what a rule holds back on a route, `most` of it, the oldest first; how many."""
+        with self._database.write() as connection:
+            return held.release(connection, route, most, now)
 
     def queued_on(self, rule: str, day: date) -> int:
         """Instances that the rule's sweeps have queued on this day of its source."""

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 
 from router.domain.receipt import Receipt
+from router.domain.rule import LOCAL
 from router.domain.transfer import Instance
 from router.ledger import receipts as receipt_queries
 from router.ledger.database import Database
@@ -41,3 +43,13 @@ class ReceiptIndex:
         """The paths in our store under which instances of a study are indexed."""
         with self._database.read() as connection:
             return receipt_queries.paths(connection, study_instance_uid)
+
+    def receipt(self, study_instance_uid: str, series_instance_uid: str, sop_instance_uid: str) -> Receipt | None:
+        """The receipt of an instance that our store holds; None where it holds none."""
+        with self._database.read() as connection:
+            return receipt_queries.one(connection, study_instance_uid, series_instance_uid, sop_instance_uid)
+
+    def stored_from(self, source: str) -> dict[str, datetime]:
+        """Calling AE titles of what was moved from a node to this router lately -> when one last stored."""
+        with self._database.read() as connection:
+            return receipt_queries.stored_from(connection, source, LOCAL)

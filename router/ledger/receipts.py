@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 
 import msgspec
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, func, select
 
 from router.domain.receipt import Receipt
 from router.domain.transfer import Instance
 from router.ledger.database import insert_or
-from router.ledger.tables import receipts
+from router.ledger.tables import receipts, transfers
 
 _r = receipts.c
+_LATELY = 50
+"""Transfers that are looked at for who stores what they brought."""
 _KEY = ("study_instance_uid", "series_instance_uid", "sop_instance_uid")
 
 
@@ -55,3 +58,29 @@ def received_classes(connection: Connection, study_instance_uid: str, series_ins
 def paths(connection: Connection, study_instance_uid: str) -> set[str]:
     """The paths under which instances of a study are indexed."""
     return set(connection.scalars(select(_r.path).where(_r.study_instance_uid == study_instance_uid)))
+
+
+def one(connection: Connection, study: str, series: str, instance: str) -> Receipt | None:
+    """The receipt of an instance."""
+    query = select(receipts).where(
+        _r.study_instance_uid == study, _r.series_instance_uid == series, _r.sop_instance_uid == instance
+    )
+    row = connection.execute(query).mappings().one_or_none()
+    return Receipt(**row) if row is not None else None
+
+
+def stored_from(connection: Connection, source: str, destination: str) -> dict[str, datetime]:
+    """Calling AE titles of what the latest transfers of a route brought -> when one last stored."""
+    t = transfers.c
+    latest = (
+        select(t.study_instance_uid)
+        .where(t.source == source, t.destination == destination)
+        .order_by(t.id.desc())
+        .limit(_LATELY)
+    )
+    query = (
+        select(_r.calling_ae_title, func.max(_r.received_at))
+        .where(_r.study_instance_uid.in_(latest), _r.calling_ae_title != "")
+        .group_by(_r.calling_ae_title)
+    )
+    return {row[0]: row[1] for row in connection.execute(query)}

@@ -1,18 +1,20 @@
-"""The part of the ledger that knows which routes are stopped: each query by name, in its transaction."""
+"""The part of the ledger that knows routes: which are stopped, how fast they were, what waits. Queries by name."""
 
 from __future__ import annotations
 
 from collections.abc import Collection
 from datetime import datetime
 
+from router.domain.estimate import PAST_MOVES, PastMove, Work
 from router.domain.route import StoppedRoute
 from router.domain.transfer import Route
+from router.ledger import rates
 from router.ledger import routes as route_queries
 from router.ledger.database import Database
 
 
 class RouteBook:
-    """The stopped routes of a ledger. Raises only LedgerError; thread-safe."""
+    """The routes of a ledger. Raises only LedgerError; thread-safe."""
 
     _database: Database
 
@@ -43,3 +45,13 @@ class RouteBook:
         """
         with self._database.write() as connection:
             route_queries.adopt(connection, content_hash, names, now)
+
+    def past_moves(self, routes: Collection[Route], most: int = PAST_MOVES) -> dict[Route, list[PastMove]]:
+        """The latest moves on these routes that brought something, so many for each, the latest first."""
+        with self._database.read() as connection:
+            return rates.past_moves(connection, routes, most)
+
+    def queued(self) -> list[Work]:
+        """What waits to be moved, by route."""
+        with self._database.read() as connection:
+            return rates.queued(connection)

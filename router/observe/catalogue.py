@@ -145,6 +145,13 @@ _DEFINITIONS = (
         "transfers", "gauge", "Transfers in the ledger by state (they survive a restart).", ("state", *_PAIR), None
     ),
     Definition(
+        "holds_released_total",
+        "counter",
+        "Transfers let go that were held back by a rule that was removed, or does not lead there any more.",
+        (),
+        _once,
+    ),
+    Definition(
         "transfers_oldest_queued_seconds",
         "gauge",
         "Age of the oldest transfer that waits; 0 where none does.",

@@ -25,6 +25,7 @@ from router.domain.events import (
     CommitmentNoted,
     ConfigurationLoaded,
     Event,
+    HoldsLeft,
     LookEnded,
     MessageAnswered,
     NodeReachability,
@@ -65,6 +66,7 @@ _MESSAGES: dict[type[Event], str] = {
     BreakerClosed: "node no longer left alone: what waited for it goes on",
     AssociationsAllowed: "associations to node changed: fewer after it had too many, one more each good minute",
     ConfigurationLoaded: "configuration loaded",
+    HoldsLeft: "transfers let go that a rule held back which does not lead there any more",
 }
 
 _SWEEP_LEVELS = {"complete": "info", "incomplete": "warning", "failed": "error"}
@@ -209,9 +211,26 @@ class LogObserver:
                 return
             if times > 1:
                 fields["times"] = times
-        if isinstance(event, ConfigurationLoaded) and not event.successful:
-            message = "configuration rejected: the one before stays in force"
+        if isinstance(event, HoldsLeft) and not fields.pop("released"):
+            message = "a disabled rule holds transfers back until it is enabled, or they are released"
+        if isinstance(event, ConfigurationLoaded):
+            self._loaded(event, fields)
+            return
         getattr(logger(), _level(event))(message, **fields)
+
+    def _loaded(self, event: ConfigurationLoaded, fields: dict[str, Any]) -> None:
+        """One line for the news, and one for each thing to do about it."""
+        for own_line in ("diagnostics", "restart_needed"):
+            fields.pop(own_line)
+        if event.successful:
+            logger().info(_MESSAGES[ConfigurationLoaded], **fields)
+        else:
+            logger().error("configuration rejected: the one before stays in force", **fields)
+        for diagnostic in event.diagnostics:
+            logger().error("configuration rejected", diagnostic=diagnostic)
+        if event.restart_needed:
+            keys = ", ".join(event.restart_needed)
+            logger().warning("changes under router: take effect after a restart", keys=keys)
 
     def _told_apart(self, event: Event, fields: dict[str, Any]) -> dict[str, Any]:
         """The fields that tell one repeated event from another.

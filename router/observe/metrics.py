@@ -31,6 +31,7 @@ from router.domain.events import (
     CommitmentNoted,
     ConfigurationLoaded,
     Event,
+    HoldsLeft,
     InstanceStored,
     LookEnded,
     MessageAnswered,
@@ -134,6 +135,7 @@ class Metrics(Collector):
             AssociationsAllowed: lambda e: self._limits.__setitem__(e.node, e.limit),
             NodeWaited: self._waited,
             ConfigurationLoaded: self._loaded,
+            HoldsLeft: self._holds_left,
         }
 
     def __call__(self, event: Event) -> None:
@@ -346,6 +348,10 @@ class Metrics(Collector):
             self._families["config_last_reload_success_timestamp_seconds"].set((), self._now())
             self._families["config_info"].keep([])
             self._families["config_info"].set((event.content_hash,), 1)
+
+    def _holds_left(self, event: HoldsLeft) -> None:
+        if event.released:
+            self._families["holds_released_total"].add((), event.count)
 
     def _look_at_windows(self) -> None:
         """Bring the gauge of the nodes' windows up to date."""

@@ -10,15 +10,21 @@ from typing import Any, Protocol
 
 import uvicorn
 from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
-from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
-from router.errors import RouterError
+from router.config import Reload, Standing
+from router.errors import ConfigurationError, RouterError
 from router.observe import logs
+from router.web import guard, status
 
 _START_SECONDS = 10.0
 _STOP_SECONDS = 5.0
+_RELOADS_WAITING = 16
+"""Requests to reload that may wait for one that is under way; further ones are told to come again."""
+_NO_STORE = {"cache-control": "no-store"}
 
 
 class Watched(Protocol):
@@ -34,19 +40,72 @@ class Watched(Protocol):
         """What is not ready by part; empty when work can be taken."""
 
 
-def make_app(service: Watched) -> Starlette:
+class Configured(Protocol):
+    """What the endpoints need of the configuration's coordinator."""
+
+    @property
+    def standing(self) -> Standing:
+        """How things stand."""
+
+    def reload(self) -> Reload:
+        """Load the configuration again; takes as long as that takes."""
+
+    def token(self) -> str | None:
+        """The secret to be shown; None: there is none. Raises ConfigurationError where it is not to be had."""
+
+
+class _Turns:
+    """One after the other; knows how many there are."""
+
+    def __init__(self) -> None:
+        self._lock = asyncio.Lock()
+        self.waiting = 0
+        """Whose turn it is, included."""
+
+    async def __aenter__(self) -> None:
+        self.waiting += 1
+        try:
+            await self._lock.acquire()
+        except BaseException:
+            self.waiting -= 1
+            raise
+
+    async def __aexit__(self, *_: object) -> None:
+        self.waiting -= 1
+        self._lock.release()
+
+
+def make_app(service: Watched, configuration: Configured) -> Starlette:
     """The application."""
+    began = time.monotonic()
+    reloads = _Turns()
 
     def metrics(request: Request) -> Response:
         body, content_type = service.render_metrics(", ".join(request.headers.getlist("accept")))
-        return Response(body, headers={"content-type": content_type, "cache-control": "no-store"})
+        return Response(body, headers={"content-type": content_type, **_NO_STORE})
 
     def state(problems: dict[str, str]) -> Response:
         return JSONResponse(
             {"status": "ok" if not problems else "failing", "problems": problems},
             status_code=503 if problems else 200,
-            headers={"cache-control": "no-store"},
+            headers=_NO_STORE,
         )
+
+    def overview() -> dict[str, Any]:
+        uptime = time.monotonic() - began
+        return status.overview(configuration.standing, service.health(), service.readiness(), uptime)
+
+    async def reload(request: Request) -> Response:
+        refusal = await run_in_threadpool(_refusal, request, configuration)
+        if refusal:
+            return JSONResponse({"error": refusal}, status_code=403, headers=_NO_STORE)
+        if reloads.waiting >= _RELOADS_WAITING:
+            sentence = "Too many requests wait for a reload; try again in a moment."
+            return JSONResponse({"error": sentence}, status_code=503, headers={"retry-after": "2", **_NO_STORE})
+        async with reloads:  # who waits here takes no thread from those who ask for health or metrics
+            done = await run_in_threadpool(configuration.reload)
+        answer = status.reload_answer(done, configuration.standing.content_hash)
+        return JSONResponse(answer, status_code=200 if done.accepted else 422, headers=_NO_STORE)
 
     def failed(request: Request, error: Exception) -> Response:
         logs.trouble("http", error)
@@ -54,6 +113,9 @@ def make_app(service: Watched) -> Starlette:
 
     return Starlette(
         routes=[
+            Route("/", lambda request: HTMLResponse(status.page(overview()), headers=status.HEADERS)),
+            Route("/api/v1/configuration", lambda request: JSONResponse(overview(), headers=_NO_STORE)),
+            Route("/-/reload", reload, methods=["POST"]),
             Route("/metrics", metrics),
             Route("/healthz", lambda request: state(service.health())),
             Route("/readyz", lambda request: state(service.readiness())),
@@ -62,13 +124,24 @@ def make_app(service: Watched) -> Starlette:
     )
 
 
+def _refusal(request: Request, configuration: Configured) -> str:
+    """Why the caller may change nothing, as a sentence; empty where he may."""
+    try:
+        token = configuration.token()
+    except ConfigurationError as error:
+        return f"The token that router.token names is not to be had, so nobody may do this: {error}."
+    if token is None:
+        return guard.without_token(request.headers, request.client.host if request.client else "")
+    return guard.with_token(request.headers, token)
+
+
 class HttpServer:
     """Serves the application in a thread."""
 
-    def __init__(self, service: Watched, host: str, port: int) -> None:
+    def __init__(self, service: Watched, configuration: Configured, host: str, port: int) -> None:
         """Binds at once; port 0 takes a free one. Raises RouterError where the address is taken or not ours."""
         config = uvicorn.Config(
-            make_app(service),
+            make_app(service, configuration),
             host=host,
             port=port,
             log_config=None,
@@ -76,6 +149,7 @@ class HttpServer:
             lifespan="off",
             ws="none",
             server_header=False,
+            proxy_headers=False,  # who connects is what counts, not what he says of himself
             timeout_keep_alive=5,
             timeout_graceful_shutdown=2,
         )

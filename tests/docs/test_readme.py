@@ -14,7 +14,6 @@ import pytest
 
 from router import config
 from router.cli.main import root
-from router.domain.case import run
 from router.domain.transfer import State
 
 ROOT = Path(__file__).parent.parent.parent
@@ -85,7 +84,7 @@ def test_yaml_of_the_readme_is_a_valid_configuration(blocks: list[str], tmp_path
     for case in loaded.cases:
         rule = loaded.rule_set.rules[case.rule]
         zone = ZoneInfo(loaded.rule_set.nodes[rule.source].timezone)
-        assert run(case, rule, loaded.rule_set.anatomy, zone) == []
+        assert case.run(rule, loaded.rule_set.anatomy, zone) == []
 
 
 @pytest.mark.parametrize("target", sorted(set(re.findall(r"\]\(([^)#]+)\)", README))))

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import json
+import re
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +15,7 @@ import pytest
 import yaml
 from jsonschema import Draft7Validator
 
+from router import config
 from router.config.schema import FILE_NAME, full_schema, reading_schema, schema_at
 from router.config.values import parse_address, parse_size, result_limit
 from router.domain import rule as model
@@ -21,12 +25,14 @@ from router.domain.dicom import tag_of
 from router.domain.problem import Step
 from router.domain.timing import DURATION_PATTERN, parse_duration
 from router.domain.window import Window
+from tests.support.certificates import Authority
 
 ROOT = Path(__file__).parents[2]
 SCHEMA: dict[str, Any] = json.loads((ROOT / "schemas" / FILE_NAME).read_text())
 
 KEYWORDS = set(Draft7Validator.META_SCHEMA["properties"])
-FOR_EDITORS = {"markdownDescription"}
+FOR_EDITORS = {"markdownDescription", "enumDescriptions", "patternErrorMessage", "defaultSnippets"}
+"""What yaml-language-server knows besides."""
 MAZES = {"oneOf", "anyOf", "allOf", "if", "then", "else", "not", "dependencies", "patternProperties"}
 MAPS = ("properties", "definitions")
 
@@ -172,3 +178,138 @@ def test_the_example_is_valid_for_an_editor_too() -> None:
         )
         errors = [error.message for error in validator(SCHEMA).iter_errors(contents)]
         assert not errors, path.name
+
+
+# --- Defaults ---------------------------------------------------------------------------------------------------------
+
+BASE: dict[str, Any] = {
+    "tests": {
+        "a-case": {
+            "rule": "swept",
+            "now": "2026-11-28T08:00",
+            "studies": {"ct": {"StudyDate": "today"}},
+            "ledger": {"ct": {"workstation": {"state": "complete"}}},
+            "expect": {"ct": {"decision": "skip"}},
+        }
+    },
+    "router": {
+        "hl7": {},
+        "token": {"env": "TOKEN"},
+        "tls": {"ca": "ca.pem", "certificate": "router.pem", "key": {"file": "router.key"}},
+    },
+    "windows": {"night": {"open": ["daily 20:00-06:00"]}},
+    "anatomy": {"spine": {"codes": ["MRLSP"]}},
+    "nodes": {
+        "archive": {"ae_title": "ARCHIVE", "address": "10.0.0.5:104", "windows": [{"use": "night"}]}
+        | {key: {} for key in ("limits", "breaker", "find", "move", "timeouts", "commitment")},
+        "ris": {"ae_title": "RIS", "address": "10.0.0.6:104"},
+        "workstation": {"ae_title": "WS1", "address": "10.0.0.9:104", "tls": {"ca": "ca.pem"}},
+    },
+    "rules": {
+        "swept": {
+            "sweep": {"source": "archive", "every": "5m", "keys": {"StudyDate": "today"}},
+            "move": {"to": ["workstation"], "retry": {}},
+            "limits": {},
+        },
+        "tiered": {
+            "sweep": {"source": "archive", "tiers": [{"every": "5m", "lookback": "2h"}]},
+            "move": {"to": ["workstation"]},
+        },
+    }
+    | {
+        f"of-{trigger}": {
+            trigger: given,
+            "priors": {"source": "archive", "groups": [{"name": "recent", "max": 3, "within": "5y"}]},
+            "move": {"to": ["workstation"], "retry": {}},
+        }
+        for trigger, given in (("worklist", {"source": "ris", "every": "15m"}), ("order", {}), ("arrival", {}))
+    },
+}
+"""Every mapping that has keys with defaults, and nothing in it that need not be there. First what knows its place."""
+
+
+def documented(part: Any, path: str = "") -> Iterator[str]:
+    """The path of each key that has a default; `*` is any name, `[]` any item. Those of the defaults are the same."""
+    for key, inner in part.get("properties", {}).items():
+        if "default" in inner:
+            yield f"{path}.{key}"
+        if (path, key) != ("", "defaults"):
+            yield from documented(inner, f"{path}.{key}")
+    for step, keyword in ((".*", "additionalProperties"), ("[]", "items")):
+        if isinstance(part.get(keyword), dict):
+            yield from documented(part[keyword], path + step)
+
+
+def left_out(given: Any, part: Any, path: str = "") -> Iterator[tuple[str, dict[str, Any], str, Any]]:
+    """Each key with a default that BASE leaves out: its path, the mapping it belongs into, its name, the default."""
+    if isinstance(given, list):
+        for item in given:
+            yield from left_out(item, part["items"], f"{path}[]")
+    elif isinstance(given, dict):
+        known = part.get("properties", {})
+        for key, inner in known.items():
+            if key not in given and "default" in inner:
+                yield f"{path}.{key}", given, key, inner["default"]
+        for key, value in given.items():
+            inner = known.get(key, part.get("additionalProperties"))
+            if isinstance(inner, dict):
+                yield from left_out(value, inner, f"{path}.{key if key in known else '*'}")
+
+
+def loaded_from(directory: Path, contents: dict[str, Any]) -> tuple[Any, ...]:
+    """What comes of a configuration, but for the fingerprint of its text. JSON is YAML."""
+    (directory / "all.yaml").write_text(json.dumps(contents, indent=1))
+    loaded = config.load(directory)
+    assert loaded.rule_set is not None, [str(one) for one in loaded.diagnostics]
+    return msgspec.structs.replace(loaded.rule_set, content_hash=""), loaded.cases
+
+
+def test_a_default_that_is_written_out_changes_nothing(tmp_path: Path) -> None:
+    """What the schema documents as the default is what the compiler fills in, for every key that has one."""
+    authority = Authority(tmp_path / "made")
+    made = authority.issue("router")
+    for source, target in (
+        (authority.certificate, "ca.pem"),
+        (made.certificate, "router.pem"),
+        (made.key, "router.key"),
+    ):
+        shutil.copy(source, tmp_path / target)
+    contents = copy.deepcopy(BASE)
+    expected = loaded_from(tmp_path, contents)
+    tried = list(left_out(contents, reading_schema()))
+    assert {path for path, *_ in tried} == set(documented(reading_schema()))
+    for path, mapping, key, default in tried:
+        mapping[key] = default
+        assert loaded_from(tmp_path, contents) == expected, path
+        del mapping[key]
+
+
+# --- What editors show ------------------------------------------------------------------------------------------------
+
+
+def test_each_value_of_an_enumeration_is_described() -> None:
+    enumerations = [(path, part) for path, part in ALL if "enum" in part]
+    assert len(enumerations) > 10
+    for path, part in enumerations:
+        assert len(part["enumDescriptions"]) == len(part["enum"]), path
+        assert len(set(part["enumDescriptions"])) == len(part["enum"]), path
+        assert all(text.endswith(".") for text in part["enumDescriptions"]), path
+
+
+def test_each_pattern_says_in_words_what_it_wants() -> None:
+    patterns = [(path, part) for path, part in ALL if "pattern" in part]
+    words = {part["pattern"]: part["patternErrorMessage"] for _, part in patterns}
+    for path, part in patterns:
+        assert part["patternErrorMessage"] == words[part["pattern"]], f"{path}: one pattern, one sentence"
+        assert part["patternErrorMessage"].endswith("."), path
+
+
+def test_the_sections_that_hold_things_by_name_offer_a_snippet_of_one() -> None:
+    assert [name for name, part in SCHEMA["properties"].items() if "defaultSnippets" in part] == [
+        name for name, part in SCHEMA["properties"].items() if "propertyNames" in part
+    ]
+    for path, part in ALL:
+        for snippet in part.get("defaultSnippets", ()):
+            assert set(snippet) == {"label", "description", "bodyText"}, path
+            places = [int(number) for number in re.findall(r"\$\{(\d+):", snippet["bodyText"])]
+            assert sorted(set(places)) == list(range(1, max(places) + 1)), f"{path}: the cursor goes from 1 on"

@@ -8,12 +8,16 @@ import re
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
-from router.errors import RouterError
+from router.config import Code, Diagnostic, Reload, Severity, Standing
+from router.errors import ConfigurationError, RouterError
 from router.web.app import HttpServer
 from tests.support.peers import check_metrics
 from tests.support.ports import free_port, listening
@@ -33,13 +37,23 @@ class Reply:
     def __init__(self, port: int, path: str, *, method: str = "GET", **headers: str) -> None:
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
         try:
-            connection.request(method, path, headers=headers)
+            named = {name.replace("_", "-"): value for name, value in headers.items()}
+            connection.request(method, path, headers=named)
             response = connection.getresponse()
+            self.headers = response.headers
             self.status = response.status
             self.content_type = response.headers.get("content-type", "")
             self.body = response.read()
         finally:
             connection.close()
+
+    @property
+    def text(self) -> str:
+        return self.body.decode()
+
+    @property
+    def json(self) -> dict[str, Any]:
+        return dict(json.loads(self.body))
 
     @property
     def problems(self) -> dict[str, str]:
@@ -89,6 +103,28 @@ def test_a_router_that_works_is_healthy_and_ready(router: RunningRouter) -> None
     for path in ("/healthz", "/readyz"):
         reply = Reply(router.site.http_port, path)
         assert (reply.status, reply.problems) == (200, {})
+
+
+def test_the_page_and_its_json_say_what_runs(router: RunningRouter) -> None:
+    port = router.site.http_port
+    page, said = Reply(port, "/"), Reply(port, "/api/v1/configuration")
+    assert (page.status, page.content_type) == (200, "text/html; charset=utf-8")
+    assert (said.status, said.content_type) == (200, "application/json")
+    configuration = said.json["configuration"]
+    assert f'config_info{{hash="{configuration["hash"]}"}} 1.0' in router.metrics()
+    assert configuration["files"] == [str(router.site.rules_directory / "site.yaml")]
+    assert (configuration["rules"], configuration["nodes"], configuration["restart_needed"]) == (1, 1, [])
+    assert configuration["last_reload"]["reloaded"]
+    assert (said.json["health"], said.json["readiness"]) == ({"status": "ok", "problems": {}},) * 2
+    for part in (configuration["hash"], said.json["version"], "site.yaml", "1 rules, 1 nodes"):
+        assert part in page.text
+
+
+def test_a_program_on_this_machine_may_reload_a_running_service(router: RunningRouter) -> None:
+    reply = Reply(router.site.http_port, "/-/reload", method="POST")
+    assert (reply.status, reply.content_type) == (200, "application/json")
+    assert set(reply.json) == {"reloaded", "changed", "hash", "diagnostics"}
+    assert (reply.json["reloaded"], reply.json["changed"], reply.json["diagnostics"]) == (True, False, [])
 
 
 def test_what_is_not_there_is_not_found(router: RunningRouter) -> None:
@@ -197,9 +233,59 @@ def part() -> Part:
     return Part()
 
 
+GOOD = Reload(
+    at=datetime(2026, 11, 23, 9, 0, tzinfo=UTC), accepted=True, changed=True, content_hash="abc", diagnostics=()
+)
+MISTAKE = Diagnostic(
+    file="rules/<b>.yaml", line=8, column=42, code=Code.UNKNOWN_NODE, message="there is no node '<x>'", hint="try & see"
+)
+
+
+class Configuration:
+    """A configuration as the test says."""
+
+    def __init__(self) -> None:
+        self.secret: str | None = None
+        self.lost = ""
+        self.reloads = 0
+        self.loading: Callable[[], Reload] = lambda: GOOD
+        self.standing = Standing(
+            directory="rules",
+            content_hash="abc",
+            loaded_at=GOOD.at,
+            files=("rules/a.yaml", "rules/<b>.yaml"),
+            rules=3,
+            nodes=2,
+            restart_needed=(),
+            last=GOOD,
+        )
+
+    def reload(self) -> Reload:
+        self.reloads += 1
+        last = self.loading()
+        self.standing = msgspec.structs.replace(self.standing, last=last)
+        return last
+
+    def refuse(self, *diagnostics: Diagnostic) -> None:
+        refused = msgspec.structs.replace(
+            GOOD, accepted=False, changed=False, content_hash="bad", diagnostics=diagnostics
+        )
+        self.loading = lambda: refused
+
+    def token(self) -> str | None:
+        if self.lost:
+            raise ConfigurationError(self.lost)
+        return self.secret
+
+
 @pytest.fixture
-def server(part: Part) -> Iterator[HttpServer]:
-    one = HttpServer(part, "127.0.0.1", 0)
+def configuration() -> Configuration:
+    return Configuration()
+
+
+@pytest.fixture
+def server(part: Part, configuration: Configuration) -> Iterator[HttpServer]:
+    one = HttpServer(part, configuration, "127.0.0.1", 0)
     one.start()
     yield one
     one.stop()
@@ -238,7 +324,7 @@ def test_a_scrape_that_hangs_does_not_hold_up_the_health_check_nor_the_end(part:
         return b""
 
     part.metrics = hang
-    server = HttpServer(part, "127.0.0.1", 0)
+    server = HttpServer(part, Configuration(), "127.0.0.1", 0)
     server.start()
     waiting = http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)
     waiting.request("GET", "/metrics")
@@ -259,12 +345,164 @@ def test_a_scrape_that_hangs_does_not_hold_up_the_health_check_nor_the_end(part:
 @pytest.mark.parametrize("host", ["127.0.0.1", "203.0.113.7", "no-such-host.invalid"])
 def test_an_address_it_cannot_have_is_named_with_the_reason(part: Part, server: HttpServer, host: str) -> None:
     with pytest.raises(RouterError, match=r"^Cannot listen on \S+:\d+ for HTTP \(.+\); change router\.http\.$") as told:
-        HttpServer(part, host, server.port)
+        HttpServer(part, Configuration(), host, server.port)
     assert f"{host}:{server.port}" in str(told.value)
     assert "\n" not in str(told.value)
 
 
 def test_it_can_be_stopped_without_having_been_started(part: Part) -> None:
-    server = HttpServer(part, "127.0.0.1", 0)
+    server = HttpServer(part, Configuration(), "127.0.0.1", 0)
     server.stop()
     assert not listening(server.port)
+
+
+# --- Status page, alone ----------------------------------------------------------------------------------------------
+
+
+def test_the_page_shows_a_refused_configuration_as_text_whatever_it_holds(
+    server: HttpServer, configuration: Configuration, part: Part
+) -> None:
+    warning = msgspec.structs.replace(MISTAKE, severity=Severity.WARNING, line=0, message="odd", hint="")
+    configuration.refuse(MISTAKE, warning)
+    configuration.reload()
+    configuration.standing = msgspec.structs.replace(configuration.standing, restart_needed=("http", "drain"))
+    part.unready = {"disk": "12 bytes free"}
+    text = " ".join(Reply(server.port, "/").text.split())
+    for shown in (
+        "refused",
+        "rules/&lt;b&gt;.yaml:8:42",
+        "error DR022",
+        "there is no node &#39;&lt;x&gt;&#39;",
+        "(try &amp; see)",
+        "warning DR022",
+        "router.http, router.drain",
+        "disk: 12 bytes free",
+    ):
+        assert shown in text, shown
+    assert "<x>" not in text
+    last = Reply(server.port, "/api/v1/configuration").json["configuration"]["last_reload"]
+    assert last["diagnostics"][0] == {
+        "file": "rules/<b>.yaml",
+        "line": 8,
+        "column": 42,
+        "severity": "error",
+        "code": "DR022",
+        "message": "there is no node '<x>'",
+        "hint": "try & see",
+    }
+    assert (last["reloaded"], last["hash"], last["diagnostics_total"]) == (False, "bad", 2)
+
+
+def test_the_page_needs_nothing_from_anywhere_and_no_script(server: HttpServer) -> None:
+    reply = Reply(server.port, "/")
+    for outside in ("http:", "https:", "<script", "@import", "url(", "onload"):
+        assert outside not in reply.text
+    assert 'name="viewport"' in reply.text
+    assert "prefers-color-scheme: dark" in reply.text
+    policy = reply.headers["content-security-policy"]
+    assert "default-src 'none'" in policy
+    assert "frame-ancestors 'none'" in policy
+    assert reply.headers["cache-control"] == "no-store"
+
+
+def test_very_many_diagnostics_are_counted_and_the_first_ones_shown(
+    server: HttpServer, configuration: Configuration
+) -> None:
+    configuration.refuse(*(msgspec.structs.replace(MISTAKE, line=number) for number in range(1, 1501)))
+    assert len(Reply(server.port, "/-/reload", method="POST").json["diagnostics"]) == 500
+    text = Reply(server.port, "/").text
+    assert text.count("DR022") == 500
+    assert "and 1000 more" in text
+
+
+# --- POST /-/reload --------------------------------------------------------------------------------------------------
+
+TOKEN = "0123456789abcdef"
+
+
+def test_a_refused_configuration_is_422_with_its_diagnostics(server: HttpServer, configuration: Configuration) -> None:
+    configuration.refuse(MISTAKE)
+    reply = Reply(server.port, "/-/reload", method="POST")
+    assert reply.status == 422
+    assert (reply.json["reloaded"], reply.json["changed"], reply.json["hash"]) == (False, False, "abc")
+    assert [one["code"] for one in reply.json["diagnostics"]] == ["DR022"]
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD", "PUT", "DELETE", "OPTIONS"])
+def test_only_a_post_reloads(server: HttpServer, configuration: Configuration, method: str) -> None:
+    reply = Reply(server.port, "/-/reload", method=method)
+    assert (reply.status, reply.headers["allow"]) == (405, "POST")
+    assert configuration.reloads == 0
+
+
+@pytest.mark.parametrize(
+    ("headers", "word"),
+    [
+        ({"Origin": "https://evil.example"}, "another site"),
+        ({"Sec_Fetch_Site": "cross-site"}, "another site"),
+        ({"Host": "rebound.example"}, "another host"),
+        ({"X_Forwarded_For": "127.0.0.1"}, "own machine"),
+    ],
+)
+def test_without_a_token_browsers_and_proxies_are_refused_with_what_to_do(
+    server: HttpServer, configuration: Configuration, headers: dict[str, str], word: str
+) -> None:
+    reply = Reply(server.port, "/-/reload", method="POST", **headers)
+    assert reply.status == 403
+    assert word in reply.json["error"]
+    assert "set router.token" in reply.json["error"]
+    assert configuration.reloads == 0
+
+
+def test_with_a_token_who_shows_it_may_and_nobody_else(server: HttpServer, configuration: Configuration) -> None:
+    configuration.secret = TOKEN
+    for shown in ({}, {"Authorization": "Bearer nonsense"}, {"Authorization": f"Basic {TOKEN}"}):
+        refused = Reply(server.port, "/-/reload", method="POST", **shown)
+        assert refused.status == 403
+        assert "router.token" in refused.json["error"]
+        assert TOKEN not in refused.text
+    far = {"Host": "router.example", "X_Forwarded_For": "10.0.0.9"}
+    assert Reply(server.port, "/-/reload", method="POST", Authorization=f"Bearer {TOKEN}", **far).status == 200
+    assert configuration.reloads == 1
+
+
+def test_a_token_that_is_not_to_be_had_keeps_everybody_out(server: HttpServer, configuration: Configuration) -> None:
+    configuration.lost = "the environment variable X is not set"
+    reply = Reply(server.port, "/-/reload", method="POST")
+    assert reply.status == 403
+    assert "X is not set" in reply.json["error"]
+    assert configuration.reloads == 0
+
+
+def test_reloads_come_one_after_the_other_a_few_wait_and_health_never_does(
+    server: HttpServer, configuration: Configuration
+) -> None:
+    entered, free = threading.Event(), threading.Event()
+    at_once: list[int] = []
+    running = threading.Semaphore(0)
+
+    def slowly() -> Reload:
+        running.release()
+        at_once.append(threading.active_count())
+        entered.set()
+        assert free.wait(60)
+        assert running.acquire(blocking=False), "another one runs at the same time"
+        assert not running.acquire(blocking=False), "another one runs at the same time"
+        return GOOD
+
+    configuration.loading = slowly
+    with ThreadPoolExecutor(60) as pool:
+        replies = [pool.submit(Reply, server.port, "/-/reload", method="POST") for _ in range(60)]
+        try:
+            assert entered.wait(30)
+            turned_away = wait_for(
+                lambda: [one for one in replies if one.done() and one.result().status == 503], "some to be turned away"
+            )
+            assert turned_away[0].result().headers["retry-after"]
+            assert Reply(server.port, "/healthz").status == 200
+            assert Reply(server.port, "/metrics").status == 200
+        finally:
+            free.set()
+        statuses = [one.result(60).status for one in replies]
+    assert statuses.count(200) == configuration.reloads >= 16
+    assert statuses.count(200) + statuses.count(503) == 60

@@ -29,6 +29,7 @@ METRICS: dict[str, set[str]] = {
     "transfer_duration_seconds": ROUTE,
     "transfers": {"state"} | ROUTE,
     "transfers_oldest_queued_seconds": ROUTE,
+    "holds_released_total": set(),
     "seen_to_verified_seconds": set(),
     "sweeps_total": {"result"} | SWEEP,
     "sweep_duration_seconds": SWEEP,

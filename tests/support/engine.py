@@ -30,6 +30,7 @@ from router.engine.routes import Refusals, RouteWatch, StoppedRoutes
 from router.engine.slots import NodeSlots
 from router.engine.sweep import Sweeper
 from router.engine.tally import Tallies
+from router.engine.terms import Terms
 from router.engine.verifier import Verifier
 from router.ledger.ledger import SqlLedger
 from tests.support.fake_peers import FakeClock, FakePeers
@@ -99,6 +100,7 @@ class Bench:
             arrivals=Arrivals(),
             tallies=tallies,
             routes=RouteWatch(self.ledger, self.clock, self.refusals),
+            terms=(terms := Terms()),
             detours=self.detours,
             clock=self.clock,
             observer=observer,
@@ -118,6 +120,7 @@ class Bench:
             evidence=evidence,
             committer=self.committer,
             tallies=tallies,
+            terms=terms,
             clock=self.clock,
             observer=observer,
         )

@@ -140,8 +140,6 @@ def test_each_part_of_an_expectation_counts(bench: Bench, wanted: str, expected:
 
 
 def test_a_part_of_the_reason_is_enough_whatever_its_capital_letters(bench: Bench) -> None:
-    bench.write(STUDIES + "expect: {mr: {decision: move, reason: ''}, ct: move}\n")
-    assert bench.result() == []
     bench.write(STUDIES + "destination: local\nexpect: {mr: {decision: move, reason: nonesuch}, ct: move}\n")
     (failure,) = bench.result()
     reason = failure["got"].partition(": ")[2]
@@ -301,6 +299,12 @@ MISTAKES = [
     ("studies: {mr: {}}\nexpect: {mr: move}\nbrought: {mr: rescent}\n", 3, "DR070"),
     ("studies: {mr: {}}\nexpect: {mr: move}\ndestination: archive\n", 3, "DR070"),
     ("studies: {mr: {}}\nexpect: {mr: move}\nwhen: today\n", 3, "DR010"),
+    ("studies: {mr: {}}\nexpect: {mr: hold}\n", 2, "DR074"),
+    ("studies: {mr: {}}\nexpect: {mr: {decision: move, to: {locl: skip}}}\n", 2, "DR070"),
+    ("studies: {mr: {series: {one: {}}}}\nexpect: {mr: move}\n", 1, "DR072"),
+    ("studies: {mr: {}}\nexpect: {mr: move}\nledger: {mr: {local: complete}}\n", 3, "DR072"),
+    ("studies: {mr: {}}\nexpect: {mr: move}\nmanual: false\n", 3, "DR072"),
+    ("expect: {mr: move}\nrecording: none.yaml\n", 2, "DR071"),
 ]
 
 
@@ -310,20 +314,11 @@ def test_a_mistake_in_a_case_is_found_at_its_place(bench: Bench, text: str, line
     assert bench.findings() == [("tests.yaml", LINES_BEFORE + line, code)]
 
 
-@pytest.mark.parametrize(
-    ("line", "message"),
-    [
-        ("rule: tomorow", "tests.case.rule: there is no rule 'tomorow' (did you mean tomorrow?)"),
-        (
-            "rule: plain",
-            "tests.case.rule: the rule plain has no priors (this version tests rules that fetch priors only)",
-        ),
-    ],
-)
-def test_a_case_needs_a_rule_with_priors(bench: Bench, line: str, message: str) -> None:
-    text = HEAD.replace("rule: tomorrow", line) + "    studies: {mr: {}}\n    expect: {mr: move}\n"
+def test_a_case_needs_a_rule(bench: Bench) -> None:
+    text = HEAD.replace("rule: tomorrow", "rule: tomorow") + "    studies: {mr: {}}\n    expect: {mr: move}\n"
     bench.write(text, whole=True)
     (finding,) = config.load(bench.directory).diagnostics
+    message = "tests.case.rule: there is no rule 'tomorow' (did you mean tomorrow?)"
     assert str(finding).endswith(f"tests.yaml:3:11: error DR070 {message}")
 
 
@@ -335,6 +330,22 @@ def test_a_time_that_no_calendar_has_is_found(bench: Bench) -> None:
 def test_what_follows_from_a_mistake_is_not_told_as_another(bench: Bench) -> None:
     bench.write("studies: {mr: MR}\nexpect: {mr: move}\n")
     assert bench.findings() == [("tests.yaml", LINES_BEFORE + 1, "DR012")]
+
+
+@pytest.mark.parametrize(
+    ("without", "code"), [("current", "DR013"), ("now", "DR013"), ("studies", "DR013"), ("expect", "DR074")]
+)
+def test_what_a_case_about_priors_needs_is_found_at_its_name(bench: Bench, without: str, code: str) -> None:
+    parts = {
+        "rule": "rule: tomorrow",
+        "now": "now: 2026-11-28T08:00",
+        "current": "current: {PatientID: 1, Modality: MR}",
+        "studies": "studies: {mr: {}}",
+        "expect": "expect: {mr: move}" if without != "studies" else "counts: {move: 0}",
+    }
+    lines = ["tests:", "  case:", *(f"    {line}" for key, line in parts.items() if key != without)]
+    bench.write("\n".join(lines) + "\n", whole=True)
+    assert bench.findings() == [("tests.yaml", 2, code)]
 
 
 def test_a_name_of_two_cases_is_found(bench: Bench) -> None:

@@ -12,7 +12,8 @@ import msgspec
 import pytest
 from click.testing import CliRunner, Result
 
-from router.cli import appointments, explain, transfers
+from router import opening
+from router.cli import appointments, transfers
 from router.cli.main import root
 from router.domain.appointment import Appointment, AppointmentState
 from router.domain.dicom import Identifier
@@ -134,6 +135,24 @@ class Ledger:
     def stopped_routes(self) -> list[object]:
         return []
 
+    def moves_since(self, moment: datetime) -> list[object]:
+        return []
+
+    def services(self, moment: datetime) -> list[object]:
+        return []
+
+    def caps(self) -> dict[str, int]:
+        return {}
+
+    def facts(self, source: str, uids: Sequence[str]) -> dict[Intent, object]:
+        return {}
+
+    def held(self, rule: str, source: str, settled_before: datetime, most: int) -> list[object]:
+        return []
+
+    def received(self, study: str, series: str = "") -> set[str]:
+        return set()
+
 
 Command = Callable[..., Result]
 
@@ -141,7 +160,7 @@ Command = Callable[..., Result]
 @pytest.fixture
 def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Command:
     (tmp_path / "rules.yaml").write_text(CONFIGURATION)
-    for module in (appointments, explain, transfers):
+    for module in (appointments, transfers, opening):
         monkeypatch.setattr(module, "open_ledger", lambda *_, **__: Ledger())
 
     def call(*arguments: str) -> Result:
@@ -251,22 +270,24 @@ def test_transfers_are_listed_with_their_deadline(command: Command) -> None:
 
 
 def test_a_study_is_explained_with_what_became_of_it(command: Command) -> None:
-    out = printed(command("explain", STUDY))
+    out = printed(command("explain", STUDY, "--offline"))
     assert "move tomorrow 1 2026-11-28 10:00 local same-region 2.2 years 93 = anatomy same 50" in out
     assert "7 tomorrow archive local" in out
-    shown = parsed(command("explain", STUDY, "--format", "json"))
+    shown = parsed(command("explain", STUDY, "--offline", "--format", "json"))
     assert shown["study_instance_uid"] == STUDY
     (one,) = shown["considered"]
     assert (one["decision"], one["score"], one["start"]) == ("move", 93, "2026-11-28T10:00:00+09:00")
     assert [transfer["id"] for transfer in shown["transfers"]] == [7]
 
 
-def test_where_nothing_is_known_it_says_so_and_what_it_does_not_explain(command: Command) -> None:
-    result = command("explain", "1.2.3")
-    assert printed(result) == "The ledger knows of no look of any rule at this study as a prior."
-    assert "dicom-router plan --rule NAME --all" in result.stderr
+def test_where_nothing_is_known_it_says_so_and_what_would_be(command: Command) -> None:
+    result = command("explain", "1.2.3", "--offline")
+    out = printed(result)
+    assert "archive: not asked (--offline)" in out
+    assert "=> to local: if the rule finds it: would be moved now" in out
+    assert out.endswith("The ledger has no transfer of it.")
     assert result.exit_code == 0
-    assert parsed(command("explain", "1.2.3", "--format", "json"))["considered"] == []
+    assert parsed(command("explain", "1.2.3", "--offline", "--format", "json"))["considered"] == []
 
 
 def test_what_is_no_uid_is_an_error(command: Command) -> None:

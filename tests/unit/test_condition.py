@@ -348,7 +348,7 @@ WRONG: list[tuple[dict[str, Any], Kind, tuple[str | int, ...]]] = [
     ({"ProcedureCodeSequence": {"code": "1", "meaning": "x"}}, Kind.MATCHER, ("ProcedureCodeSequence",)),
     ({"any": {"StudyDate": "today"}}, Kind.SYNTAX, ("any",)),
     ({"any": []}, Kind.SYNTAX, ("any",)),
-    ({"any": ["today"]}, Kind.SYNTAX, ("any",)),
+    ({"any": ["today"]}, Kind.SYNTAX, ("any", 0)),
     ({"not": {}}, Kind.SYNTAX, ("not",)),
     ({"any": [{"StudyDate": "today"}, {"Modality": {"is": "CT"}}]}, Kind.MATCHER, ("any", 1, "Modality", "is")),
 ]

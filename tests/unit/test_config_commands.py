@@ -143,3 +143,43 @@ def test_schema_of_an_unknown_key_says_what_was_meant(path: str, meant: str) -> 
 
 def test_schema_as_json() -> None:
     assert json.loads(run(schema, "nodes.*.root", form="json").stdout)["enum"] == ["study", "patient"]
+
+
+# --- validate --strict, and what GitHub is told -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("name", "plain", "strict"), [("haste", 0, 1), ("unknown-key-in-sweep", 1, 1)])
+def test_with_strict_warnings_fail_as_well(name: str, plain: int, strict: int, tmp_path: Path) -> None:
+    shutil.copy(MISTAKES / f"{name}.yaml", tmp_path)
+    for form in ("text", "json", "github"):
+        assert run(validate, directory=tmp_path, form=form).exit_code == plain
+        assert run(validate, "--strict", directory=tmp_path, form=form).exit_code == strict
+
+
+def test_strict_lets_a_clean_configuration_pass() -> None:
+    assert run(validate, "--strict").exit_code == 0
+
+
+def test_github_is_told_files_as_they_are_named_in_the_repository(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rules = tmp_path / "site" / "rules"
+    rules.mkdir(parents=True)
+    shutil.copy(MISTAKES / "haste.yaml", rules)
+    monkeypatch.delenv("GITHUB_WORKSPACE", raising=False)
+    monkeypatch.chdir(tmp_path)
+    for directory in (rules, Path("site/rules"), Path("site/../site/rules")):
+        told = run(validate, directory=directory, form="github").stdout
+        assert told.startswith("::warning file=site/rules/haste.yaml,line=12,col="), told
+    monkeypatch.setenv("GITHUB_WORKSPACE", str(tmp_path / "site"))
+    assert "file=rules/haste.yaml," in run(validate, directory=rules, form="github").stdout
+    monkeypatch.setenv("GITHUB_WORKSPACE", str(tmp_path / "elsewhere"))
+    assert f"file={rules}/haste.yaml," in run(validate, directory=rules, form="github").stdout
+
+
+def test_a_hint_with_a_line_of_its_own_stays_one_line_for_github(tmp_path: Path) -> None:
+    (tmp_path / "a,b%.yaml").write_text('rules: {"x\\ny": 1}\n')
+    told = run(validate, directory=tmp_path, form="github").stdout.splitlines()
+    assert told
+    assert all(line.startswith(("::error file=", "::warning file=")) for line in told)
+    assert all("a%2Cb%25.yaml," in line for line in told)

@@ -31,6 +31,7 @@ from router.domain.events import (
     CommitmentNoted,
     ConfigurationLoaded,
     Event,
+    HoldsLeft,
     InstanceStored,
     LookEnded,
     MessageAnswered,
@@ -281,6 +282,28 @@ LINES: list[tuple[Event, dict[str, Any]]] = [
         },
     ),
     (
+        HoldsLeft(rule="mr", source="pacs", destination="ws", count=4, released=True),
+        {
+            "event": "transfers let go that a rule held back which does not lead there any more",
+            "level": "warning",
+            "rule": "mr",
+            "source": "pacs",
+            "destination": "ws",
+            "count": 4,
+        },
+    ),
+    (
+        HoldsLeft(rule="mr", source="pacs", destination="ws", count=4, released=False),
+        {
+            "event": "a disabled rule holds transfers back until it is enabled, or they are released",
+            "level": "warning",
+            "rule": "mr",
+            "source": "pacs",
+            "destination": "ws",
+            "count": 4,
+        },
+    ),
+    (
         AppointmentNoted(rule="mr", trigger="worklist", news="moved"),
         {
             "event": "news of appointments",
@@ -405,6 +428,20 @@ def test_what_happens_all_the_time_is_not_logged(journal: Journal) -> None:
     for event in SILENT:
         journal.observe(event)
     assert journal.lines == []
+
+
+def test_a_refused_configuration_has_a_line_for_each_diagnostic_and_a_pending_restart_one(journal: Journal) -> None:
+    journal.observe(ConfigurationLoaded(successful=False, content_hash="abc", diagnostics=("a.yaml:1:1: x", "b: y")))
+    journal.observe(ConfigurationLoaded(successful=True, content_hash="def", restart_needed=("http", "drain")))
+    rejected = {"event": "configuration rejected", "level": "error"}
+    refusal = "configuration rejected: the one before stays in force"
+    assert journal.lines == [
+        {"event": refusal, "level": "error", "successful": False, "content_hash": "abc"},
+        rejected | {"diagnostic": "a.yaml:1:1: x"},
+        rejected | {"diagnostic": "b: y"},
+        {"event": "configuration loaded", "level": "info", "successful": True, "content_hash": "def"},
+        {"event": "changes under router: take effect after a restart", "level": "warning", "keys": "http, drain"},
+    ]
 
 
 def test_no_kind_of_event_is_forgotten() -> None:
@@ -622,11 +659,13 @@ def test_events_have_no_place_for_an_identifier() -> None:
         "ip_address": "a machine",
     }
     counts = {"held": "word", "dropped": "word", "groups": "name"}
+    of_the_configuration = {"diagnostics": "sentence", "restart_needed": "key"}
     for kind in Event.__subclasses__():
         for name, hint in get_type_hints(kind).items():
             if not name.startswith("__") and hint is not SubOperationCounts:
                 allowed = hint in (int, bool, float, int | None) or (hint is str and name in texts)
                 allowed = allowed or (hint == dict[str, int] and name in counts)
+                allowed = allowed or (hint == tuple[str, ...] and name in of_the_configuration)
                 assert allowed, f"{kind.__name__}.{name}"
 
 

@@ -485,7 +485,7 @@ def test_a_plan_says_what_a_look_would_do_and_writes_nothing(bench: Fetches) -> 
 
 
 def planned(bench: Fetches, notices: Sequence[Notice] = ()) -> tuple[list[PlannedPriors], int]:
-    planner = Planner(bench.sweeper, bench.prefetcher, bench.ledger)
+    planner = Planner(bench.sweeper, bench.prefetcher, bench.ledger, bench.slots)
     return plan_priors(planner, bench.rules, bench.rules.rules["r"], notices)
 
 

@@ -1,16 +1,16 @@
-"""Local truth: the keys and the condition of a rule, applied again to what a source returned."""
+"""Local truth: the keys and the condition of a rule, applied again to what a source returned. Pure."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from functools import lru_cache
 
+from router.domain.computed import COMPUTED, Computing, missing
 from router.domain.condition import Condition, Evaluation, KeyMatch
 from router.domain.dicom import Identifier, QueryRetrieveLevel, filled_in
 from router.domain.levels import MATCHED_BY_ALL, asked_at
 from router.domain.matcher import TIMEZONE_OFFSET_FROM_UTC
 from router.domain.partial import PartialCondition
-from router.engine.computed import COMPUTED, ComputedLook
 
 KEY, CONDITION, UNKNOWN = "key", "condition", "unknown"
 """Why a match is left out, in one word."""
@@ -36,7 +36,7 @@ class LocalTruth:
         keys: tuple[KeyMatch, ...],
         condition: Condition,
         evaluation: Evaluation,
-        computed: ComputedLook,
+        computed: Computing,
         skip: Skip,
     ) -> None:
         self._keys = keys
@@ -60,7 +60,7 @@ class LocalTruth:
                 verdict = matches(row)
                 if verdict:
                     continue
-                if self._computed.missing(row, (key.tag,)):
+                if missing(row, (key.tag,)):
                     undecided.append(key)
                 elif reason := _against(key, verdict):
                     self._skip(row, KEY, reason)
@@ -88,14 +88,14 @@ class LocalTruth:
                     continue
             except TypeError:  # a sequence: items cannot be looked up
                 alike = ()
-            if needed and (missing := self._computed.missing(row, needed)):
-                partial = self._partial(missing)
+            if needed and (absent := missing(row, needed)):
+                partial = self._partial(absent)
                 verdict = partial.verdict(row)
                 if verdict is False:
                     self._skip(row, CONDITION, partial.reason(row))
                     continue
                 if verdict is None:
-                    filled = self._filled(row, missing)
+                    filled = self._filled(row, absent)
                     if filled is None:
                         continue
                     row = filled
@@ -110,12 +110,12 @@ class LocalTruth:
 
     def _found_out(self, row: Identifier, undecided: list[KeyMatch]) -> Identifier | None:
         """A match with the computed attributes by which these keys can be judged; None where it is left out."""
-        missing = self._computed.missing(row, self._needed)
-        partial = self._partial(missing | self._deeper)
+        absent = missing(row, self._needed)
+        partial = self._partial(absent | self._deeper)
         if partial.verdict(row) is False:
             self._skip(row, CONDITION, partial.reason(row))
             return None
-        filled = self._filled(row, missing)
+        filled = self._filled(row, absent)
         if filled is None:
             return None
         for key in undecided:
@@ -124,10 +124,10 @@ class LocalTruth:
                 return None
         return filled
 
-    def _filled(self, row: Identifier, missing: frozenset[int]) -> Identifier | None:
-        filled = self._computed.filled(row, missing)
+    def _filled(self, row: Identifier, wanted: frozenset[int]) -> Identifier | None:
+        filled = self._computed.filled(row, wanted)
         if filled is None:
-            self._skip(row, UNKNOWN, self._computed.why(missing))
+            self._skip(row, UNKNOWN, self._computed.why(wanted))
         return filled
 
 

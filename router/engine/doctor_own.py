@@ -1,0 +1,112 @@
+"""`doctor` on this router's own side, over ports; what each finding means stands in `domain.checkup_router`."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import PurePath
+
+from router.domain import checkup_router
+from router.domain.checkup import Check, Where, fail, ok
+from router.domain.checkup_wire import expiring
+from router.domain.rule import RuleSet
+from router.engine.doctor_port import Machine, ServiceSeen
+
+_LEFT_ALONE = re.compile(r'^dicom_router_breaker_open\{node="([^"]*)"\} 1(?:\.0)?$', re.MULTILINE)
+
+
+def left_alone(metrics: str) -> frozenset[str]:
+    """The nodes that a running service leaves alone, by its metrics."""
+    return frozenset(_LEFT_ALONE.findall(metrics))
+
+
+def own_side(
+    rules: RuleSet,
+    where: Where,
+    machine: Machine,
+    *,
+    services: Sequence[ServiceSeen],
+    warnings: Sequence[str],
+    ledger: str,
+    ledger_problem: str,
+    ledger_file: str,
+    now: datetime,
+) -> list[Check]:
+    """The checks of this router.
+
+    `ledger` says what was found of it, `ledger_problem` why it cannot be opened, `ledger_file` where it lives.
+    """
+    checks = [checkup_router.configuration(len(rules.nodes), len(rules.rules), warnings)]
+    checks.append(checkup_router.ae_title(rules.router, where))
+    checks += _ports(rules, where, machine, bool(services))
+    checks.append(checkup_router.reachable(rules, where))
+    for service in services:
+        if service.address:
+            answers = {path: _state(machine.ask(service.address, path)) for path in ("/healthz", "/readyz")}
+            same = service.content_hash == rules.content_hash
+            checks += checkup_router.service(answers, service.address, same)
+    checks += _store(rules, where, machine)
+    checks += _ledger(ledger, ledger_problem, ledger_file, where, machine)
+    checks.append(checkup_router.open_files(machine.open_files(), rules.router, where))
+    zones = {node.timezone for node in rules.nodes.values()} | {one.timezone for one in rules.windows.values()}
+    lacking = sorted(zone for zone in zones if not machine.zone_loads(zone))
+    checks.append(checkup_router.zones(lacking, machine.zone_version(), now))
+    checks.append(checkup_router.clock(machine.clock_synchronised()))
+    if rules.router.tls is not None:
+        path = rules.router.tls.certificate
+        valid = machine.certificate(path)
+        last = valid.last if valid is not None else None
+        renew = f"renew the file certificate in {where('router', 'tls')}"
+        checks.append(expiring("certificate", f"The Store SCP's certificate {path}", last, now, renew))
+    return checks
+
+
+def _ports(rules: RuleSet, where: Where, machine: Machine, running: bool) -> list[Check]:
+    router = rules.router
+    ports: list[tuple[str, str, str, int, tuple[str, ...]]] = [
+        ("dicom port", "the Store SCP", router.listen_host, router.listen_port, ("router", "listen")),
+        ("http port", "HTTP", router.http_host, router.http_port, ("router", "http")),
+    ]
+    if router.hl7 is not None:
+        ports.append(("hl7 port", "HL7", router.hl7.host, router.hl7.port, ("router", "hl7", "listen")))
+    return [
+        checkup_router.port(check, what, f"{host}:{number}", machine.port_problem(host, number), running, where(*keys))
+        for check, what, host, number, keys in ports
+    ]
+
+
+def _store(rules: RuleSet, where: Where, machine: Machine) -> list[Check]:
+    found = machine.directory(rules.router.store)
+    check = checkup_router.directory("store", found.path, found.exists, found.problem, where("router", "store"))
+    if found.problem and not found.free:
+        return [check]
+    return [
+        check,
+        checkup_router.space(found.free, rules.router.minimum_free, where),
+        checkup_router.inodes(found.inodes_free, found.inodes),
+    ]
+
+
+def _ledger(said: str, problem: str, file: str, where: Where, machine: Machine) -> list[Check]:
+    place = where("router", "ledger")
+    if problem:
+        return [fail("ledger", "unusable", problem, f"mend it, or change {place}")]
+    if file:
+        found = machine.directory(str(PurePath(file).parent))
+        tried = checkup_router.directory("ledger", found.path, found.exists, found.problem, place)
+        if found.problem:
+            return [tried]
+    return [ok("ledger", "usable", said)]
+
+
+def _state(answer: tuple[int, str] | None) -> tuple[int, str] | None:
+    """The status and the problems that a service names, as words."""
+    if answer is None:
+        return None
+    try:
+        problems = json.loads(answer[1]).get("problems", {})
+        return answer[0], "; ".join(f"{part}: {what}" for part, what in problems.items())
+    except (ValueError, AttributeError):
+        return answer[0], ""
