@@ -359,8 +359,10 @@ MISTAKES = [
     ("chest", "studies: {a: {}}\nexpect: {a: move}\nledger: {a: {local: {state: held, since: 1h}}}\n", 3, "DR073"),
     (
         "settling",
-        "studies: {a: {}}\n"
-        "ledger: {a: {workstation: {state: held, cause: settling, since: 2026-11-28T09:00}}}\ncounts: {move: 0}\n",
+        (
+            "studies: {a: {}}\n"
+            "ledger: {a: {workstation: {state: held, cause: settling, since: 2026-11-28T09:00}}}\ncounts: {move: 0}\n"
+        ),
         2,
         "DR073",
     ),
