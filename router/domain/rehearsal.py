@@ -99,7 +99,7 @@ def rehearse(
         facts=material.facts,
         manual=manual,
     )
-    return Rehearsed(decisions=_restrained(rule, sweep, decisions, material, evaluation, computing) + skipped)
+    return Rehearsed(decisions=_restrained(rule, decisions, material, evaluation, computing) + skipped)
 
 
 def _keys(sweep: Sweep, tier: int, evaluation: Evaluation) -> tuple[KeyMatch, ...]:
@@ -108,22 +108,13 @@ def _keys(sweep: Sweep, tier: int, evaluation: Evaluation) -> tuple[KeyMatch, ..
 
 def _restrained(
     rule: Rule,
-    sweep: Sweep,
     decisions: list[Decision],
     material: Material,
     evaluation: Evaluation,
     computing: FromSeries,
 ) -> list[Decision]:
-    restraint = Restraint(
-        rule=rule.name,
-        priority=rule.priority,
-        settle=sweep.settle,
-        limits=rule.limits,
-        queued_today=material.queued_today,
-        now=evaluation.now,
-        seen_at=evaluation.now,
-        zone=evaluation.zone,
-    )
+    restraint = Restraint.of(rule, now=evaluation.now, seen_at=evaluation.now, zone=evaluation.zone)
+    restraint = restraint.having_queued(material.queued_today)
     waiting = {one.transfer for one in decisions if one.code in (SETTLES, LIMITED)}
     held = [one for one in material.held if one.id in waiting and one.rule != rule.name]
     held += [
@@ -131,6 +122,7 @@ def _restrained(
         for one in material.held
         if one.rule == rule.name and (one.cause in LIMIT_HOLDS or one.since <= restraint.settled_before)
     ]
+    held = [one for one in held if one.intent.destination in rule.move.to]
     recounts = _recounts(to_ask_again(held, decisions, restraint), material, computing)
     return restrain(decisions, restraint, material.facts, held, recounts)
 

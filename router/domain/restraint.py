@@ -11,7 +11,7 @@ from datetime import UTC, date, datetime, time, timedelta, tzinfo
 import msgspec
 
 from router.domain.levels import AVAILABILITIES, NEARLINE, NOT_TO_BE_HAD
-from router.domain.rule import RuleLimits
+from router.domain.rule import Rule, RuleLimits
 from router.domain.selection import LIMITED, PRIORITIES, SETTLES, Action, Decision, held_by_rule
 from router.domain.transfer import (
     INSTANCES_PER_DAY,
@@ -76,6 +76,20 @@ class Restraint(msgspec.Struct, frozen=True, kw_only=True):
     """When its answers were there: what is seen for the first time begins to settle then."""
     zone: tzinfo
     """That of the source."""
+
+    @classmethod
+    def of(cls, rule: Rule, *, now: datetime, seen_at: datetime, zone: tzinfo) -> Restraint:
+        """What a rule wants, before anything was queued today."""
+        settle = rule.sweep.settle if rule.sweep is not None else 0.0
+        return cls(
+            rule=rule.name,
+            priority=rule.priority,
+            settle=settle,
+            limits=rule.limits,
+            now=now,
+            seen_at=seen_at,
+            zone=zone,
+        )
 
     def having_queued(self, instances: int) -> Restraint:
         """The same where the rule has queued so many today."""

@@ -114,15 +114,8 @@ class Ways:
     def restraint(self, rule: Rule) -> Restraint:
         """How the rule is restrained now. Raises LedgerError."""
         source = self._rules.node(rule.source)
-        restraint = Restraint(
-            rule=rule.name,
-            priority=rule.priority,
-            settle=rule.sweep.settle if rule.sweep is not None else 0.0,
-            limits=rule.limits,
-            now=self.now,
-            seen_at=self.now,
-            zone=ZoneInfo(source.timezone if source is not None else "UTC"),
-        )
+        zone = ZoneInfo(source.timezone if source is not None else "UTC")
+        restraint = Restraint.of(rule, now=self.now, seen_at=self.now, zone=zone)
         if rule.limits.instances_per_day is None:
             return restraint
         return restraint.having_queued(self._ledger.queued_on(rule.name, restraint.day))

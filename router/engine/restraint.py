@@ -64,15 +64,7 @@ class Restrainer:
         `evaluation` is of when the sweep began. Raises WireError where the source cannot be asked any more.
         """
         limits = rule.limits
-        restraint = Restraint(
-            rule=rule.name,
-            priority=rule.priority,
-            settle=rule.sweep.settle if rule.sweep is not None else 0.0,
-            limits=limits,
-            now=evaluation.now,
-            seen_at=self._clock.now(),
-            zone=evaluation.zone,
-        )
+        restraint = Restraint.of(rule, now=evaluation.now, seen_at=self._clock.now(), zone=evaluation.zone)
         if limits.instances_per_day is not None:
             queued = self._ledger.queued_on(rule.name, restraint.day)
             restraint = restraint.having_queued(queued)
@@ -87,7 +79,7 @@ class Restrainer:
             held += self._ledger.held_by_others(rule.name, others)
         if self._only:
             held = [one for one in held if one.cause in LIMIT_HOLDS or one.intent.study_instance_uid == self._only]
-        # What is held for where the rule does not lead any more waits for a person.
+        # What is held for where the rule does not lead any more is let go by `router.engine.orphans`.
         held = [one for one in held if one.intent.destination in rule.move.to]
         if restraint.is_none and not held:
             return Restrained(list(decisions), None, 0, said_of_held(decisions, restraint) if others else "")
