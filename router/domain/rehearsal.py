@@ -19,7 +19,7 @@ from router.domain.levels import asked_at
 from router.domain.lookback import sweep_keys
 from router.domain.restraint import Held, Recount, Restraint, Unit, restrain, to_ask_again
 from router.domain.rule import Rule, Sweep
-from router.domain.selection import LIMITED, SETTLES, Action, Decision, decide
+from router.domain.selection import LIMITED, SETTLES, Decision, decide, left_out
 from router.domain.transfer import LIMIT_HOLDS, Intent, TransferFact
 from router.domain.truth import UNKNOWN, LocalTruth, of_study
 
@@ -58,16 +58,7 @@ def rehearse(
     skipped: list[Decision] = []
 
     def skip(row: Identifier, code: str, reason: str) -> None:
-        skipped.append(
-            Decision(
-                action=Action.SKIP,
-                code=code,
-                reason=reason,
-                study_instance_uid=row.text("StudyInstanceUID"),
-                series_instance_uid=row.text("SeriesInstanceUID"),
-                instance_count=row.number("NumberOfStudyRelatedInstances"),
-            )
-        )
+        skipped.append(left_out(row, code, reason))
 
     def series_of(studies: Sequence[Identifier]) -> list[Identifier]:
         found: list[Identifier] = []

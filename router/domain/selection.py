@@ -12,6 +12,7 @@ from enum import StrEnum
 
 import msgspec
 
+from router.domain.dicom import Identifier
 from router.domain.levels import AVAILABILITIES, NEARLINE, NOT_TO_BE_HAD, OFFLINE, UNAVAILABLE
 from router.domain.relevance import Prior
 from router.domain.transfer import (
@@ -68,6 +69,18 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What the ledger is to write: to queue it for `move`, to hold it (or to note how it grew) for `hold`."""
     prior: Prior | None = None
     """Why it was chosen, or not, where it is about the priors of a current study."""
+
+
+def left_out(row: Identifier, code: str, reason: str) -> Decision:
+    """The decision about a match that is left out before destinations matter."""
+    return Decision(
+        action=Action.SKIP,
+        code=code,
+        reason=reason,
+        study_instance_uid=row.text("StudyInstanceUID"),
+        series_instance_uid=row.text("SeriesInstanceUID"),
+        instance_count=row.number("NumberOfStudyRelatedInstances"),
+    )
 
 
 class Selection(msgspec.Struct, frozen=True, kw_only=True):

@@ -15,7 +15,7 @@ from router.domain.relevance import attributes_of
 from router.domain.restraint import restrain
 from router.domain.rule import Node, Rule, RuleSet, Sweep
 from router.domain.rule_explanation import MOST_SERIES, explain_sweep
-from router.domain.selection import Action, Candidate, Decision, decide
+from router.domain.selection import Action, Candidate, Decision, decide, left_out
 from router.domain.transfer import RULE_HOLDS, State
 from router.domain.truth import UNKNOWN, LocalTruth, of_study
 from router.engine.asking import questions
@@ -164,7 +164,7 @@ class Explainer:
         left: list[Decision] = []
 
         def skip(one: Identifier, code: str, reason: str) -> None:
-            left.append(_skipped(one, code, reason))
+            left.append(left_out(one, code, reason))
 
         truth = LocalTruth(keys.keys, rule.where, evaluation, computed, skip)
         rows = truth.by_keys([row], QueryRetrieveLevel.STUDY)
@@ -335,17 +335,6 @@ def _looked_at(rule: Rule) -> Iterable[int]:
     keys = rule.sweep.keys if rule.sweep is not None else ()
     tags = [tag for key in keys for tag in key.attributes] + sorted(rule.where.attributes)
     return [tag for tag in tags if asked_at(tag) is QueryRetrieveLevel.STUDY]
-
-
-def _skipped(row: Identifier, code: str, reason: str) -> Decision:
-    return Decision(
-        action=Action.SKIP,
-        code=code,
-        reason=reason,
-        study_instance_uid=row.text("StudyInstanceUID"),
-        series_instance_uid=row.text("SeriesInstanceUID"),
-        instance_count=row.number("NumberOfStudyRelatedInstances"),
-    )
 
 
 def _fetched(rule: Rule, looked: Looked) -> str:

@@ -14,7 +14,7 @@ from router.domain.dicom import Identifier, QueryRetrieveLevel, known_tag
 from router.domain.lookback import SweepKeys, looked_back
 from router.domain.prefetching import of_swept
 from router.domain.rule import Node, Rule, Sweep
-from router.domain.selection import Action, Candidate, Decision, Selection, decide
+from router.domain.selection import Candidate, Decision, Selection, decide, left_out
 from router.domain.truth import LocalTruth, of_study
 from router.engine.asking import modalities_wanted, questions
 from router.engine.computed import MAXIMUM_QUERIES, ComputedLook, uncounted
@@ -163,16 +163,7 @@ class Look:
         return of_study(study, self._ask(QueryRetrieveLevel.SERIES, study))
 
     def _skip(self, row: Identifier, code: str, reason: str) -> None:
-        self._decisions.append(
-            Decision(
-                action=Action.SKIP,
-                code=code,
-                reason=reason,
-                study_instance_uid=row.text("StudyInstanceUID"),
-                series_instance_uid=row.text("SeriesInstanceUID"),
-                instance_count=row.number("NumberOfStudyRelatedInstances"),
-            )
-        )
+        self._decisions.append(left_out(row, code, reason))
 
     # candidates ---------------------------------------------------------------------------------------------------
 
