@@ -24,7 +24,7 @@ from router.engine.explain_prior import PriorExplainer
 from router.engine.explain_ways import Ways
 from router.engine.prefetch import Prefetcher
 from router.engine.query import Inquiry
-from router.engine.slots import NodeSlots
+from router.engine.shared_slots import SharedSlots
 from router.engine.sweep import Sweeper
 from router.errors import LedgerError, LedgerMissing
 from router.ledger.ledger import SqlLedger
@@ -64,7 +64,8 @@ class Planner(NamedTuple):
     sweeper: Sweeper
     prefetcher: Prefetcher
     ledger: SqlLedger
-    slots: NodeSlots
+    slots: SharedSlots
+    peers: Peers
 
 
 def _ledger_to_read(rules: RuleSet, say: Callable[[str], None]) -> SqlLedger:
@@ -80,20 +81,25 @@ def _ledger_to_read(rules: RuleSet, say: Callable[[str], None]) -> SqlLedger:
 def planner(rules: RuleSet, say: Callable[[str], None]) -> Iterator[Planner]:
     """What plans are made with; that there is no ledger yet it says."""
     with _ledger_to_read(rules, say) as ledger, open_peers(rules) as peers:
-        yield _planner(rules, ledger, peers, NodeSlots(lambda: rules.windows, SystemClock()))
+        yield _planner(rules, ledger, peers, SharedSlots(SystemClock()))
 
 
 @contextmanager
 def planner_beside(opened: Planner, rules: RuleSet) -> Iterator[Planner]:
-    """The same for another configuration, on the same ledger and within the same limits of nodes."""
+    """The same for another configuration, on the same ledger and within the limits that nodes have in either.
+
+    The first one asks no more: associations that it keeps would count against those limits.
+    """
+    opened.peers.close()
     with open_peers(rules) as peers:
         yield _planner(rules, opened.ledger, peers, opened.slots)
 
 
 def _planner(
-    rules: RuleSet, ledger: SqlLedger, peers: Peers, slots: NodeSlots, inquiry: Inquiry | None = None
+    rules: RuleSet, ledger: SqlLedger, peers: Peers, slots: SharedSlots, inquiry: Inquiry | None = None
 ) -> Planner:
     clock = SystemClock()
+    slots.join(rules)
     inquiry = inquiry or Inquiry(peers, slots, Caps(ledger.caps()))
     headers = ObjectHeaders(rules.router.store)
     sweeper = Sweeper(rules=lambda: rules, ledger=ledger, inquiry=inquiry, clock=clock, observer=lambda event: None)
@@ -106,7 +112,7 @@ def _planner(
         clock=clock,
         observer=lambda event: None,
     )
-    return Planner(sweeper, prefetcher, ledger, slots)
+    return Planner(sweeper, prefetcher, ledger, slots, peers)
 
 
 class Explaining(NamedTuple):
@@ -124,7 +130,7 @@ def explaining(
     """What explains one study; that there is no ledger yet it says. `offline`: no node is asked."""
     with _ledger_to_read(rules, say) as ledger, open_peers(rules) as peers:
         clock, headers = SystemClock(), ObjectHeaders(rules.router.store)
-        slots = NodeSlots(lambda: rules.windows, clock)
+        slots = SharedSlots(clock)
         inquiry = Inquiry(peers, slots, Caps(ledger.caps()))
         prefetcher = _planner(rules, ledger, peers, slots, inquiry).prefetcher
         services = [] if offline else ledger.services(clock.now() - timedelta(seconds=SERVICE_SECONDS))

@@ -97,6 +97,7 @@ class Service:
         self._announcer: threading.Thread | None = None
         self._scheduled = False
         self._problem = ""
+        self._begun = False
         self._ending = False
 
     def _wire(self) -> Dispatcher:
@@ -186,8 +187,9 @@ class Service:
         if scheduled or self.rules.needs_listener:
             self._listen()
         self._announce()
-        self._announcer = threading.Thread(target=self._announcing, name="announce", daemon=True)
-        self._announcer.start()
+        announcer = threading.Thread(target=self._announcing, name="announce", daemon=True)
+        announcer.start()
+        self._announcer = announcer
         self.dispatcher.start()
         if scheduled:
             self.metrics.recall(self.ledger.last_sweeps())
@@ -195,6 +197,7 @@ class Service:
                 self.metrics(CapLearned(node=node, matches=matches))
             self.scheduler.start(self.rules)
             self.prefetch.listen()
+        self._begun = True
         logs.logger().info(
             "started", ae_title=self.rules.router.ae_title, rules=len(self.rules.rules), nodes=len(self.rules.nodes)
         )
@@ -299,8 +302,8 @@ class Service:
     def readiness(self) -> dict[str, str]:
         """What is not ready by part; empty when work can be taken."""
         problems = self.health()
-        if self._ending:
-            problems["service"] = "stopping"
+        if self._ending or not self._begun:
+            problems["service"] = "stopping" if self._ending else "starting"
         if self._problem:
             problems["ledger"] = self._problem
         if self.prefetch.problem:
@@ -308,7 +311,7 @@ class Service:
         if self._receivers is None:
             problems["store"] = "not listening yet"
         elif self._receivers.alive < self.rules.router.receivers:
-            problems["store"] = "a receiver is being started again"
+            problems["store"] = "a receiver is being started"
         if not self.store.intact():
             problems["store"] = "the store's directory was moved or replaced: restart"
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
@@ -101,7 +102,7 @@ def _tell(ran: Sequence[Ran], out: Console) -> None:
     """A line for each case, and below it how what came differs from what was expected."""
     for case, failures, _ in ran:
         mark = Text("FAIL", "bold red") if failures else Text("ok  ", "green")
-        out.print(Text.assemble(mark, "  ", plain(case.name), ("  " + case.place if failures else "", "dim")))
+        out.print(Text.assemble(mark, "  ", plain(case.name), plain("  " + case.place if failures else "", "dim")))
         for failure in failures:
             out.print(Padding(_difference(failure), (0, 0, 0, 6)))
     failed = sum(bool(one.failures) for one in ran)
@@ -115,7 +116,7 @@ def _difference(failure: Failure) -> Table:
     grid = Table.grid(padding=(0, 2, 0, 0))
     grid.add_column(no_wrap=True)
     grid.add_column(overflow="fold")
-    grid.add_row(Text(failure.study, "bold"), f"at {failure.destination}" if failure.destination else "")
+    grid.add_row(plain(failure.study, "bold"), plain(f"at {failure.destination}" if failure.destination else ""))
     grid.add_row("  expected", plain(failure.expected, "green"))
     grid.add_row("  got", plain(failure.got, "red"))
     for number, clause in enumerate(failure.clauses):
@@ -148,6 +149,14 @@ def _told(failure: Failure) -> str:
     return "\n".join(lines + [f"  by       {clause}" for clause in failure.clauses])
 
 
+_NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+"""Characters that XML 1.0 has no way to write (section 2.2, Char)."""
+
+
+def _printable(text: str) -> str:
+    return _NOT_XML.sub("\ufffd", text)
+
+
 def _write_junit(path: Path, ran: Sequence[Ran]) -> None:
     """JUnit XML as CI systems read it. Raises RouterError where the file cannot be written."""
     failed = sum(bool(one.failures) for one in ran)
@@ -163,6 +172,9 @@ def _write_junit(path: Path, ran: Sequence[Ran]) -> None:
             told = [_told(failure) for failure in failures]
             message = f"{counted(len(failures), 'study', 'studies')} decided otherwise"
             ElementTree.SubElement(element, "failure", {"message": message}).text = "\n".join(told)
+    for element in suites.iter():
+        element.text = _printable(element.text) if element.text else None
+        element.attrib.update({key: _printable(value) for key, value in element.attrib.items()})
     ElementTree.indent(suites)
     try:
         path.write_bytes(ElementTree.tostring(suites, encoding="utf-8", xml_declaration=True) + b"\n")

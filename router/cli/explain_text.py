@@ -13,6 +13,7 @@ from rich.text import Text
 
 from router.cli.considered import age
 from router.cli.considered import score as score_of
+from router.cli.lines import in_lines
 from router.cli.render import counted
 from router.cli.settings import plain
 from router.domain.condition import Explanation
@@ -22,6 +23,7 @@ from router.engine.explained import RuleExplained, StudyExplained, StudySeen, Wa
 
 _MARKS = {Way.PASS: ("✓", "pass", "green"), Way.FAIL: ("✗", "FAIL", "red"), Way.WAIT: ("…", "wait", "yellow")}
 _SHOWN_VALUES = 8
+_NAME_WIDTH = 18
 _TRIGGERS = {
     "sweep": "sweep of {}",
     "worklist": "worklist of {}",
@@ -33,21 +35,24 @@ _TRIGGERS = {
 def show(rules: RuleSet, explained: StudyExplained, out: Console) -> None:
     """Print the study and each rule."""
     for seen in explained.seen:
-        out.print(_study(seen))
+        out.print(_study(rules, seen))
     for one in explained.rules:
         out.print()
         _Rule(rules, one, out).show()
 
 
-def _study(seen: StudySeen) -> Text:
-    head = Text.assemble((seen.source, "bold"), ": ")
+def _study(rules: RuleSet, seen: StudySeen) -> Text:
+    node = rules.node(seen.source)
+    zone = f" (times in {node.timezone}): " if node is not None else ": "
+    head = Text.assemble((seen.source, "bold"), zone)
     if seen.problem:
         return head.append_text(plain(seen.problem, "red"))
     if not seen.asked:
         return head.append("not asked (--offline)", "dim")
     row = seen.row
     if row is None:
-        return head.append("does not have the study", "yellow")
+        head.append("does not have the study", "yellow")
+        return head.append("; whole UIDs are in: plan --format json, query", "dim")
     instances, series = row.number("NumberOfStudyRelatedInstances"), row.number("NumberOfStudyRelatedSeries")
     parts = [
         f"study of {row.text('StudyDate') or 'no date'} {row.text('StudyTime')}".rstrip(),
@@ -131,15 +136,22 @@ class _Rule:
 
     def _line(self, indent: int, way: Way | None, text: Text, name: str = "") -> None:
         """One line, broken behind its mark."""
-        grid = Table.grid(padding=(0, 1, 0, 0))
         cells: list[Text] = []
+        widths: list[int] = []
         if way is not None:
             sign, word, style = _MARKS[way]
-            grid.add_column(no_wrap=True)
             cells.append(Text(word if self._words else sign, style))
+            widths.append(0)
         if name:
-            grid.add_column(no_wrap=True, min_width=18)
             cells.append(Text(name))
+            widths.append(_NAME_WIDTH)
+        whole = in_lines(self._out, [(*cells, text)], indent=2 * indent, widths=widths)
+        if whole is not None:
+            self._out.print(whole)
+            return
+        grid = Table.grid(padding=(0, 1, 0, 0))
+        for width in widths:
+            grid.add_column(no_wrap=True, min_width=width or None)
         grid.add_column(overflow="fold")
         grid.add_row(*cells, text)
         self._out.print(Padding(grid, (0, 0, 0, 2 * indent), expand=False))

@@ -13,11 +13,12 @@ from rich.table import Table
 from rich.text import Text
 
 from router.cli.apply import rules_named
+from router.cli.lines import in_lines
 from router.cli.plan_against import Listed, against, say_closed
 from router.cli.plan_estimate import Forecast, Forecaster, said, said_in_all
 from router.cli.plan_priors import show_priors
 from router.cli.plan_rows import plan_json
-from router.cli.planned import Planned, look, plan_rule
+from router.cli.planned import Planned, look, plan_rules
 from router.cli.render import counted, new_table, short
 from router.cli.settings import load_rules, plain, print_json, say, settings_of, terminal
 from router.domain.rule import Rule, RuleSet
@@ -31,6 +32,7 @@ _ORDER = list(Action)
 _ROWS = 40
 """Rows of a rule's table before `--all` is needed."""
 _REASONS = 12
+_COLUMNS = ("", "study", "instances", "to", "why")
 
 
 @click.command(short_help="Say what would be moved, held and skipped, and why.")
@@ -67,8 +69,7 @@ def plan(ctx: click.Context, names: tuple[str, ...], everything: bool, changed: 
     chosen = rules_named(rules, names)
     say_closed(rules, chosen)
     with planner(rules, say) as opened:
-        began = opened.sweeper.now()
-        planned = [plan_rule(opened, rules, rule, chosen[at:], began) for at, rule in enumerate(chosen, 1)]
+        planned = plan_rules(opened, [(rules, rule) for rule in chosen], opened.sweeper.now())
         forecaster = Forecaster(opened.ledger, rules, opened.sweeper.now())
         if settings.json:
             print_json(plan_json(rules, planned, forecaster))
@@ -80,10 +81,17 @@ def plan(ctx: click.Context, names: tuple[str, ...], everything: bool, changed: 
 def _print(rules: RuleSet, planned: Sequence[Planned], forecaster: Forecaster, *, everything: bool) -> None:
     out = terminal()
     for number, one in enumerate(planned):
-        if number:
-            out.print()
-        show(rules, one, out, everything=everything, forecast=forecaster.rule(one))
+        with out:  # written at once
+            if number:
+                out.print()
+            show(rules, one, out, everything=everything, forecast=forecaster.rule(one))
     total = forecaster.total(planned)
+    failed = sum(bool(one.failure) for one in planned)
+    if failed and (failed < len(planned) or total.waiting):
+        out.print()
+        out.print(f"{counted(failed, 'rule')} could not be planned; of the others:", style="red")
+    if failed == len(planned) and not total.waiting:
+        return
     if total.waiting or (total.transfers and (len(planned) > 1 or total.studies != total.transfers)):
         out.print()
         out.print(plain(said_in_all(total), "bold"))
@@ -133,7 +141,7 @@ def show(rules: RuleSet, one: Planned, out: Console, *, everything: bool, foreca
     rows = _rows(d for d in decisions if everything or d.action is not Action.SKIP)
     if rows:
         shown = rows if everything else rows[:_ROWS]
-        out.print(_table(shown))
+        out.print(_table(shown, out))
         if len(rows) > len(shown):
             out.print(f"and {len(rows) - len(shown)} more; --all lists them", style="dim")
     out.print(plain(_to_move(one, forecast)))
@@ -155,29 +163,46 @@ def _rows(decisions: Iterable[Decision]) -> list[tuple[_Row, list[str]]]:
     return sorted(rows.items(), key=lambda item: _ORDER.index(item[0].action))
 
 
-def _table(rows: list[tuple[_Row, list[str]]]) -> Table:
-    table = new_table("", "study", "instances", "to", "why", right=("instances",))
-    table.columns[0].no_wrap = table.columns[1].no_wrap = True
-    for row, destinations in rows:
-        table.add_row(
+def _table(rows: list[tuple[_Row, list[str]]], out: Console) -> Table | Text:
+    cells = [
+        (
             Text(str(row.action), _STYLES[row.action]),
-            short(row.study, row.series),
-            "?" if row.instances is None else str(row.instances),
+            Text(short(row.study, row.series)),
+            Text("?" if row.instances is None else str(row.instances)),
             plain(", ".join(filter(None, destinations))),
             plain(row.reason),
         )
+        for row, destinations in rows
+    ]
+    numbers = max(len(_COLUMNS[2]), *(row[2].cell_len for row in cells))
+    lines = [tuple(Text(name, "bold") for name in _COLUMNS), *cells]
+    for line in lines:
+        line[2].pad_left(numbers - line[2].cell_len)
+    whole = in_lines(out, lines, gap=2)
+    if whole is not None:
+        return whole
+    table = new_table(*_COLUMNS, right=(_COLUMNS[2],))
+    table.columns[0].no_wrap = table.columns[1].no_wrap = True
+    for line in cells:
+        table.add_row(*line)
     return table
 
 
 def _show_skipped(skipped: list[Decision], out: Console) -> None:
     reasons = Counter(d.reason for d in skipped).most_common()
-    grid = Table.grid(padding=(0, 1, 0, 0))
-    grid.add_column(style="dim", no_wrap=True)
-    grid.add_column()
-    for reason, count in reasons[:_REASONS]:
-        grid.add_row(f"skip {count}:", plain(reason, "dim"))
+    if not reasons:
+        return
+    rows = [(Text(f"skip {count}:", "dim"), plain(reason, "dim")) for reason, count in reasons[:_REASONS]]
     if len(reasons) > _REASONS:
         left = sum(count for _, count in reasons[_REASONS:])
-        grid.add_row(f"skip {left}:", plain("other reasons; --all lists them", "dim"))
-    if reasons:
-        out.print(grid)
+        rows.append((Text(f"skip {left}:", "dim"), plain("other reasons; --all lists them", "dim")))
+    lines = in_lines(out, rows)
+    if lines is not None:
+        out.print(lines)
+        return
+    grid = Table.grid(padding=(0, 1, 0, 0))
+    grid.add_column(no_wrap=True)
+    grid.add_column()
+    for row in rows:
+        grid.add_row(*row)
+    out.print(grid)

@@ -14,10 +14,11 @@ from rich.text import Text
 
 from router.cli.plan_estimate import Forecaster, estimate_json, said_of
 from router.cli.plan_rows import plan_json
-from router.cli.planned import Planned, plan_rule
-from router.cli.render import closed_nodes, new_table, short
+from router.cli.planned import Planned, plan_rules
+from router.cli.render import closed_nodes, counted, new_table, short
 from router.cli.settings import Settings, load_rules, no_such, plain, print_json, say, terminal
 from router.domain.difference import (
+    NAME,
     Change,
     Comparison,
     Difference,
@@ -25,6 +26,7 @@ from router.domain.difference import (
     Totals,
     compare,
     node_changes,
+    renamed,
     router_changes,
     totals,
 )
@@ -93,17 +95,16 @@ def against(settings: Settings, before: RuleSet, directory: Path, names: Sequenc
     after = _changed_rules(directory)
     old, new = _chosen(before, after, names)
     say_closed(before, old)
-    with planner(before, say) as opened, planner_beside(opened, after) as changed:
+    with planner(before, say) as opened:
         same = {name for name, node in before.nodes.items() if after.nodes.get(name) == node}
         began = opened.sweeper.now()
         anew = [rule for rule in new if not _alike(before, after, rule.name, same)]
         # A source that is the same on both sides is asked once where one answer can serve both.
-        sides = [(before, rule, opened) for rule in old]
-        sides += [(after, rule, opened if {rule.asked, rule.source} <= same else changed) for rule in anew]
-        planned = []
-        for at, (rules, rule, looks) in enumerate(sides, 1):
-            beside = [other for _, other, who in sides[at:] if who is looks]
-            planned.append(plan_rule(looks, rules, rule, beside, began))
+        together = [(after, rule) for rule in anew if {rule.asked, rule.source} <= same]
+        apart = [(after, rule) for rule in anew if not {rule.asked, rule.source} <= same]
+        planned = plan_rules(opened, [*((before, rule) for rule in old), *together], began)
+        with planner_beside(opened, after) as changed:
+            planned += plan_rules(changed, apart, began)
         was = {one.rule.name: one for one in planned[: len(old)]}
         anew_planned = {one.rule.name: one for one in planned[len(old) :]}
         is_now = {rule.name: anew_planned.get(rule.name) or was[rule.name] for rule in new}
@@ -157,12 +158,12 @@ def _alike(before: RuleSet, after: RuleSet, name: str, same: set[str]) -> bool:
 def _compared(
     directory: Path, before: RuleSet, after: RuleSet, was: dict[str, Planned], is_now: dict[str, Planned]
 ) -> _Found:
-    rules = []
+    rules, called = [], renamed(before, after)
     for name in dict.fromkeys((*was, *is_now)):
         old, new = was.get(name), is_now.get(name)
         one = _Compared(name=name, before=old, after=new, comparison=Comparison())
         if not one.failure:
-            comparison = compare(old.decisions if old else (), new.decisions if new else ())
+            comparison = compare(old.decisions if old else (), new.decisions if new else (), called)
             one = msgspec.structs.replace(one, comparison=comparison)
         rules.append(one)
     sure = [one for one in rules if not one.failure]
@@ -174,6 +175,7 @@ def _compared(
         totals=totals(
             (intent for one in sure if one.before for intent in one.before.moves),
             (intent for one in sure if one.after for intent in one.after.moves),
+            called,
         ),
     )
 
@@ -220,7 +222,9 @@ def _difference(one: Difference) -> dict[str, Any]:
 
 
 def _show(settings: Settings, found: _Found, out: Console, listed: Listed) -> None:
-    out.print(plain(f"{settings.config} is what runs now, {found.directory} the changed configuration."))
+    out.print(
+        plain(f"{settings.config} is what runs now, {found.directory} the changed configuration."), soft_wrap=True
+    )
     for name, changes in found.nodes.items():
         out.print(plain(_changes_of(f"node {name}", changes)))
     if found.router:
@@ -231,7 +235,10 @@ def _show(settings: Settings, found: _Found, out: Console, listed: Listed) -> No
         _show_rule(one, out, listed)
         differs = differs or one.comparison.reworded < len(one.comparison.differences)
     added, removed, unchanged = found.totals
-    out.print(f"In all: +{added} -{removed} (={unchanged} unchanged); what several rules want counts once.")
+    failed = sum(bool(one.failure) for one in found.rules)
+    if failed < len(found.rules):
+        but = f" (but for {counted(failed, 'rule')} that could not be compared)" if failed else ""
+        out.print(f"In all{but}: +{added} -{removed} (={unchanged} unchanged); what several rules want counts once.")
     if differs and listed is Listed.NOTHING:
         out.print("--studies lists the difference study by study.", style="dim")
 
@@ -277,4 +284,6 @@ def _changes_of(what: str, changes: Sequence[Change]) -> str:
     if len(changes) == 1 and not (changes[0].before and changes[0].after):
         only = changes[0]
         return f"{what}: {'new' if only.after else 'gone'}, {only.after or only.before}"
-    return f"{what}: " + "; ".join(f"{one.setting} {one.before} -> {one.after}" for one in changes)
+    name = next((f" is called {one.after} now" for one in changes if one.setting == NAME), "")
+    others = "; ".join(f"{one.setting} {one.before} -> {one.after}" for one in changes if one.setting != NAME)
+    return f"{what}{name}" + (f": {others}" if others else "")

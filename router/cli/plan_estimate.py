@@ -130,7 +130,9 @@ def said(forecast: Forecast | None, transfers: int, instances: int, unknown: int
     """One line: what is to be moved, and where there is a forecast how long it takes."""
     unsure = f" ({counted(unknown, 'transfer')} of unknown size)" if unknown else ""
     head = f"{_number(transfers, 'transfer')} with {_number(instances, 'instance')}{unsure} to move"
-    if forecast is None or not (transfers or forecast.waiting):
+    if not transfers and (forecast is None or not forecast.waiting):
+        return "Nothing to move."
+    if forecast is None:
         return f"{head}."
     found, why = forecast.estimate, basis(forecast)
     if found.seconds is None or found.finish_at is None:
@@ -164,7 +166,7 @@ def basis(forecast: Forecast) -> str:
     if not (forecast.transfers or forecast.waiting):
         return "nothing is to be moved"
     if found.unmeasured:
-        named = ", ".join(f"from {one.source} to {one.destination}" for one in found.unmeasured[:_ROUTES_NAMED])
+        named = " and ".join(f"from {one.source} to {one.destination}" for one in found.unmeasured[:_ROUTES_NAMED])
         more = len(found.unmeasured) - _ROUTES_NAMED
         others = f" and on {counted(more, 'other route')}" if more > 0 else ""
         return "; ".join([f"no past moves {named}{others} to estimate the time from", *closed])
@@ -199,7 +201,7 @@ def _per_second(found: Estimate) -> str:
 
 
 def _moment(at: datetime) -> str:
-    return f"{at.astimezone():%m-%d %H:%M}"
+    return f"{at.astimezone():%m-%d %H:%M %Z}"
 
 
 def _number(number: int, noun: str, plural: str = "") -> str:

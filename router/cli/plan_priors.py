@@ -38,6 +38,8 @@ class Current(NamedTuple):
     due_at: datetime
     look: Callable[[], Looked]
     """Looks for its priors."""
+    study: str = ""
+    """Its Study Instance UID; empty where it has none yet."""
 
 
 class PlannedPriors(NamedTuple):
@@ -66,12 +68,12 @@ def plan_priors(
 
 def _waiting(planner: Planner, rules: RuleSet, rule: Rule, one: Appointment) -> Current:
     look = partial(planner.prefetcher.look_for, rules, rule, one, threading.Event())
-    return Current(one.trigger, one.start_at, one.due_at, look)
+    return Current(one.trigger, one.start_at, one.due_at, look, one.current.text("StudyInstanceUID"))
 
 
 def _found(planner: Planner, rules: RuleSet, rule: Rule, one: Notice) -> Current:
     look = partial(planner.prefetcher.look, rules, rule, one.current, one.start_at, threading.Event())
-    return Current(one.trigger, one.start_at, one.due_at, look)
+    return Current(one.trigger, one.start_at, one.due_at, look, one.current.text("StudyInstanceUID"))
 
 
 def _look(current: Current) -> PlannedPriors:
@@ -87,6 +89,7 @@ def priors_row(rules: RuleSet, rule: Rule, one: PlannedPriors) -> dict[str, Any]
     return {
         "rule": rule.name,
         "trigger": one.current.trigger,
+        "study_instance_uid": one.current.study or None,
         "start": at_source(one.current.start_at, rule.source, rules),
         "due": at_source(one.current.due_at, rule.source, rules),
         "candidates": looked.candidates if looked else 0,
@@ -118,7 +121,8 @@ def show_priors(
         out.print()
         start = one.current.start_at
         when = f"appointment {time_of(start, rule.source, rules)}" if start else "no appointment"
-        head = Text.assemble((f"{one.current.trigger}, {when}", "bold"))
+        which = f" {short(one.current.study)}" if one.current.study else ""
+        head = Text.assemble((f"{one.current.trigger}{which}, {when}", "bold"))
         if one.looked is None:
             out.print(Text.assemble(head, ": ", plain(one.problem, "red")))
             continue

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import deque
 from collections.abc import Sequence
 from datetime import datetime
 from typing import NamedTuple
@@ -12,6 +13,7 @@ from router.domain.rule import Rule, RuleSet
 from router.domain.selection import Action, Decision
 from router.domain.transfer import Intent
 from router.engine.look import Answer
+from router.engine.sharing import Wanted
 from router.engine.sweep import Sweeper
 from router.errors import RouterError
 from router.service import Planner
@@ -60,21 +62,32 @@ class Planned(NamedTuple):
         return next((one.looked.reason for one in self.priors if one.looked and not one.looked.complete), "")
 
 
-def plan_rule(opened: Planner, rules: RuleSet, rule: Rule, beside: Sequence[Rule], since: datetime) -> Planned:
-    """Plan a rule; what is asked serves the rules `beside` as well. Raises LedgerError."""
-    planned = look(opened.sweeper, rules, rule, beside, since)
+def plan_rules(opened: Planner, chosen: Sequence[tuple[RuleSet, Rule]], at: datetime) -> list[Planned]:
+    """Plan rules, all as of one moment (aware); what is asked for one serves those after it. Raises LedgerError."""
+    asked = [opened.sweeper.questions(rules, rule, at) for rules, rule in chosen]
+    ahead: dict[str, deque[Wanted]] = {}
+    for (_, rule), questions in zip(chosen, asked, strict=True):
+        ahead.setdefault(rule.asked, deque()).extend(questions)
+    planned = []
+    for (rules, rule), questions in zip(chosen, asked, strict=True):
+        for _ in questions:  # what it asks itself is ahead of the others'
+            ahead[rule.asked].popleft()
+        planned.append(_plan_rule(opened, rules, rule, tuple(ahead[rule.asked]), at))
+    return planned
+
+
+def _plan_rule(opened: Planner, rules: RuleSet, rule: Rule, beside: Sequence[Wanted], at: datetime) -> Planned:
+    planned = look(opened.sweeper, rules, rule, beside, at)
     if rule.priors is None or planned.answer is None:
         return planned
     priors, currents = plan_priors(opened, rules, rule, planned.answer.notices)
     return planned._replace(priors=priors, currents=currents)
 
 
-def look(sweeper: Sweeper, rules: RuleSet, rule: Rule, beside: Sequence[Rule], since: datetime) -> Planned:
-    """The same without the priors."""
+def look(sweeper: Sweeper, rules: RuleSet, rule: Rule, beside: Sequence[Wanted], at: datetime) -> Planned:
+    """Plan one rule without its priors; what is asked serves those `beside` as well."""
     try:
-        answer = sweeper.look(
-            rules, rule, threading.Event(), tier=rule.widest_tier, manual=True, beside=beside, since=since
-        )
+        answer = sweeper.look(rules, rule, threading.Event(), tier=rule.widest_tier, manual=True, beside=beside, at=at)
         return Planned(rule, answer)
     except RouterError as error:
         return Planned(rule, None, str(error))

@@ -30,7 +30,7 @@ from router.domain.timing import parse_da
 from router.engine.query import MAXIMUM_MATCHES, Inquiry, QueryFailed
 from router.engine.recorder import Taken
 from router.engine.slots import NodeSlots, Urgency
-from router.errors import RouterError, UsageError
+from router.errors import RouterError, UsageError, WireError
 from router.service import SystemClock, open_peers
 
 _HEADS = {
@@ -133,7 +133,10 @@ def query(
     if target is None:
         raise no_such("node", node, rules.nodes)
     if recording is not None and rule:
-        return record_rule(settings, rules, target, rule, recording)
+        try:
+            return record_rule(settings, rules, target, rule, recording)
+        except WireError as error:
+            raise _unasked(error, node) from None
     now = SystemClock().now()
     wanted = _identifier(keys, Evaluation(now, ZoneInfo(target.timezone)))
     chosen = QueryRetrieveLevel(level) if level else _level(wanted)
@@ -145,8 +148,8 @@ def query(
         inquiry = Inquiry(peers, NodeSlots())
         try:
             result = inquiry.find(target, chosen, asked, Urgency.SWEEP, threading.Event(), partial=True, maximum=limit)
-        except QueryFailed as error:
-            raise RouterError(f"{error} It says: {error.comment}" if error.comment else str(error)) from None
+        except WireError as error:
+            raise _unasked(error, node) from None
     if recording is not None:
         taken = Taken(
             at=now,
@@ -181,6 +184,13 @@ def query(
     if more:
         say(more)
     return 0
+
+
+def _unasked(error: WireError, node: str) -> RouterError:
+    """What a person is told of a query that brought no answer."""
+    if isinstance(error, QueryFailed):
+        return RouterError(f"{error} It says: {error.comment}" if error.comment else str(error))
+    return RouterError(f"{error} `dicom-router doctor {node}` looks for the cause.")
 
 
 def _recording(

@@ -11,15 +11,25 @@ from zoneinfo import ZoneInfo
 import msgspec
 
 from router.cli.render import counted
-from router.cli.settings import Settings, no_such, print_json, say, terminal
+from router.cli.settings import Settings, no_such, plain, print_json, say, terminal
 from router.config.recording import random_key, recording_key, refused, write_recording
 from router.config.values import nearest_attribute
-from router.domain.attributes import identifying
+from router.domain.condition import Evaluation
+from router.domain.confidential import KEEPABLE
 from router.domain.dicom import Identifier, QueryRetrieveLevel, name_of, tag_of
 from router.domain.levels import asked_at
 from router.domain.question import keys_of
-from router.domain.recording import UNIQUE, Pseudonyms, Recording, identifiers_of, named, pseudonymous, replaced_in
-from router.domain.rule import Node, RuleSet
+from router.domain.recording import (
+    UNIQUE,
+    Pseudonyms,
+    Recording,
+    identifiers_of,
+    named,
+    pseudonymous,
+    replaced_in,
+    unknowable,
+)
+from router.domain.rule import Node, Rule, RuleSet
 from router.engine.query import Inquiry
 from router.engine.recorder import Recorder, Taken
 from router.engine.slots import NodeSlots
@@ -46,8 +56,8 @@ class RecordOptions(msgspec.Struct, frozen=True, kw_only=True):
         _tags(self.keep, "--record-keep")
         if self.path.exists() and not self.force:
             raise refused(self.path)
-        if not self.path.parent.is_dir():
-            raise UsageError(f"There is no directory {self.path.parent} for the recording")
+        if not self.path.parent.is_dir() and not self.path.parent.parent.is_dir():
+            raise UsageError(f"There is no directory {self.path.parent} for the recording, nor one to make it in")
         if self.path.suffix == ".yaml" and self.path.parent.resolve() == configuration.resolve():
             below = configuration / "recordings" / self.path.name
             raise UsageError(f"Every *.yaml in {configuration} is part of the configuration; write it to {below}")
@@ -73,11 +83,11 @@ def record_rule(settings: Settings, rules: RuleSet, node: Node, name: str, optio
     with open_peers(rules) as peers:
         slots = NodeSlots(lambda: rules.windows, SystemClock())
         taken = Recorder(Inquiry(peers, slots)).take(rule, node, SystemClock().now(), threading.Event())
-    return write(settings, node, taken, options)
+    return write(settings, node, taken, options, rule)
 
 
-def write(settings: Settings, node: Node, taken: Taken, options: RecordOptions) -> int:
-    """Replace the identifiers and write the file."""
+def write(settings: Settings, node: Node, taken: Taken, options: RecordOptions, rule: Rule | None = None) -> int:
+    """Replace the identifiers and write the file. `rule`: whose sweep was asked."""
     studies = named("study", taken.studies)
     series = {
         name: named("series", taken.series[uid])
@@ -94,7 +104,11 @@ def write(settings: Settings, node: Node, taken: Taken, options: RecordOptions) 
         series=series,
         complete=taken.complete,
         shifted=options.shift_dates,
+        rule=rule.name if rule is not None else "",
+        kept=tuple(sorted(set(options.keep))),
     )
+    if rule is not None:
+        original = _within_keys(original, rule)
     drop, keep = _tags(options.drop, "--record-drop"), _tags(options.keep, "--record-keep")
     key = recording_key(options.key) if options.key is not None else random_key()
     weeks = 0
@@ -109,32 +123,56 @@ def write(settings: Settings, node: Node, taken: Taken, options: RecordOptions) 
     recording = pseudonymous(original, pseudonyms, drop)
     write_recording(options.path, recording, force=options.force)
     replaced = [name for name in replaced_in(original, keep) if tag_of(name) not in drop]
-    below = sum(map(len, series.values()))
+    below = sum(map(len, recording.series.values()))
+    notes = list(unknowable(recording, rule)) if rule is not None else []
     if settings.json:
         print_json(
             {
                 "recording": str(options.path),
                 "source": node.name,
-                "studies": len(studies),
+                "studies": len(recording.studies),
                 "series": below,
                 "complete": taken.complete,
                 "reason": taken.reason,
                 "replaced": replaced,
                 "texts_with_identifiers": pseudonyms.in_texts,
+                "notes": notes,
             }
         )
         return 0
     out = terminal()
     with_series = f" with {counted(below, 'series', 'series')}" if series else ""
-    out.print(f"{counted(len(studies), 'study', 'studies')}{with_series} recorded in {options.path}.", soft_wrap=True)
+    recorded = f"{counted(len(recording.studies), 'study', 'studies')}{with_series} recorded in {options.path}."
+    out.print(plain(recorded), soft_wrap=True)
     if replaced:
-        out.print(f"Replaced: {', '.join(replaced)}.")
+        out.print(plain(f"Replaced: {', '.join(replaced)}."))
     if pseudonyms.in_texts:
         out.print(f"Identifiers stood in {counted(pseudonyms.in_texts, 'description')}, and were replaced there too.")
     out.print("Descriptions are as they were typed: look through them before you give the file away.")
+    for note in notes:
+        say(note)
     if not taken.complete:
         say(f"There may be more than was recorded. {taken.reason}".rstrip())
     return 0
+
+
+def _within_keys(original: Recording, rule: Rule) -> Recording:
+    """Without the studies that lie outside keys whose values are replaced: afterwards nobody can tell them.
+
+    The sweep leaves them out as well. What it makes of the other keys shows in the recording.
+    """
+    assert rule.sweep is not None
+    evaluation = Evaluation(original.recorded_at, original.zone)
+    keys = [
+        key
+        for key in rule.sweep.keys
+        if key.values and original.loses(key.tag) and asked_at(key.tag) is QueryRetrieveLevel.STUDY
+    ]
+    studies = {
+        name: row for name, row in original.studies.items() if all(key.explain(row, evaluation).passed for key in keys)
+    }
+    series = {name: below for name, below in original.series.items() if name in studies}
+    return msgspec.structs.replace(original, studies=studies, series=series)
 
 
 def _tags(keywords: Iterable[str], option: str) -> frozenset[int]:
@@ -145,7 +183,8 @@ def _tags(keywords: Iterable[str], option: str) -> frozenset[int]:
             raise UsageError(f"{option}: {keyword} is no DICOM keyword; {nearest_attribute(keyword)}")
         if option == "--record-drop" and tag in UNIQUE:
             raise UsageError(f"{option}: a recording needs {keyword}, which is replaced")
-        if option == "--record-keep" and identifying(tag):
-            raise UsageError(f"{option}: {keyword} points to a person or a case, and is always replaced")
+        if option == "--record-keep" and tag not in KEEPABLE:
+            some = ", ".join(sorted(map(name_of, KEEPABLE)))
+            raise UsageError(f"{option}: {keyword} cannot be kept; what names a place or a device can: {some}")
         found.add(tag)
     return frozenset(found)

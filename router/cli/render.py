@@ -42,7 +42,7 @@ def closed_nodes(rules: RuleSet, now: datetime) -> dict[str, str]:
     for name, node in rules.nodes.items():
         if not allowance(node, rules.windows, now).open:
             opens = opens_at(node, rules.windows, now)
-            until = f" until {opens.astimezone():%m-%d %H:%M}" if opens else " and does not open any more"
+            until = f" until {opens.astimezone():%m-%d %H:%M %Z}" if opens else " and does not open any more"
             said[name] = f"{name} is closed by its windows{until}."
     return said
 
@@ -55,12 +55,12 @@ def explained(
     for transfer in transfers:
         stop = waits_for(transfer, stopped)
         if stop is not None:
-            at = f"at {stop.probe_at.astimezone():%H:%M}" if stop.probe_at > now else "at once"
+            at = f"at {stop.probe_at.astimezone():%H:%M %Z}" if stop.probe_at > now else "at once"
             transfer = msgspec.structs.replace(transfer, reason=said_of(stop, at))
         elif transfer.wish:
             transfer = msgspec.structs.replace(transfer, reason=f"Somebody wants to {transfer.wish} it.")
         elif transfer.state is State.HELD and transfer.cause in RULE_HOLDS and transfer.next_at > now:
-            until = f"{transfer.reason} Not before {transfer.next_at.astimezone():%m-%d %H:%M}."
+            until = f"{transfer.reason} Not before {transfer.next_at.astimezone():%m-%d %H:%M %Z}."
             transfer = msgspec.structs.replace(transfer, reason=until)
         elif shut := _closed_for(transfer, closed):
             transfer = msgspec.structs.replace(transfer, reason=f"{transfer.reason} {shut}".strip())

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
+from zoneinfo import ZoneInfo
 
 from rich.console import Console
 from rich.table import Table
@@ -20,8 +21,8 @@ from router.domain.condition import Evaluation
 from router.domain.dicom import Identifier, QueryRetrieveLevel, name_of
 from router.domain.difference import Comparison, Stand, compare, totals
 from router.domain.lookback import sweep_keys
-from router.domain.recording import Recording, asked_for
-from router.domain.rehearsal import Material, rehearse
+from router.domain.recording import Recording, asked_for, fulfilled_by, unknowable
+from router.domain.rehearsal import Material, rehearse, without_keys
 from router.domain.rule import Rule, RuleSet
 from router.domain.selection import Action, Decision
 from router.domain.transfer import Intent
@@ -76,7 +77,8 @@ def replay(settings: Settings, rules: RuleSet, path: Path, name: str, against: P
     except DocumentError as error:
         raise ConfigurationError(f"The recording cannot be replayed: {error.diagnostic}") from None
     if against is None:
-        replayed = [_replayed(rule, recording) for rule in _chosen(rules, recording, name)]
+        zone = _zone(rules, recording)
+        replayed = [_replayed(rule, recording, zone) for rule in _chosen(rules, recording, name)]
         if settings.json:
             print_json({**_head(path, recording), "rules": [_row(one, recording) for one in replayed]})
         else:
@@ -88,7 +90,10 @@ def replay(settings: Settings, rules: RuleSet, path: Path, name: str, against: P
         if name not in sides[0] | sides[1]:
             raise no_such(f"rule that sweeps {recording.source},", name, sides[0] | sides[1])
         sides = [{name: side[name]} if name in side else {} for side in sides]
-    before, after = ({key: _replayed(rule, recording) for key, rule in side.items()} for side in sides)
+    before, after = (
+        {key: _replayed(rule, recording, _zone(configured, recording)) for key, rule in side.items()}
+        for side, configured in zip(sides, (rules, changed), strict=True)
+    )
     if settings.json:
         print_json({**_head(path, recording), "against": str(against), **_difference(before, after, recording)})
     else:
@@ -128,7 +133,13 @@ def _chosen(rules: RuleSet, recording: Recording, name: str) -> list[Rule]:
     return list(chosen.values())
 
 
-def _replayed(rule: Rule, recording: Recording) -> Replayed:
+def _zone(rules: RuleSet, recording: Recording) -> ZoneInfo:
+    """The time zone of the source as it is configured; that of the recording where it is not."""
+    node = rules.node(recording.source)
+    return ZoneInfo(node.timezone) if node is not None else recording.zone
+
+
+def _replayed(rule: Rule, recording: Recording, zone: ZoneInfo) -> Replayed:
     assert rule.sweep is not None
     material = Material(
         studies=list(recording.studies.values()),
@@ -138,14 +149,18 @@ def _replayed(rule: Rule, recording: Recording) -> Replayed:
         },
         whole=recording.has_whole_series,
     )
-    evaluation = Evaluation(recording.recorded_at, recording.zone)
-    made = rehearse(rule, rule.sweep, material, evaluation, tier=rule.widest_tier, manual=True)
+    evaluation = Evaluation(recording.recorded_at.astimezone(zone), zone)
+    sweep = without_keys(rule.sweep, fulfilled_by(recording, rule))
+    made = rehearse(rule, sweep, material, evaluation, tier=rule.widest_tier, manual=True)
     return Replayed(rule, made.decisions, len(made.currents), list(_notes(rule, recording, evaluation)))
 
 
 def _notes(rule: Rule, recording: Recording, evaluation: Evaluation) -> Iterator[str]:
     """What the recording cannot say about a rule."""
     assert rule.sweep is not None
+    if str(evaluation.zone) != recording.timezone:
+        yield f"{recording.source} was recorded in {recording.timezone}; by this configuration it is {evaluation.zone}."
+    yield from unknowable(recording, rule)
     again = f"record it with: dicom-router query {recording.source} --rule {rule.name} --record FILE"
     keys = sweep_keys(rule.sweep, rule.widest_tier, now=evaluation.now, zone=evaluation.zone, watermark=None).keys
     by_series = rule.sweep.level is QueryRetrieveLevel.SERIES or divides(rule.sweep, rule.move)
@@ -159,7 +174,8 @@ def _notes(rule: Rule, recording: Recording, evaluation: Evaluation) -> Iterator
     below = (
         [one.elements for one in questions(rule, keys, QueryRetrieveLevel.SERIES, evaluation)] if by_series else [{}]
     )
-    if not all(asked_for(recording, Identifier({**series, **one})) for one in asked for series in below):
+    given = fulfilled_by(recording, rule)
+    if not all(asked_for(recording, Identifier({**series, **one}), given) for one in asked for series in below):
         yield "The recording was asked for less than the rule asks, so that there may be more."
     if not recording.complete:
         yield "The recording is not complete, so that there may be more."
@@ -266,7 +282,7 @@ def _tell(path: Path, recording: Recording, replayed: Sequence[Replayed], out: C
         counts = ", ".join(f"{actions[action]} {action}" for action in _ORDER)
         if one.rule.priors is not None:
             counts = f"{counted(one.currents, 'current study', 'current studies')}, whose priors are not recorded"
-        out.print(Text.assemble((one.rule.name, "bold"), f": {counts}"))
+        out.print(Text.assemble(plain(one.rule.name, "bold"), f": {counts}"))
         for note in one.notes:
             out.print(plain(note, "red"), soft_wrap=True)
         if one.decisions:
@@ -301,7 +317,7 @@ def _tell_difference(
         change = _change(name, before, after)
         others = f", {found.changed} otherwise decided" if found.changed else ""
         counts = f": +{found.added} -{found.removed} (={found.unchanged} unchanged){others}"
-        out.print(Text.assemble((name, "bold"), f" ({change})" if change else "", counts))
+        out.print(Text.assemble(plain(name, "bold"), f" ({change})" if change else "", counts))
         for note in _both(name, before, after):
             out.print(plain(note, "red"), soft_wrap=True)
         if not found.differences:
@@ -311,7 +327,9 @@ def _tell_difference(
         for one in found.differences:
             sign, style = _SIGNS["added" if one.added else "removed" if one.removed else "changed"]
             study = names.of(one.unit.study_instance_uid, one.unit.series_instance_uid)
-            table.add_row(Text(sign, style), study, plain(one.unit.destination), _stand(one.before), _stand(one.after))
+            table.add_row(
+                Text(sign, style), plain(study), plain(one.unit.destination), _stand(one.before), _stand(one.after)
+            )
         out.print(table)
     added, removed, unchanged = _totals(before, after)
     out.print(f"In all: +{added} -{removed} (={unchanged} unchanged); what several rules want counts once.")

@@ -24,8 +24,8 @@ def run(ctx: click.Context) -> int:
 
     Changes of the configuration's files are taken by themselves, unless it says `router.watch: false`.
     """
-    reload = threading.Event()
-    signal.signal(signal.SIGHUP, lambda *_: reload.set())  # first of all: by default it kills
+    asked = threading.Event()
+    signal.signal(signal.SIGHUP, lambda *_: asked.set())  # first of all: by default it kills
     settings = settings_of(ctx)
     loaded, rules = load_configuration(settings)
     logs.configure(json=settings.json)
@@ -57,10 +57,10 @@ def run(ctx: click.Context) -> int:
         coordinator.subscribe(service.adopt)
         if rules.router.watch:
             watcher.start()
+        reloading = threading.Thread(target=_reload_when, args=(asked, coordinator), name="reload", daemon=True)
+        reloading.start()
         while not stop.wait(0.5):
-            if reload.is_set():
-                reload.clear()
-                coordinator.reload()
+            pass
         logs.logger().info("stopping: running moves may end", drain_seconds=rules.router.drain)
     finally:
         try:
@@ -72,6 +72,17 @@ def run(ctx: click.Context) -> int:
         http.stop()
     logs.logger().info("stopped")
     return 0
+
+
+def _reload_when(asked: threading.Event, coordinator: config.Coordinator) -> None:
+    """Load the configuration whenever somebody asks for it; however long that takes, the service can be stopped."""
+    while True:
+        asked.wait()
+        asked.clear()
+        try:
+            coordinator.reload()
+        except Exception as error:  # noqa: BLE001  a defect in one attempt must not end the service, nor the next attempt
+            logs.trouble("reload", error)
 
 
 def _with_cause(error: RouterError, service: Service) -> RouterError:

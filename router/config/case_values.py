@@ -14,6 +14,7 @@ from router.config.values import nearest_attribute
 from router.domain.condition import Evaluation
 from router.domain.dicom import Identifier, tag_of, vr_of
 from router.domain.problem import ExpressionError
+from router.domain.recording import calculable
 from router.domain.timing import DateExpression, parse_duration
 
 _NOTHING = ("", "null", "~")
@@ -72,11 +73,15 @@ class CaseTree:
         if not isinstance(node, ScalarNode):
             return None
         try:
-            return datetime.fromisoformat(node.text).replace(tzinfo=self.zone)
+            moment = datetime.fromisoformat(node.text).replace(tzinfo=self.zone)
         except ValueError:
             message = f"{node.text!r} is no moment of the calendar"
-            self.refuse(node, key, message, "for example 2026-11-28T08:00", code=Code.BAD_VALUE)
-            return None
+        else:
+            if calculable(moment):
+                return moment
+            message = f"{node.text!r} is too near to the end of the calendar to count days from"
+        self.refuse(node, key, message, "for example 2026-11-28T08:00", code=Code.BAD_VALUE)
+        return None
 
     def ago(self, node: Node, where: str, now: datetime) -> datetime | None:
         """A moment before now: how long before, or local to the source."""

@@ -18,7 +18,7 @@ from router.domain.case import HOLD, MOVE, NOT_ASKED, SKIP, Case, Wanted
 from router.domain.condition import Evaluation
 from router.domain.dicom import Identifier
 from router.domain.prior_case import PriorCase, candidate
-from router.domain.recording import Recording
+from router.domain.recording import Recording, fulfilled_by
 from router.domain.relevance import CODES, OLDEST
 from router.domain.rule import Rule, RuleSet
 from router.domain.sweep_case import CODES as SWEEP_CODES
@@ -155,6 +155,7 @@ class _Compiler:
             studies=studies,
             series=series,
             whole_series=recording is None or recording.has_whole_series,
+            fulfilled=fulfilled_by(recording, rule) if recording is not None else frozenset(),
             at=self._at(studies),
             tier=tier(tree, rule),
             manual=flag(tree, "manual", default=True),

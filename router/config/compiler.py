@@ -6,6 +6,7 @@ Every stage collects all it finds; a later stage works on what the earlier ones 
 from __future__ import annotations
 
 import hashlib
+import os
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -80,7 +81,8 @@ def read(directory: Path) -> Sources:
         return Sources((), (Diagnostic(file=str(directory), code=Code.UNREADABLE, message=message),))
     for path in paths:
         try:
-            files.append((str(path), read_bytes(path, str(path))))
+            name = os.fsencode(path).decode("utf-8", "replace")  # it is printed, wherever it comes from
+            files.append((name, read_bytes(path, name)))
         except DocumentError as error:
             problems.append(error.diagnostic)
     if not paths:

@@ -141,12 +141,12 @@ class Coordinator:
     def reload(self) -> Reload:
         """Load again. Where the directory has errors nothing changes.
 
-        Contents that are those of the last attempt are not compiled again, and subscribers are not called.
+        Contents that are those of the last attempt are compiled again only where something was wrong with them: a
+        certificate, a secret or a recording they name may have come. Subscribers are called for other contents only.
         """
         with self._lock:
             sources = read(self._directory)
-            news = sources.content_hash != self._loaded.content_hash
-            if news:
+            if sources.content_hash != self._loaded.content_hash or self._loaded.diagnostics:
                 with _in_small_steps():
                     self._loaded = compile_sources(sources, datetime.now(UTC))
             rule_set = self._loaded.rule_set
@@ -160,7 +160,7 @@ class Coordinator:
                     self._current = rule_set
                     for subscriber in self._subscribers:
                         subscriber(rule_set)
-            self._tell(self._standing, self._loaded.errors if news else ())
+            self._tell(self._standing, self._loaded.errors)
             return self._standing.last
 
     def _begin(self, loaded: Loaded, running: RuleSet, *, accepted: bool, changed: bool) -> Standing:
@@ -189,7 +189,7 @@ class Coordinator:
     def _tell(self, standing: Standing, errors: Sequence[Diagnostic]) -> None:
         keys = standing.restart_needed if standing.restart_needed != self._told_restart else ()
         self._told_restart = standing.restart_needed
-        lines = [str(one) for one in errors[:DIAGNOSTICS_TOLD]]
+        lines = [str(one.discreet) for one in errors[:DIAGNOSTICS_TOLD]]
         if len(errors) > DIAGNOSTICS_TOLD:
             lines.append(f"and {len(errors) - DIAGNOSTICS_TOLD} more; see the status page, or run validate")
         accepted = standing.last.accepted

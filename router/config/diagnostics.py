@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Iterable
 from enum import StrEnum
 from pathlib import Path
@@ -149,6 +150,28 @@ CODES: dict[Code, str] = {
 }
 
 
+_OF_VALUES = frozenset(
+    {
+        Code.SYNTAX,
+        Code.WRONG_TYPE,
+        Code.BAD_VALUE,
+        Code.BAD_NAME,
+        Code.MATCHER,
+        Code.ATTRIBUTE_VALUE,
+        Code.REGULAR_EXPRESSION,
+        Code.DATE,
+        Code.DATE_ORDER,
+        Code.UID_WILDCARD,
+        Code.CONTRADICTION,
+        Code.PLAIN_SECRET,
+        Code.SECRET,
+        Code.CASE,
+    }
+)
+"""Codes of diagnostics that quote values."""
+_QUOTED = re.compile(r"'[^']*(?:'(?=\w)[^']*)*'")
+
+
 class Diagnostic(msgspec.Struct, frozen=True, kw_only=True):
     """One finding. Line and column count from 1; 0 where the whole file or directory is meant."""
 
@@ -162,7 +185,20 @@ class Diagnostic(msgspec.Struct, frozen=True, kw_only=True):
 
     def __str__(self) -> str:
         place = self.file if not self.line else f"{self.file}:{self.line}:{self.column}"
-        return f"{place}: {self.severity} {self.code} {self.message}" + (f" ({self.hint})" if self.hint else "")
+        text = f"{place}: {self.severity} {self.code} {self.message}" + (f" ({self.hint})" if self.hint else "")
+        return "".join(character if character.isprintable() else "\ufffd" for character in text)
+
+    @property
+    def discreet(self) -> Diagnostic:
+        """The same for logs and pages: without what stands in the file as a value, which may be a patient's or secret.
+
+        The place says where it stands, and `validate` shows it to whoever may read the file.
+        """
+        if self.code not in _OF_VALUES:
+            return self
+        return msgspec.structs.replace(
+            self, message=_QUOTED.sub("'…'", self.message), hint=_QUOTED.sub("'…'", self.hint)
+        )
 
     @property
     def is_error(self) -> bool:

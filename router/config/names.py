@@ -24,6 +24,8 @@ def names_in(directory: Path, section: str) -> list[str]:
     left = MAXIMUM_BYTES
     for path in paths:
         try:
+            if not path.is_file():  # a pipe would be waited for
+                continue
             with path.open("rb") as stream:
                 contents = stream.read(left)
         except OSError:

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import secrets
+import stat
 import tempfile
 from collections.abc import Iterator
 from datetime import datetime
@@ -24,7 +25,7 @@ from router.config.document import (
 )
 from router.config.values import is_zone
 from router.domain.dicom import Identifier, name_of, tag_of
-from router.domain.recording import Recording
+from router.domain.recording import Recording, calculable
 from router.errors import RouterError, UsageError
 
 VERSION = "1"
@@ -36,8 +37,8 @@ _KEY_BYTES = 32
 HEAD = """\
 # What a source answered to C-FIND, recorded by: dicom-router query NODE --record FILE
 # Replaced: names, UIDs, IDs, accession numbers, birth dates, institutions, and every text that is not known to be
-# harmless. Not replaced: descriptions as they were typed, dates of studies{dates}. Look through them before you give
-# this file away; --record-drop KEYWORD leaves an attribute out.
+# harmless{kept}. Not replaced: descriptions as they were typed, dates of studies{dates}. Look through them before you
+# give this file away; --record-drop KEYWORD leaves an attribute out.
 """
 
 _Elements = dict[int, tuple[str | Identifier, ...]]
@@ -54,6 +55,7 @@ def write_recording(path: Path, recording: Recording, *, force: bool) -> None:
             f"A recording of {len(recording.studies)} studies is too large to be read again: narrow the keys."
         )
     try:
+        path.parent.mkdir(exist_ok=True)
         handle, name = tempfile.mkstemp(prefix=".recording-", dir=path.parent)  # readable by its owner only
         try:
             with os.fdopen(handle, "wb") as stream:
@@ -100,6 +102,8 @@ def recording_key(path: Path) -> bytes:
     else:
         with os.fdopen(handle, "w") as stream:
             stream.write(secrets.token_hex(_KEY_BYTES) + "\n")
+    if path.exists() and not path.is_file():
+        raise RouterError(f"The key in {path} cannot be read: it is no regular file.")
     try:
         with path.open("rb") as stream:
             key = stream.read(1 << 16).strip()
@@ -120,6 +124,8 @@ def dumped(recording: Recording) -> bytes:
     lines = [
         f"recording: {VERSION}",
         f"source: {_quoted(recording.source)}",
+        *([f"rule: {_quoted(recording.rule)}"] if recording.rule else []),
+        *([f"kept: [{', '.join(map(_quoted, recording.kept))}]"] if recording.kept else []),
         f"recorded_at: {_quoted(recording.recorded_at.isoformat())}",
         f"timezone: {_quoted(recording.timezone)}",
         f"complete: {str(recording.complete).lower()}",
@@ -138,7 +144,8 @@ def dumped(recording: Recording) -> bytes:
         lines.append(f"    {SERIES}:" if below else f"    {SERIES}: {{}}")
         lines += [f"      {series}: {_row(one)}" for series, one in below.items()]
     dates = " (shifted, all by the same number of weeks)" if recording.shifted else ""
-    return (HEAD.format(dates=dates) + "\n".join(lines) + "\n").encode()
+    kept = f" (kept: {', '.join(recording.kept)})" if recording.kept else ""
+    return (HEAD.format(dates=dates, kept=kept) + "\n".join(lines) + "\n").encode()
 
 
 def _row(row: Identifier) -> str:
@@ -187,6 +194,8 @@ def read_recording(path: Path) -> Recording:
         status = path.stat()
     except OSError as error:
         raise _error(str(path), f"cannot be read: {error.strerror or 'I/O error'}") from None
+    if not stat.S_ISREG(status.st_mode):
+        raise _error(str(path), "cannot be read: it is no regular file")
     return _read(path, status.st_mtime_ns, status.st_size)
 
 
@@ -225,7 +234,19 @@ class _At(Node):
         super().__init__(found.file, found.line, found.column)
 
 
-_KEYS = ("recording", "source", "recorded_at", "timezone", "complete", "shifted", "keys", "returned", "studies")
+_KEYS = (
+    "recording",
+    "source",
+    "recorded_at",
+    "timezone",
+    "complete",
+    "shifted",
+    "keys",
+    "returned",
+    "studies",
+    "rule",
+    "kept",
+)
 _BOOLEANS = {"true": True, "false": False}
 _NONE = "is no recording"
 _HOW = "dicom-router query NODE --record FILE writes one"
@@ -263,11 +284,13 @@ class _Reader:
             recorded_at=self._moment(root),
             timezone=zone,
             keys=self._identifier(self._mapping(root, "keys")),
-            returned=tuple(self._texts(root)),
+            returned=tuple(self._texts(root, "returned")),
             studies=studies,
             series=series,
             complete=self._boolean(root, "complete"),
             shifted=self._boolean(root, "shifted"),
+            rule=self._text(root, "rule") if "rule" in root.values else "",
+            kept=tuple(self._texts(root, "kept")) if "kept" in root.values else (),
         )
 
     def _wrong(self, node: Node, message: str, hint: str = "") -> DocumentError:
@@ -290,11 +313,11 @@ class _Reader:
             raise self._wrong(node, f"{_NONE}: {key} must be a text")
         return node.text
 
-    def _texts(self, tree: MappingNode) -> Iterator[str]:
-        node = self._value(tree, "returned")
+    def _texts(self, tree: MappingNode, key: str) -> Iterator[str]:
+        node = self._value(tree, key)
         for item in node.items if isinstance(node, SequenceNode) else [node]:
             if not isinstance(item, ScalarNode) or tag_of(item.text) is None:
-                raise self._wrong(item, f"{_NONE}: returned lists DICOM keywords")
+                raise self._wrong(item, f"{_NONE}: {key} lists DICOM keywords")
             yield item.text
 
     def _boolean(self, tree: MappingNode, key: str) -> bool:
@@ -311,6 +334,8 @@ class _Reader:
             moment = None
         if moment is None or moment.tzinfo is None:
             raise self._wrong(tree.values["recorded_at"], f"{_NONE}: recorded_at is no moment with an offset from UTC")
+        if not calculable(moment):
+            raise self._wrong(tree.values["recorded_at"], f"{_NONE}: recorded_at lies in the year {moment.year}")
         return moment
 
     def _identifier(self, node: Node, beside: str = "") -> Identifier:

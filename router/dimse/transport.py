@@ -180,16 +180,20 @@ class Transport:
 
 
 def connect(host: str, port: int, timeout: float) -> socket.socket:
-    """A TCP connection within `timeout` seconds over all addresses of the host. Raises OSError, TimeoutError."""
+    """A TCP connection within `timeout` seconds over all addresses of the host. Raises OSError, TimeoutError.
+
+    An address that does not answer gets an equal part of the time that is left, so that each has its turn.
+    """
     deadline = time.monotonic() + timeout
     failure: OSError | None = None
-    for family, kind, protocol, _name, address in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM):
+    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    for number, (family, kind, protocol, _name, address) in enumerate(found):
         remaining = deadline - time.monotonic()
         if remaining <= 0:
             break
         candidate = socket.socket(family, kind, protocol)
         try:
-            candidate.settimeout(remaining)
+            candidate.settimeout(remaining / (len(found) - number))
             candidate.connect(address)
         except OSError as error:
             candidate.close()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 
 import msgspec
@@ -23,6 +23,9 @@ class Allowance(msgspec.Struct, frozen=True, kw_only=True):
     incoming: int | None = None
 
 
+_LIMITS = ("associations", "queries_per_minute", "moves_per_hour", "duty", "incoming")
+
+
 def allowance(node: Node, windows: Mapping[str, Window], now: datetime) -> Allowance:
     """The limits at a moment (aware). Where no window of the node is open, its own limits stand but nothing begins."""
     limits = node.limits
@@ -30,10 +33,18 @@ def allowance(node: Node, windows: Mapping[str, Window], now: datetime) -> Allow
     use = uses[0] if uses else None
     values = {
         name: limits_value if use is None or getattr(use, name) is None else getattr(use, name)
-        for name in ("associations", "queries_per_minute", "moves_per_hour", "duty", "incoming")
+        for name in _LIMITS
         for limits_value in (getattr(limits, name),)
     }
     return Allowance(open=bool(uses) or not node.windows, **values)
+
+
+def strictest(all_of: Sequence[Allowance]) -> Allowance:
+    """The limits that keep within all of these (one at least)."""
+    given = {name: [limit for one in all_of if (limit := getattr(one, name)) is not None] for name in _LIMITS}
+    return Allowance(
+        open=all(one.open for one in all_of), **{name: min(limits) for name, limits in given.items() if limits}
+    )
 
 
 def opens_at(node: Node, windows: Mapping[str, Window], now: datetime) -> datetime | None:

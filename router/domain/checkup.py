@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from enum import StrEnum
+from ipaddress import IPv6Address, ip_address
 
 import msgspec
 
@@ -211,6 +212,8 @@ class Around(msgspec.Struct, frozen=True, kw_only=True):
     """What the node should know this router by."""
     port: int
     where: Where
+    listen_host: str = ""
+    """What this router listens on."""
 
     def at(self, *keys: str) -> str:
         """Where a key of the node stands."""
@@ -220,6 +223,27 @@ class Around(msgspec.Struct, frozen=True, kw_only=True):
     def entry(self) -> str:
         """What the node needs to have about this router."""
         return f"an application entity with AE title {self.ae_title}, host {self.host}, port {self.port}"
+
+    @property
+    def unheard(self) -> bool:
+        """Whether the node is reached over IPv6, but this router listens on 0.0.0.0, which is IPv4 only."""
+        try:
+            own = ip_address(self.host)
+        except ValueError:
+            return False
+        return self.listen_host == "0.0.0.0" and isinstance(own, IPv6Address) and own.ipv4_mapped is None
+
+    @property
+    def first(self) -> str:
+        """What has to change here before a node can send to `host`, the beginning of a remedy; empty: nothing."""
+        if not self.unheard:
+            return ""
+        return f'set listen: "[::]:{self.port}" (IPv6 and IPv4) at {self.where("router", "listen")}; then '
+
+
+def spelled_days(back: int | None) -> str:
+    """The days from today back in a sentence."""
+    return f"the last {back} days" if back else "today"
 
 
 ROOT_NAMES = {InformationModel.STUDY_ROOT: "Study Root", InformationModel.PATIENT_ROOT: "Patient Root"}

@@ -59,6 +59,20 @@ def stores_from(titles: Sequence[str], around: Around, since: str = "") -> Check
     )
 
 
+_UNHEARD = "it is reached over IPv6, but this router listens on 0.0.0.0, which is IPv4 only, and not at {host}."
+
+
+def unheard(around: Around) -> Check:
+    """On a node that is reached over IPv6 by a router that listens on IPv4 only, where no move was tried."""
+    sentence = _UNHEARD.format(host=around.host)
+    return warn(
+        "move address",
+        "not-listening",
+        sentence[0].upper() + sentence[1:],
+        f"{around.first}at {around.node.name}: check the move destination: {around.entry}",
+    )
+
+
 def _absent(seen: Landed, status: int, said: str, around: Around) -> Check:
     """On an image that did not come."""
     node, entry = around.node.name, around.entry
@@ -69,7 +83,7 @@ def _absent(seen: Landed, status: int, said: str, around: Around) -> Check:
             "move",
             "destination-unknown",
             f"It does not know this router as a move destination (A801).{said}",
-            f"at {node}: add a move destination: {entry}",
+            f"{around.first}at {node}: add a move destination: {entry}",
         )
     if cause == "not-authorised" or cause == "class-not-supported":
         return fail("move", cause, f"{CAUSES[cause].sentence}{said}", f"at {node}: allow {around.ae_title} to retrieve")
@@ -101,8 +115,11 @@ def _absent(seen: Landed, status: int, said: str, around: Around) -> Check:
             "move",
             "sent-elsewhere",
             f"It reports success, but nothing came: it sends what is for {around.ae_title} somewhere else, or nowhere.",
-            f"at {node}: correct the move destination: {entry}",
+            f"{around.first}at {node}: correct the move destination: {entry}",
         )
+    if around.unheard:
+        sentence = f"It could not send (status {status:04X}): {_UNHEARD.format(host=around.host)}{said}"
+        return fail("move", "not-listening", sentence, f"{around.first}at {node}: check the move destination: {entry}")
     return fail(
         "move",
         f"move-{cause}",
@@ -118,6 +135,6 @@ def move_broken(code: str, message: str, around: Around) -> Check:
             "move",
             "move-broken",
             f"{message} Nothing reached this router; some archives answer so where they do not know a destination.",
-            f"at {around.node.name}: check the move destination: {around.entry}",
+            f"{around.first}at {around.node.name}: check the move destination: {around.entry}",
         )
     return fail("move", code, message, remedy(code, around))

@@ -267,7 +267,7 @@ def routes(stopped: Sequence[StoppedRoute], broken: bool, around: Around) -> Che
     return warn(
         "routes",
         "stopped",
-        f"The route {source} -> {destination} is stopped since {first.stopped_at.astimezone():%m-%d %H:%M}{more}: "
+        f"The route {source} -> {destination} is stopped since {first.stopped_at.astimezone():%m-%d %H:%M %Z}{more}: "
         f"{first.reason}",
         "when that is mended, `dicom-router apply` tries the route at once",
     )

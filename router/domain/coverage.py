@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
+from functools import lru_cache
 from typing import NamedTuple
 
 from router.domain.dicom import Identifier
@@ -14,6 +15,7 @@ from router.domain.timing import DateEnd, DateExpression
 _AWAY = timedelta(days=80 * 366)
 """How far from the present a change is looked for."""
 _SECOND = timedelta(seconds=1)
+_KEPT = 256
 _FIRST, _LAST = DateEnd(day=date(1, 1, 2)), DateEnd(day=date(9999, 12, 30))
 
 
@@ -29,6 +31,19 @@ def coverage(key: KeyMatch, row: Identifier, evaluation: Evaluation) -> Coverage
     dates = key.values[0].dates if len(key.values) == 1 else None
     if dates is None or not dates.relative or (dates.single and dates.first.instant):
         return None
+    looked_at = {tag: row.elements[tag] for tag in sorted(key.attributes) if tag in row.elements}
+    return _coverage(key, dates, tuple(looked_at.items()), evaluation)
+
+
+@lru_cache(maxsize=_KEPT)
+def _coverage(
+    key: KeyMatch,
+    dates: DateExpression,
+    elements: tuple[tuple[int, tuple[str | Identifier, ...]], ...],
+    evaluation: Evaluation,
+) -> Coverage | None:
+    """By what the key looks at: of one study many rules ask the same."""
+    row = Identifier(dict(elements))
     if key.matches(row, evaluation) is None:
         return None
     begins = KeyMatch.of_date(key.name, DateExpression(dates.text, dates.first, _LAST))

@@ -11,8 +11,11 @@ from router.domain.rule import Model, Node, RuleSet
 from router.domain.selection import Action, Decision
 from router.domain.transfer import Intent
 
+NAME = "name"
+"""The setting of a node that is called otherwise."""
+
 _ORDER = list(Action)
-_NOT_SHOWN = frozenset({"name"})
+_NOT_SHOWN = frozenset({NAME})
 
 
 class Unit(NamedTuple):
@@ -94,13 +97,15 @@ class Totals(NamedTuple):
     unchanged: int
 
 
-def compare(before: Iterable[Decision], after: Iterable[Decision]) -> Comparison:
-    """What the decisions of one rule differ in.
+def compare(
+    before: Iterable[Decision], after: Iterable[Decision], called: Mapping[str, str] | None = None
+) -> Comparison:
+    """What the decisions of one rule differ in. `called`: what nodes were called before, see `renamed`.
 
     What is left out is no difference where the rule does not come upon it at all on the other side: which studies a
     source returns that are not wanted is not the rule's doing.
     """
-    old, new = _stands(before), _stands(after)
+    old, new = _stands(before, {}), _stands(after, called or {})
     differences, unchanged = [], 0
     for unit in _aligned(old, new):
         was, is_now = _stand(old, unit), _stand(new, unit)
@@ -111,17 +116,23 @@ def compare(before: Iterable[Decision], after: Iterable[Decision]) -> Comparison
     return Comparison(differences=tuple(differences), unchanged=unchanged)
 
 
-def totals(before: Iterable[Intent], after: Iterable[Intent]) -> Totals:
-    """What of the moves (in any order, some perhaps several times) is new, gone and the same."""
-    old, new = set(before), set(after)
+def totals(before: Iterable[Intent], after: Iterable[Intent], called: Mapping[str, str] | None = None) -> Totals:
+    """What of the moves (in any order, some perhaps several times) is new, gone and the same; `called` as above."""
+    names = called or {}
+    old = set(before)
+    new = {
+        one._replace(source=names.get(one.source, one.source), destination=names.get(one.destination, one.destination))
+        for one in after
+    }
     return Totals(len(new - old), len(old - new), len(old & new))
 
 
-def _stands(decisions: Iterable[Decision]) -> dict[Unit, Stand]:
+def _stands(decisions: Iterable[Decision], called: Mapping[str, str]) -> dict[Unit, Stand]:
     """Each unit once: of several decisions the one that does most."""
     found: dict[Unit, Stand] = {}
     for one in decisions:
-        unit = Unit(one.study_instance_uid, one.series_instance_uid, one.destination)
+        destination = called.get(one.destination, one.destination)
+        unit = Unit(one.study_instance_uid, one.series_instance_uid, destination)
         had = found.get(unit)
         if had is None or _ORDER.index(one.action) < _ORDER.index(had.decision):
             found[unit] = Stand(decision=one.action, code=one.code, reason=one.reason)
@@ -169,19 +180,35 @@ class Change(NamedTuple):
     after: str
 
 
+def renamed(before: RuleSet, after: RuleSet) -> dict[str, str]:
+    """Name of a node -> what it was called before, of those with an AE title and address that only got another name."""
+    gone: dict[str, list[str]] = {}
+    for name, node in before.nodes.items():
+        if name not in after.nodes:
+            gone.setdefault(_address(node), []).append(name)
+    found: dict[str, str] = {}
+    for name, node in after.nodes.items():
+        if name not in before.nodes and gone.get(_address(node)):
+            found[name] = gone[_address(node)].pop(0)
+    return found
+
+
 def node_changes(before: RuleSet, after: RuleSet) -> dict[str, tuple[Change, ...]]:
-    """Name of a node that is new, gone or otherwise -> its settings that are otherwise.
+    """Name of a node (before, if it was there) that is new, gone or otherwise -> its settings that are otherwise.
 
     A node that names a window which was redefined is among them.
     """
+    called = renamed(before, after)
+    is_now = {called.get(name, name): node for name, node in after.nodes.items()}
     found: dict[str, tuple[Change, ...]] = {}
     redefined = {name for name, window in before.windows.items() if after.windows.get(name, window) != window}
-    for name in dict.fromkeys((*before.nodes, *after.nodes)):
-        old, new = before.nodes.get(name), after.nodes.get(name)
+    for name in dict.fromkeys((*before.nodes, *is_now)):
+        old, new = before.nodes.get(name), is_now.get(name)
         if old is None or new is None:
             found[name] = (Change("address", _address(old), _address(new)),)
             continue
-        changes = [] if _address(old) == _address(new) else [Change("address", _address(old), _address(new))]
+        changes = [] if name == new.name else [Change(NAME, name, new.name)]
+        changes += [] if _address(old) == _address(new) else [Change("address", _address(old), _address(new))]
         changes += _settings("", old, new, _NOT_SHOWN | {"ae_title", "host", "port"})
         again = redefined.intersection(use.window for use in new.windows if use.window is not None)
         changes += [Change(f"window {one}", "as it was", "redefined") for one in sorted(again)]

@@ -233,10 +233,10 @@ class _Reckoning:
         """As if nothing else were moved: both of its nodes must be open."""
         yield self._busy(Bound("associations", work.route.source), [work])
         yield self._busy(Bound("incoming", work.route.destination), [work])
-        first = timedelta(seconds=self._rates[work.route].per_move)
+        first = self._rates[work.route].per_move
         for name in dict.fromkeys(work.route):
             last = self._last_begun(name, [work], work.moves)
-            yield Bound("moves_per_hour", name), last and last + first
+            yield Bound("moves_per_hour", name), self._later(last, first)
 
     def _busy(self, bound: Bound, works: Sequence[Work]) -> tuple[Bound, datetime | None]:
         """When moves have ended that share a node's associations (or its incoming moves).
@@ -246,7 +246,13 @@ class _Reckoning:
         seconds = sum(one.seconds(self._rates[one.route]) for one in works)
         longest = max(one.longest(self._rates[one.route]) for one in works)
         last = self._worked_off(max(0.0, seconds - longest), bound, works)
-        return bound, last and last + timedelta(seconds=longest)
+        return bound, self._later(last, longest)
+
+    def _later(self, last: datetime | None, seconds: float) -> datetime | None:
+        """So many seconds after; None: not within the horizon."""
+        if last is None or seconds > (self.now + HORIZON - last).total_seconds():
+            return None
+        return last + timedelta(seconds=seconds)
 
     def _worked_off(self, seconds: float, bound: Bound, works: Sequence[Work]) -> datetime | None:
         """When so many seconds of work have been done."""

@@ -306,12 +306,16 @@ def conclude(standing: Standing, gates: Sequence[Gate]) -> Conclusion:
         waits = decision.code == "under-way" and standing.transfer is not None and shut
         also = f"; transfer {standing.transfer.id} waits {until} ({names})" if waits and standing.transfer else ""
         return Conclusion(text=f"skipped: {decision.reason}{also}", opens_at=last if waits else None)
+    all_there = ""
+    if standing.rule.move.skip_present and there(standing.present, decision.instance_count):
+        all_there = f"nothing would be moved: {standing.destination} holds all of it already"
     if decision.action is Action.HOLD:
         if not shut:
-            return Conclusion(text=f"held: {decision.reason}")
-        return Conclusion(text=f"held {until} ({names}): {decision.reason}", opens_at=last)
-    if standing.rule.move.skip_present and there(standing.present, decision.instance_count):
-        return Conclusion(text=f"nothing would be moved: {standing.destination} holds all of it already", opens_at=last)
+            return Conclusion(text=f"held: {decision.reason}" + (f"; {all_there} anyway" if all_there else ""))
+        then = f"; then {all_there}" if all_there else ""
+        return Conclusion(text=f"held {until} ({names}): {decision.reason.rstrip('.')}{then}", opens_at=last)
+    if all_there:
+        return Conclusion(text=all_there, opens_at=last)
     if shut:
         return Conclusion(text=f"waits {until} ({names})", opens_at=last)
     by_hand = any(gate.gate == "failed-before" and not gate.passed for gate in gates)

@@ -6,13 +6,13 @@ values follows from a part of it. Nothing else is concluded, so what is said her
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from pydicom.datadict import dictionary_VM
 
 from router.domain.certainty import apart, dates_of_test
-from router.domain.clause import Clause, Group, Test
+from router.domain.clause import Clause, Group, Test, clauses_of
 from router.domain.dicom import Identifier, vr_of
 from router.domain.key import KeyMatch
 from router.domain.matcher import NUMERIC, WILDCARD, Evaluation, Operand, Range
@@ -104,6 +104,11 @@ class Clash(NamedTuple):
     """A matching key has to do with it."""
 
 
+MOST_CLAUSES = 500
+"""Clauses of a condition that are compared with one another; of a larger one nothing is said."""
+MOST_BRANCHES = 500
+"""Combinations of alternatives that are looked at; what is not decided by then is taken to be possible."""
+
 Demand = tuple[Test, ...]
 """Matchers of which a value must satisfy one."""
 
@@ -114,15 +119,22 @@ def clash(root: Group, keys: Sequence[Sequence[KeyMatch]], evaluation: Evaluatio
     An attribute of several values may satisfy each clause by another one of them: there, only matchers of one clause
     are compared.
     """
+    if sum(1 for _ in clauses_of(root)) > MOST_CLAUSES:
+        return None
     parts = conjunction(root)
-    found = [_clash(parts, given, evaluation) for given in keys or [()]]
+    budget = iter(range(MOST_BRANCHES))
+    found = [_clash(parts, given, evaluation, budget) for given in keys or [()]]
     first = next((one for one in found if one is not None), None)
     if first is None or not all(found):
         return None
-    return _clash(parts, (), evaluation) or Clash(first.name, key=True)
+    return _clash(parts, (), evaluation, budget) or Clash(first.name, key=True)
 
 
-def _clash(parts: Sequence[Clause | Group], keys: Sequence[KeyMatch], evaluation: Evaluation) -> Clash | None:
+def _clash(
+    parts: Sequence[Clause | Group], keys: Sequence[KeyMatch], evaluation: Evaluation, budget: Iterator[int]
+) -> Clash | None:
+    if next(budget, None) is None:
+        return None
     demands = {key.tag: [tuple(value.test for value in key.values)] for key in keys if key.values}
     clauses = [part for part in parts if isinstance(part, Clause)]
     forms = frozenset([form for part in parts for form in _said(part)] + [f for key in keys for f in forms_of_key(key)])
@@ -143,8 +155,10 @@ def _clash(parts: Sequence[Clause | Group], keys: Sequence[KeyMatch], evaluation
             return Clash(_name(group))
         if group.combiner == "any":
             rest = [other for other in parts if other is not group]
-            branches = [_clash([*rest, *conjunction(Group("all", (one,)))], keys, evaluation) for one in group.parts]
-            if branches and all(branch is not None for branch in branches):
+            branches = (
+                _clash([*rest, *conjunction(Group("all", (one,)))], keys, evaluation, budget) for one in group.parts
+            )
+            if group.parts and all(branch is not None for branch in branches):
                 return Clash(_name(group))
     return None
 

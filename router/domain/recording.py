@@ -1,8 +1,7 @@
 """A recorded sweep: what a source answered, with everything replaced that points to a person or an institution. Pure.
 
-PS3.15 table E.1-1 names the attributes; what a C-FIND may bring beside them is replaced unless it is known to be
-harmless, so that an attribute nobody thought of is no leak. The same value has the same replacement everywhere, made
-with a key (HMAC-SHA-256): who does not have the key cannot go back, nor try values out.
+The same value has the same replacement everywhere, made with a key (HMAC-SHA-256): who does not have the key cannot go
+back, nor try values out. What becomes of which value says `router.domain.confidential`.
 """
 
 from __future__ import annotations
@@ -15,9 +14,12 @@ from zoneinfo import ZoneInfo
 
 import msgspec
 
-from router.domain.attributes import identifying
+from router.domain.clause import Clause
+from router.domain.confidential import HEAD, Fate, fate, folded, is_lost, is_replaced, looked_for, spelled, written
 from router.domain.dicom import Identifier, QueryRetrieveLevel, known_tag, name_of, tag_of, vr_of
+from router.domain.key import KeyMatch
 from router.domain.levels import asked_at
+from router.domain.rule import Rule
 from router.domain.timing import parse_da, parse_da_range
 
 _STUDY_DATE = known_tag("StudyDate")
@@ -46,11 +48,19 @@ class Recording(msgspec.Struct, frozen=True, kw_only=True):
     complete: bool = True
     shifted: bool = False
     """All dates, and `recorded_at`, lie so many weeks before the true ones, nobody says how many."""
+    rule: str = ""
+    """Name of the rule whose sweep was asked; empty: keys that somebody gave."""
+    kept: tuple[str, ...] = ()
+    """The attributes that are as they were although a recording replaces them, by name."""
 
     @property
     def has_whole_series(self) -> bool:
         """Where it has series of a study, it has all of them: they were asked for without a key."""
         return all(asked_at(tag) is QueryRetrieveLevel.STUDY for tag, values in self.keys.elements.items() if values)
+
+    def loses(self, tag: int) -> bool:
+        """Whether its values of an attribute are replacements, which say nothing to a rule."""
+        return is_lost(tag) and name_of(tag) not in self.kept
 
     @property
     def zone(self) -> ZoneInfo:
@@ -58,26 +68,71 @@ class Recording(msgspec.Struct, frozen=True, kw_only=True):
         return ZoneInfo(self.timezone)
 
 
+def calculable(moment: datetime) -> bool:
+    """Whether every date that rules count from a moment lies in the calendar: they count 500 years at most."""
+    return 1000 <= moment.year < 9000
+
+
 def named(prefix: str, rows: Iterable[Identifier]) -> dict[str, Identifier]:
     """Rows by names that count from 1."""
     return {f"{prefix}-{number}": row for number, row in enumerate(rows, 1)}
 
 
-def asked_for(recording: Recording, question: Identifier) -> bool:
+def asked_for(recording: Recording, question: Identifier, fulfilled: frozenset[int] = frozenset()) -> bool:
     """Whether the recording has all that the source would answer to a question, as far as its keys tell.
 
-    What it was asked of series counts only where the question is about series as well.
+    What it was asked of series counts only where the question is about series as well; `fulfilled` are asked alike.
     """
     of_series = _SERIES_INSTANCE_UID in question.elements
     for tag, values in recording.keys.elements.items():
         theirs = question.elements.get(tag, ())
-        if not any(values) or (theirs and set(theirs) <= set(values)):
+        if tag in fulfilled or not any(values) or (theirs and set(theirs) <= set(values)):
             continue
         if asked_at(tag) is not QueryRetrieveLevel.STUDY and not of_series:
             continue
         if tag != _STUDY_DATE or not theirs or not all(_within(one, values) for one in theirs):
             return False
     return True
+
+
+def fulfilled_by(recording: Recording, rule: Rule) -> frozenset[int]:
+    """The keys of a rule that ask for what is replaced, and that the recording was asked with: all of it fulfils them.
+
+    That is known of the rule that it was made by, and taken for granted of keys that somebody gave, as many values.
+    """
+    asked = recording.keys.elements
+    return frozenset(
+        key.tag
+        for key in _lost_keys(recording, rule)
+        if recording.rule in ("", rule.name) and len(set(asked.get(key.tag, ()))) == len({v.text for v in key.values})
+    )
+
+
+def unknowable(recording: Recording, rule: Rule) -> Iterator[str]:
+    """What a replay cannot say of a rule, as the rule looks at what is replaced: sentences."""
+    given = fulfilled_by(recording, rule)
+    if given:
+        names = ", ".join(sorted(map(name_of, given)))
+        yield f"The rule {rule.name} asks for {names}, which a recording replaces: it counts as fulfilled here."
+    seen = {clause.path[-1] for clause in rule.where.clauses if _judges(clause)}
+    lost = {tag for tag in seen if recording.loses(tag)} | {key.tag for key in _lost_keys(recording, rule)} - given
+    if lost:
+        names = ", ".join(sorted(map(name_of, lost)))
+        yield (
+            f"The rule {rule.name} looks at {names}, which a recording replaces: "
+            "what it says of that is not what the source's rows would give."
+        )
+
+
+def _lost_keys(recording: Recording, rule: Rule) -> list[KeyMatch]:
+    keys = rule.sweep.keys if rule.sweep is not None else ()
+    return [key for key in keys if key.values and recording.loses(key.tag)]
+
+
+def _judges(clause: Clause) -> bool:
+    """Whether a clause looks at values: that there is one is the same after it was replaced, unless it is left out."""
+    left_out = clause.exists is not None and vr_of(clause.path[-1]) in ("DT", "TM")
+    return bool(clause.tests) or left_out or any(map(_judges, clause.denied))
 
 
 def _within(one: str | Identifier, values: Iterable[str | Identifier]) -> bool:
@@ -89,43 +144,11 @@ def _within(one: str | Identifier, values: Iterable[str | Identifier]) -> bool:
 
 # what is replaced -----------------------------------------------------------------------------------------------------
 
-
-def _tags(keywords: str) -> frozenset[int]:
-    return frozenset(map(known_tag, keywords.split()))
-
-
-FREE_TEXTS = _tags("""
-    StudyDescription SeriesDescription ProtocolName PerformedProcedureStepDescription RequestedProcedureDescription
-    ScheduledProcedureStepDescription CodeMeaning""")
-"""Texts that people type and rules match: they stay, but for the identifiers of the recording that stand in them."""
-
-_HARMLESS = FREE_TEXTS | _tags("""
-    SpecificCharacterSet TimezoneOffsetFromUTC CodeValue CodingSchemeDesignator CodingSchemeVersion LongCodeValue
-    URNCodeValue Manufacturer ManufacturerModelName SoftwareVersions""")
-_TEXT = frozenset({"AE", "LO", "LT", "SH", "ST", "UC", "UN", "UR", "UT"})
-"""Value representations that can hold anything."""
-_DATED = frozenset({"DA", "DT", "TM"})
-_PATIENT_GROUP = 0x0010
-_STANDARD_UIDS = "1.2.840.10008."
-"""Root of the UIDs that the standard itself defines (PS3.6 annex A): SOP classes, transfer syntaxes."""
-
-UNIQUE = _tags("StudyInstanceUID SeriesInstanceUID PatientID")
+UNIQUE = frozenset(map(known_tag, ("StudyInstanceUID", "SeriesInstanceUID", "PatientID")))
 """What a recording must have."""
 
-_FOUND_IN_TEXT = 4
-"""Identifiers of so many characters are looked for within texts; shorter ones stand in too many words and numbers."""
 _LONGEST_SHIFT = 365
 _TRIES = 64
-
-
-def is_replaced(tag: int) -> bool:
-    """Whether the values of an attribute are replaced."""
-    if tag in _HARMLESS:
-        return False
-    vr = vr_of(tag)
-    if vr in _DATED:
-        return tag >> 16 == _PATIENT_GROUP
-    return vr in _TEXT or identifying(tag)
 
 
 class Pseudonyms:
@@ -150,9 +173,12 @@ class Pseudonyms:
         self._scrubbed: dict[str, str] = {}
         self.in_texts = 0
         """Different texts in which identifiers were replaced."""
-        values = {value for one in originals for value in self._identifiers(one)}
-        self._values = {value for value in values if len(value) >= _FOUND_IN_TEXT}
-        self._lengths = sorted({len(value) for value in self._values}, reverse=True)
+        found = {form for one in originals for form in self._identifiers(one)}
+        self._values = {form for form in found if looked_for(form)}
+        self._lengths: dict[str, list[int]] = {}
+        """First letters -> the lengths of what begins with them, the longest first."""
+        for length, head in sorted({(len(form), form[:HEAD]) for form in self._values}, reverse=True):
+            self._lengths.setdefault(head, []).append(length)
 
     def identifier(self, original: Identifier) -> Identifier:
         """The same attributes with what identifies replaced. What has no value goes on having none."""
@@ -173,19 +199,19 @@ class Pseudonyms:
     def _value(self, tag: int, value: str | Identifier) -> str | Identifier:
         if isinstance(value, Identifier):
             return self.identifier(value)
-        vr = vr_of(tag)
-        if tag in self._keep or not self._replaces(tag, value):
-            if vr in ("DA", "DT") and self._shift:
-                return self._earlier(vr, value)
-            return self._scrub(value) if tag in FREE_TEXTS | self._keep else value
-        if vr in _DATED:
-            return self._birth(value) if vr == "DA" else ""
-        return self._replacement({"PN": "name", "UI": "uid"}.get(vr, "text"), value)
-
-    def _replaces(self, tag: int, value: str) -> bool:
-        if not value.strip(" \0") or (vr_of(tag) == "UI" and value.startswith(_STANDARD_UIDS)):
-            return False
-        return tag not in self._keep and is_replaced(tag)
+        match fate(tag, value, self._keep):
+            case Fate.STAYS:
+                return value
+            case Fate.SCRUBBED:
+                return self._scrub(value)
+            case Fate.DAY:
+                return self._earlier(vr_of(tag), value) if self._shift else value
+            case Fate.BIRTH:
+                return self._birth(value)
+            case Fate.GONE:
+                return ""
+            case kind:
+                return self._replacement(_KINDS.get(kind, "text"), value)
 
     def _identifiers(self, original: Identifier) -> Iterator[str]:
         """The values that are replaced, as they are looked for."""
@@ -193,8 +219,12 @@ class Pseudonyms:
             for value in values:
                 if isinstance(value, Identifier):
                     yield from self._identifiers(value)
-                elif self._replaces(tag, value):
-                    yield _folded(value.strip(" \0"))
+                    continue
+                kind = fate(tag, value, self._keep)
+                if is_replaced(tag) and kind not in (Fate.STAYS, Fate.SCRUBBED):
+                    yield folded(value.strip(" \0"))
+                if kind is Fate.NAME:
+                    yield from (form for one in spelled(folded(value)) for form in written(one))
 
     def _replacement(self, kind: str, value: str) -> str:
         """What always stands for a value; other than any original, and without one in it."""
@@ -203,7 +233,7 @@ class Pseudonyms:
         if found is None:
             for number in range(_TRIES):
                 found = _MADE[kind](self._digest(kind, value, number))
-                if found not in self._taken and not self._within(_folded(found)):
+                if found not in self._taken and not self._within(folded(found)):
                     break
             assert found is not None
             self._taken.add(found)
@@ -251,28 +281,30 @@ class Pseudonyms:
         if found is None:
             found = text
             for _ in range(_TRIES):
-                place = self._within(_folded(found))
+                place = self._within(folded(found))
                 if place is None:
                     break
                 found = found[: place[0]] + self._replacement("text", found[slice(*place)]) + found[place[1] :]
+            else:
+                found = self._replacement("text", text)
             self._scrubbed[text] = found
             self.in_texts += found != text
         return found
 
     def _within(self, text: str) -> tuple[int, int] | None:
         """Where an original stands in a text, as a slice; the longest first."""
-        for length in self._lengths:
-            for start in range(len(text) - length + 1):
+        best: tuple[int, int] | None = None
+        for start in range(len(text) - HEAD + 1):
+            for length in self._lengths.get(text[start : start + HEAD], ()):
+                if best is not None and length <= best[1] - best[0]:
+                    break
                 if text[start : start + length] in self._values:
-                    return start, start + length
-        return None
+                    best = start, start + length
+                    break
+        return best
 
 
-def _folded(text: str) -> str:
-    """A text for comparison, letter by letter, so that it stays as long as it is: capital letters do not matter."""
-    return "".join(lower if len(lower := letter.lower()) == 1 else letter for letter in text)
-
-
+_KINDS = {Fate.NAME: "name", Fate.UID: "uid"}
 _MADE = {
     "text": lambda digest: f"ID{digest[:6].hex().upper()}",
     "name": lambda digest: f"Name^{digest[:6].hex().upper()}",
@@ -305,11 +337,14 @@ def identifiers_of(recording: Recording) -> Iterator[Identifier]:
 
 
 def replaced_in(recording: Recording, keep: frozenset[int]) -> list[str]:
-    """The attributes of a recording that have values which are replaced, by name."""
-    tags = {
-        tag
-        for one in identifiers_of(recording)
-        for tag, values in one.elements.items()
-        if values and tag not in keep and is_replaced(tag)
-    }
-    return sorted(map(name_of, tags))
+    """The attributes of a recording that have values which are replaced or left out, by name."""
+    return sorted({name_of(tag) for one in identifiers_of(recording) for tag in _replaced(one, keep)})
+
+
+def _replaced(one: Identifier, keep: frozenset[int]) -> Iterator[int]:
+    for tag, values in one.elements.items():
+        for value in values:
+            if isinstance(value, Identifier):
+                yield from _replaced(value, keep)
+            elif fate(tag, value, keep) not in (Fate.STAYS, Fate.SCRUBBED, Fate.DAY):
+                yield tag

@@ -93,6 +93,11 @@ def rehearse(
     return Rehearsed(decisions=_restrained(rule, decisions, material, evaluation, computing) + skipped)
 
 
+def without_keys(sweep: Sweep, tags: frozenset[int]) -> Sweep:
+    """The sweep without some of its keys: of what is replaced in the rows at hand they cannot be judged."""
+    return msgspec.structs.replace(sweep, keys=tuple(key for key in sweep.keys if key.tag not in tags))
+
+
 def _keys(sweep: Sweep, tier: int, evaluation: Evaluation) -> tuple[KeyMatch, ...]:
     return sweep_keys(sweep, tier, now=evaluation.now, zone=evaluation.zone, watermark=None).keys
 

@@ -12,7 +12,7 @@ from router.domain.anatomy import Anatomy
 from router.domain.case import MOVE, SKIP, Case, Failure, Got, uid_of
 from router.domain.condition import Evaluation
 from router.domain.dicom import Identifier, QueryRetrieveLevel, known_tag
-from router.domain.rehearsal import Material, clauses, rehearse
+from router.domain.rehearsal import Material, clauses, rehearse, without_keys
 from router.domain.restraint import Held
 from router.domain.rule import Rule, Sweep
 from router.domain.selection import Action, Decision
@@ -60,6 +60,8 @@ class SweepCase(Case, frozen=True, kw_only=True):
     """Study -> its series by names; those of a study that is not in it are not known."""
     whole_series: bool = True
     """These are all series of their studies."""
+    fulfilled: frozenset[int] = frozenset()
+    """Keys that all that is recorded fulfils, though it does not show: it is replaced."""
     tier: int = 0
     manual: bool = True
     """As `apply` asks; else as the schedule does."""
@@ -70,7 +72,7 @@ class SweepCase(Case, frozen=True, kw_only=True):
     def run(self, rule: Rule, anatomy: Anatomy, zone: tzinfo) -> list[Failure]:
         """Decide as a sweep would, and compare."""
         assert rule.sweep is not None
-        work = _Work(self, rule, rule.sweep, Evaluation(self.now, zone))
+        work = _Work(self, rule, without_keys(rule.sweep, self.fulfilled), Evaluation(self.now, zone))
         failures: list[Failure] = []
         counted: list[list[str]] = []
         for part in work.parts():

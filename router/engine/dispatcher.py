@@ -141,8 +141,9 @@ class Dispatcher:
 
     def start(self) -> None:
         """Begin to claim work."""
-        self._loop = threading.Thread(target=self._run, name="dispatcher", daemon=True)
-        self._loop.start()
+        loop = threading.Thread(target=self._run, name="dispatcher", daemon=True)
+        loop.start()
+        self._loop = loop
 
     @property
     def stalled(self) -> bool:

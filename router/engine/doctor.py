@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import msgspec
 
-from router.domain import checkup_node, checkup_wire
+from router.domain import checkup_move, checkup_node, checkup_wire
 from router.domain.allowance import allowance, opens_at
 from router.domain.checkup import (
     STORAGE_CLASSES,
@@ -112,6 +112,7 @@ class _Examination:
             ae_title=router.ae_title,
             host="this machine",
             port=router.listen_port,
+            listen_host=router.listen_host,
             where=doctor._where,
         )
 
@@ -143,6 +144,9 @@ class _Examination:
         if failed or not open_now:
             why = f"{failed} failed" if failed else "its windows are closed now"
             self._checks.append(skipped("move", "earlier" if failed else "closed", f"Not tried: {why}."))
+        tried = any(check.check == "move" and check.result is not Result.SKIPPED for check in self._checks)
+        if self._around.unheard and self._needs.brings and not tried:
+            self._checks.append(checkup_move.unheard(self._around))
         self._routes()
         return self._checks
 
@@ -151,7 +155,7 @@ class _Examination:
         if allowance(node, windows, self._now).open:
             return True
         opens = opens_at(node, windows, self._now)
-        until = f"until {opens.astimezone():%m-%d %H:%M}" if opens else "and do not open any more"
+        until = f"until {opens.astimezone():%m-%d %H:%M %Z}" if opens else "and do not open any more"
         self._checks.append(
             warn(
                 "window",
@@ -311,7 +315,7 @@ class _Examination:
         elif left <= 0:
             self._checks.append(skipped("move", "no-time", "Not tried: what came before took too long."))
         else:
-            self._checks += doctor._mover.run(around, rows, questions.find, left)
+            self._checks += doctor._mover.run(around, rows, questions, left)
         return True
 
     def _routes(self) -> None:

@@ -15,18 +15,16 @@ from typing import NamedTuple
 from router.domain import checkup_move, checkup_wire
 from router.domain.causes import CAUSES, status_cause
 from router.domain.checkup import Around, Check, Landed, fail, ok, skipped, warn
-from router.domain.checkup_node import Answer, choose
+from router.domain.checkup_node import choose
 from router.domain.dicom import Identifier, QueryRetrieveLevel, known_tag
 from router.domain.exchange import MoveProgress, MoveRequest, MoveResult
 from router.domain.outcome import quotable
 from router.domain.rule import GET
 from router.engine.doctor_port import Landing, Memory
+from router.engine.doctor_query import Questions
 from router.engine.ports import Clock, Peers
 from router.engine.query import unique_keys
 from router.errors import ConfigurationError, LedgerError, WireError
-
-Find = Callable[[QueryRetrieveLevel, Identifier, int], Answer | None]
-"""One C-FIND within the number that is allowed; None where there are none left."""
 
 LATE_SECONDS = 8.0
 """How long an image may come after success, or an association that broke: some archives answer before they send."""
@@ -84,8 +82,8 @@ class MoveCheck:
         self._ended = True
         self._running.set()
 
-    def run(self, around: Around, rows: Sequence[Identifier], find: Find, seconds: float) -> list[Check]:
-        """The checks of a node whose studies are `rows`, within so many seconds."""
+    def run(self, around: Around, rows: Sequence[Identifier], questions: Questions, seconds: float) -> list[Check]:
+        """The checks of a node whose studies are `rows`, within so many seconds and its `questions`."""
         needs = around.needs
         if self._wanted is False:
             return [skipped("move", "not-wanted", "Not tried: --no-move.")]
@@ -103,9 +101,9 @@ class MoveCheck:
                 self._running = threading.Event()
                 if self._ended:
                     return [skipped("move", "no-time", "Not tried: it was interrupted.")]
-                image = self._choose(rows, find, held=self._metrics is not None and not by_get)
+                image = self._choose(rows, questions, held=self._metrics is not None and not by_get)
                 if image is None:
-                    return [skipped("move", "no-image", "Not tried: it lists no image that could be asked for.")]
+                    return [questions.no_image()]
                 if by_get:
                     return self._get(around, image)
                 return self._by_service(around, image) if self._metrics is not None else self._here(around, image)
@@ -118,7 +116,7 @@ class MoveCheck:
         except LedgerError as error:
             return [skipped("move", "no-ledger", f"Not tried: {error}")]
 
-    def _choose(self, rows: Sequence[Identifier], find: Find, *, held: bool) -> Image | None:
+    def _choose(self, rows: Sequence[Identifier], questions: Questions, *, held: bool) -> Image | None:
         """An image of a small series of a small study; one that the store holds already, if there is one.
 
         Raises WireError.
@@ -127,12 +125,12 @@ class MoveCheck:
             uid, patient_id = study.text("StudyInstanceUID"), study.text("PatientID")
             keys = unique_keys(patient_id, uid)
             keys.elements |= Identifier.of(SeriesInstanceUID="", NumberOfSeriesRelatedInstances="").elements
-            answer = find(QueryRetrieveLevel.SERIES, keys, _SERIES)
+            answer = questions.find(QueryRetrieveLevel.SERIES, keys, _SERIES)
             series = choose(answer.rows, "NumberOfSeriesRelatedInstances", "SeriesInstanceUID") if answer else []
             for one in series[:_TRIES]:
                 keys = unique_keys(patient_id, uid, one.text("SeriesInstanceUID"))
                 keys.elements |= {_SOP_INSTANCE_UID: (), _SOP_CLASS_UID: ()}
-                answer = find(QueryRetrieveLevel.IMAGE, keys, _IMAGES)
+                answer = questions.find(QueryRetrieveLevel.IMAGE, keys, _IMAGES)
                 images = [
                     Image(uid, one.text("SeriesInstanceUID"), instance, row.text("SOPClassUID"), patient_id)
                     for row in (answer.rows if answer else ())

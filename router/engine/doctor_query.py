@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from zoneinfo import ZoneInfo
 
 from router.domain import checkup_node, checkup_wire
-from router.domain.checkup import Around, Check, Result, skipped
+from router.domain.checkup import Around, Check, Result, skipped, spelled_days
 from router.domain.checkup_node import Answer
 from router.domain.dicom import Identifier, QueryRetrieveLevel, known_tag
 from router.domain.levels import RETURN_KEYS
@@ -37,11 +37,16 @@ class Questions:
         self._node = around.node
         self._now = now
         self._cancelled = cancelled
-        self._left = min(QUERIES, self._node.limits.queries_per_minute or QUERIES)
+        self._allowed = min(QUERIES, self._node.limits.queries_per_minute or QUERIES)
+        self._left = self._allowed
+        self._refused = False
+        self._days_back: int | None = None
+        """How far back from today studies were asked for; None: not at all."""
 
     def find(self, level: QueryRetrieveLevel, keys: Identifier, maximum: int) -> Answer | None:
         """A C-FIND within the number that is allowed; None where there are none left. Raises WireError."""
         if self._left <= 0:
+            self._refused = True
             return None
         self._left -= 1
         started = time.monotonic()
@@ -54,6 +59,23 @@ class Questions:
         """A range of days, counted from the node's today. Both ends are given: some archives want them."""
         today = self._now.astimezone(ZoneInfo(self._node.timezone)).date()
         return "-".join(dict.fromkeys(f"{today + timedelta(days=offset):%Y%m%d}" for offset in (first, last)))
+
+    def _spent(self) -> tuple[str, str]:
+        """Why a query was not sent, and what to change for it."""
+        if self._allowed < QUERIES:
+            place = self._around.at("limits", "queries_per_minute")
+            return f"queries_per_minute allows no more than {self._allowed}", f"to have it asked, raise {place}"
+        return f"{QUERIES} queries are all that it gets", "ask again later"
+
+    def no_image(self) -> Check:
+        """That there is no image to ask for, and whether that was asked."""
+        if self._refused:
+            why, advice = self._spent()
+            return skipped("move", "no-more", f"Not tried: not all queries for an image were sent, {why}.", advice)
+        if self._days_back is None:
+            return skipped("move", "no-image", "Not tried: it was not asked for studies, so no image is known.")
+        days = spelled_days(self._days_back)
+        return skipped("move", "no-image", f"Not tried: it lists no image of {days} that could be asked for.")
 
     def _of_days(self, first: int, last: int, maximum: int) -> Answer | None:
         """A C-FIND for the studies of these days. Raises WireError."""
@@ -79,8 +101,10 @@ class Questions:
         around = self._around
         today = self._of_days(0, 0, MATCHES)
         if today is None:
-            checks.append(skipped("query", "no-more", "Not tried: queries_per_minute allows no more queries."))
+            why, advice = self._spent()
+            checks.append(skipped("query", "no-more", f"Not asked: {why}.", advice))
             return []
+        self._days_back = 0
         checks.append(checkup_node.answered(today, around))
         if checks[-1].result is Result.FAIL:
             return None
@@ -89,13 +113,20 @@ class Questions:
             return rows
         for days in LOOKBACKS:
             older = self._of_days(-days, -1, FEW_MATCHES) if not rows else None
-            rows += older.rows if older is not None else []
+            if older is not None:
+                rows += older.rows
+                self._days_back = days
         if rows:
             checks.append(checkup_node.returned(rows, around))
             checks.append(checkup_node.encoded(rows, around))
         else:
-            none = f"Not to be told: it has no study of the last {LOOKBACKS[-1]} days."
-            checks += [skipped(check, "no-study", none) for check in ("attributes", "character set")]
+            none = f"Not to be told: it has no study of {spelled_days(self._days_back)}"
+            code, more = (
+                ("no-more", f", and was not asked further back: {self._spent()[0]}")
+                if self._refused
+                else ("no-study", "")
+            )
+            checks += [skipped(check, code, f"{none}{more}.") for check in ("attributes", "character set")]
         ahead = self._of_days(1, 2, FEW_MATCHES)
         coming: Sequence[Identifier] = ahead.rows if ahead is not None else ()
         checks.append(checkup_node.timed([*today.rows, *coming], around, self._now))
@@ -107,6 +138,7 @@ class Questions:
         step = Identifier.of(ScheduledProcedureStepStartDate=self._days(0, 0), Modality="")
         keys = Identifier.of(PatientID="", PatientName="", AccessionNumber="")
         keys.elements[STEP_SEQUENCE] = (step,)
+        self._left -= 1  # it is asked first, and at least one is allowed
         started = time.monotonic()
         try:
             result = self._peers.worklist(self._node, keys, maximum=FEW_MATCHES, cancelled=self._cancelled)

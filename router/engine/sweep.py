@@ -20,16 +20,12 @@ from router.engine.look import Answer, Look
 from router.engine.ports import Clock, Ledger, Observer
 from router.engine.query import Inquiry
 from router.engine.restraint import Restrainer
-from router.engine.sharing import Answers, Asked, Queue, Sharing
+from router.engine.sharing import Answers, Asked, Queue, Sharing, Wanted
 from router.engine.worklist import WorklistLook
-from router.errors import RouterError, WireError
+from router.errors import LedgerError, RouterError, WireError
 
 _NOTICES_AT_ONCE = 500
 """Appointments that are written in one transaction."""
-
-
-def _asks(rule: Rule, source: str) -> bool:
-    return rule.sweep is not None and rule.sweep.source == source
 
 
 class Sweeper:
@@ -51,11 +47,12 @@ class Sweeper:
         self._worklist = WorklistLook(ledger, inquiry, observer)
 
     def run(self, sweep: SweepRecord, cancelled: threading.Event) -> SweepReport:
-        """Run a claimed sweep to its end, whatever that is. Raises LedgerError only."""
+        """Run a claimed sweep to its end, whatever that is. Raises LedgerError; a defect of ours once it is ended."""
         started = self._clock.now()
         rules = self._rules()
         rule = rules.rules.get(sweep.due.rule)
         selection = Selection(decisions=[])
+        defect: Exception | None = None
         if rule is None or not rule.enabled:
             report = SweepReport(
                 state=SweepState.FAILED,
@@ -79,6 +76,14 @@ class Sweeper:
                 )
             except WireError as error:
                 report = SweepReport(state=SweepState.FAILED, cause=error.cause, reason=str(error))
+            except LedgerError:
+                raise
+            except RouterError as error:
+                report = SweepReport(state=SweepState.FAILED, cause="node-removed", reason=str(error))
+            except Exception as error:  # noqa: BLE001  whoever waits for the sweep is told that it ended
+                defect = error
+                reason = f"The sweep broke off by an unforeseen {type(error).__name__}; the log says where."
+                report = SweepReport(state=SweepState.FAILED, cause="defect", reason=reason)
         now = self._clock.now()
         # Only a person waits for what was under way already; a schedule would write the same links again and again.
         under_way = selection.under_way if sweep.due.manual else []
@@ -101,6 +106,8 @@ class Sweeper:
                 message=report.reason,
             )
         )
+        if defect is not None:
+            raise defect
         return report
 
     def now(self) -> datetime:
@@ -115,23 +122,33 @@ class Sweeper:
         *,
         tier: int = 0,
         manual: bool = False,
-        beside: Sequence[Rule] = (),
-        since: datetime | None = None,
+        beside: Sequence[Wanted] = (),
+        at: datetime | None = None,
     ) -> Answer:
         """Ask the source and decide. Raises WireError where it cannot be asked.
 
-        Answers serve the rules `beside` as well that are looked at after this one, if they were got after `since`.
+        Looks at the same moment `at` (aware; else now) share answers: those `beside` are asked the source after this.
         """
-        now = self._clock.now()
-        asked = [Asked(one, one.widest_tier, since or now) for one in beside if _asks(one, rule.asked)]
-        return self._look(rules, rule, cancelled, tier, manual, None, since or now, asked, now)
+        now = at or self._clock.now()
+        return self._look(rules, rule, cancelled, tier, manual, None, now, lambda evaluation: beside, now)
+
+    def questions(self, rules: RuleSet, rule: Rule, at: datetime) -> list[Wanted]:
+        """What a look at that moment (aware) asks of its source, for all tiers; nothing where it asks no studies."""
+        source = rules.node(rule.asked)
+        if source is None:
+            return []
+        return Asked(rule, rule.widest_tier, at).questions(Evaluation(now=at, zone=ZoneInfo(source.timezone)))
 
     def _run(self, rules: RuleSet, rule: Rule, sweep: SweepRecord, cancelled: threading.Event) -> Answer:
         """Look for a claimed sweep; what it was answered serves those that are due as well."""
         due, now = sweep.due, self._clock.now()
         watermark = self._queue.watermark(sweep, now)
         beside = self._queue.beside(sweep, rules.rules, now)
-        return self._look(rules, rule, cancelled, due.tier, due.manual, watermark, due.due_at, beside, now)
+
+        def wanted(evaluation: Evaluation) -> list[Wanted]:
+            return [one for other in beside for one in other.questions(evaluation)]
+
+        return self._look(rules, rule, cancelled, due.tier, due.manual, watermark, due.due_at, wanted, now)
 
     def _look(
         self,
@@ -142,7 +159,7 @@ class Sweeper:
         manual: bool,
         watermark: datetime | None,
         due_at: datetime,
-        beside: Sequence[Asked],
+        beside: Callable[[Evaluation], Sequence[Wanted]],
         now: datetime,
     ) -> Answer:
         if rule.sweep is None and rule.worklist is None:
@@ -154,7 +171,7 @@ class Sweeper:
         evaluation = Evaluation(now=now, zone=ZoneInfo(source.timezone))
         if rule.sweep is None:
             return self._of_worklist(rule, source, evaluation, manual, cancelled)
-        wanted = [one for other in beside for one in other.questions(evaluation)]
+        wanted = beside(evaluation)
         window = sweep_keys(rule.sweep, tier, now=now, zone=evaluation.zone, watermark=watermark)
         sharing = Sharing(self._answers, self._enumerator, source, rule.name, due_at, now, wanted)
         try:

@@ -66,7 +66,7 @@ _MESSAGES: dict[type[Event], str] = {
     BreakerClosed: "node no longer left alone: what waited for it goes on",
     AssociationsAllowed: "associations to node changed: fewer after it had too many, one more each good minute",
     ConfigurationLoaded: "configuration loaded",
-    HoldsLeft: "transfers let go that a rule held back which does not lead there any more",
+    HoldsLeft: "the rule was removed, or leads there no more: the transfers that it held back go on",
 }
 
 _SWEEP_LEVELS = {"complete": "info", "incomplete": "warning", "failed": "error"}

@@ -19,6 +19,7 @@ from router.config import Reload, Standing
 from router.errors import ConfigurationError, RouterError
 from router.observe import logs
 from router.web import guard, status
+from router.web.bounded import BoundedProtocol
 
 _START_SECONDS = 10.0
 _STOP_SECONDS = 5.0
@@ -104,7 +105,7 @@ def make_app(service: Watched, configuration: Configured) -> Starlette:
             return JSONResponse({"error": sentence}, status_code=503, headers={"retry-after": "2", **_NO_STORE})
         async with reloads:  # who waits here takes no thread from those who ask for health or metrics
             done = await run_in_threadpool(configuration.reload)
-        answer = status.reload_answer(done, configuration.standing.content_hash)
+        answer = status.reload_answer(configuration.standing, done)
         return JSONResponse(answer, status_code=200 if done.accepted else 422, headers=_NO_STORE)
 
     def failed(request: Request, error: Exception) -> Response:
@@ -144,6 +145,7 @@ class HttpServer:
             make_app(service, configuration),
             host=host,
             port=port,
+            http=BoundedProtocol,
             log_config=None,
             access_log=False,
             lifespan="off",

@@ -37,10 +37,17 @@ def without_token(headers: Mapping[str, str], peer: str) -> str:
     if not _is_here(host):
         return f"The request is for another host than this machine: call it as 127.0.0.1 or localhost, or {_SET_TOKEN}."
     origin = headers.get("origin")
-    elsewhere = origin is not None and urlsplit(origin).netloc.lower() != host.lower()
+    elsewhere = origin is not None and _site(origin) != host.lower()
     if elsewhere or headers.get("sec-fetch-site", "none") not in _OWN_SITES:
         return f"The request comes from a page of another site; use a program such as curl, or {_SET_TOKEN}."
     return ""
+
+
+def _site(origin: str) -> str:
+    try:
+        return urlsplit(origin).netloc.lower()
+    except ValueError:
+        return ""
 
 
 def _is_loopback(address: str) -> bool:

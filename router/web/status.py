@@ -31,12 +31,13 @@ HEADERS = {
 """Of the page: it needs nothing from anywhere, and nothing may frame it."""
 
 
-def reload_answer(reload: Reload, content_hash: str) -> dict[str, Any]:
-    """The answer of `POST /-/reload`; `content_hash` is that of the running configuration."""
+def reload_answer(standing: Standing, reload: Reload) -> dict[str, Any]:
+    """The answer of `POST /-/reload`; `hash` is that of the running configuration."""
     return {
         "reloaded": reload.accepted,
         "changed": reload.changed,
-        "hash": content_hash,
+        "hash": standing.content_hash,
+        "restart_needed": list(standing.restart_needed),
         "diagnostics": _diagnostics(reload),
     }
 
@@ -77,7 +78,7 @@ def page(values: dict[str, Any]) -> str:
 
 
 def _diagnostics(reload: Reload) -> list[dict[str, Any]]:
-    return [msgspec.to_builtins(one) for one in reload.diagnostics[:DIAGNOSTICS_SHOWN]]
+    return [msgspec.to_builtins(one.discreet) for one in reload.diagnostics[:DIAGNOSTICS_SHOWN]]
 
 
 def _time(moment: datetime) -> str:

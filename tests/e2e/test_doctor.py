@@ -95,6 +95,31 @@ def clinic(tmp_path: Path) -> Iterator[Clinic]:
         yield Clinic(tmp_path / "site", stack)
 
 
+def test_a_query_that_cannot_be_asked_points_to_the_doctor_and_one_that_the_node_fails_does_not(
+    clinic: Clinic, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    advice = "`dicom-router doctor archive` looks for the cause."
+
+    def said(*arguments: str) -> str:
+        with pytest.raises(SystemExit) as ended:
+            command_line.main(["--config", str(clinic.configure().rules_directory), "query", "archive", *arguments])
+        assert ended.value.code == 1
+        return " ".join(capsys.readouterr().err.split())
+
+    clinic.behave(refuse_find_status=0xA700)
+    assert "status A700" in (failed := said("StudyDate=today"))
+    assert advice not in failed
+    clinic.behave(reject=CALLING_NOT_RECOGNISED)
+    assert said("StudyDate=today").endswith(advice)
+    clinic.behave()
+    clinic.node["address"] = f"127.0.0.1:{free_port()}"
+    assert said("StudyDate=today").endswith(advice)
+    assert said("--record", str(tmp_path / "recording.yaml"), "--rule", "all").endswith(advice)
+    with Tarpit("silent") as silent:
+        clinic.node |= {"address": f"127.0.0.1:{silent.port}", "timeouts": {"negotiation": "1s"}}
+        assert said("StudyDate=today").endswith(advice)
+
+
 def results(checks: dict[str, dict[str, str]]) -> dict[str, str]:
     return {name: check["result"] for name, check in checks.items()}
 

@@ -115,7 +115,7 @@ def gates(row: dict[str, Any]) -> dict[str, dict[str, Any]]:
 
 def test_each_rule_is_explained_with_the_values_seen_and_what_decides(clinic: Clinic) -> None:
     done = clinic.explain(CHEST)
-    assert f"archive: study of {TODAY:%Y%m%d} 101500, CT, 1 series, 3 instances, ONLINE" in done.words
+    assert f"): study of {TODAY:%Y%m%d} 101500, CT, 1 series, 3 instances, ONLINE" in done.words
     assert "chest (sweep of archive): found" in done.words
     assert "pass StudyDescription matches (?i)chest; seen: CT chest" in done.words
     assert "=> to ws: would be moved now" in done.words
@@ -224,7 +224,7 @@ def test_a_source_that_computes_nothing_is_asked_for_the_series(clinic: Clinic) 
 
 def test_a_study_that_nobody_has_is_said_to_be_nowhere(clinic: Clinic) -> None:
     done = clinic.explain("1.2.3.4")
-    assert "archive: does not have the study" in done.words
+    assert ": does not have the study" in done.words
     assert "chest (sweep of archive): not found archive does not have the study." in done.words
     shown = clinic.explain("1.2.3.4", "--format", "json").json
     assert shown["study"]["archive"] == {"found": False, "problem": None, "values": {}}

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import re
+import socket
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator
@@ -18,6 +20,7 @@ import pytest
 
 from router.config import Code, Diagnostic, Reload, Severity, Standing
 from router.errors import ConfigurationError, RouterError
+from router.web import bounded
 from router.web.app import HttpServer
 from tests.support.peers import check_metrics
 from tests.support.ports import free_port, listening
@@ -123,7 +126,7 @@ def test_the_page_and_its_json_say_what_runs(router: RunningRouter) -> None:
 def test_a_program_on_this_machine_may_reload_a_running_service(router: RunningRouter) -> None:
     reply = Reply(router.site.http_port, "/-/reload", method="POST")
     assert (reply.status, reply.content_type) == (200, "application/json")
-    assert set(reply.json) == {"reloaded", "changed", "hash", "diagnostics"}
+    assert set(reply.json) == {"reloaded", "changed", "hash", "restart_needed", "diagnostics"}
     assert (reply.json["reloaded"], reply.json["changed"], reply.json["diagnostics"]) == (True, False, [])
 
 
@@ -506,3 +509,21 @@ def test_reloads_come_one_after_the_other_a_few_wait_and_health_never_does(
         statuses = [one.result(60).status for one in replies]
     assert statuses.count(200) == configuration.reloads >= 16
     assert statuses.count(200) + statuses.count(503) == 60
+
+
+def test_connections_that_never_ask_anything_are_closed_and_keep_nobody_out(
+    server: HttpServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bounded, "REQUEST_SECONDS", 0.5)
+    monkeypatch.setattr(bounded, "MOST_CONNECTIONS", 20)
+    with contextlib.ExitStack() as stack:
+        silent = []
+        for _ in range(60):
+            one = stack.enter_context(socket.create_connection(("127.0.0.1", server.port), timeout=30))
+            with contextlib.suppress(OSError):  # one too many is closed at once
+                one.sendall(b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nX: ")
+            silent.append(one)
+        for one in silent:
+            with contextlib.suppress(ConnectionResetError):
+                assert one.recv(1) == b""
+        assert Reply(server.port, "/healthz").status == 200

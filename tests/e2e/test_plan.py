@@ -16,7 +16,7 @@ import yaml
 from pydicom.dataset import Dataset
 
 from router.cli.main import main
-from router.simulator import SimulatedPacs, make_study, make_uid
+from router.simulator import Behaviour, SimulatedPacs, make_study, make_uid
 from tests.support.ports import free_port
 from tests.support.router import Site, node
 
@@ -97,6 +97,9 @@ def rule(words: str, to: tuple[str, ...] = ("ws",), **more: Any) -> dict[str, An
         "move": {"to": list(to)},
         **more,
     }
+
+
+SWEEP_OF_LATELY = {"source": "archive", "every": "1h", "keys": {"StudyDate": "today-2d..today"}}
 
 
 def studies() -> list[Dataset]:
@@ -316,7 +319,7 @@ class TestAgainst:
         done = clinic.call("plan", "--against", str(clinic.changed))
         assert done.code == 1
         assert "chest: not compared: " in done.out
-        assert "In all: +0 -0 (=0 unchanged)" in done.out
+        assert "In all" not in done.out  # nothing was compared, so nothing is known of all
 
     def test_an_invalid_configuration_is_refused_with_its_diagnostics(self, clinic: Clinic) -> None:
         clinic.change(chest=rule("chest") | {"mvoe": {}})
@@ -335,6 +338,55 @@ class TestAgainst:
         assert "did you mean chest?" in none.err
         only = clinic.call("plan", "--against", str(clinic.changed), "--rule", "other", "--format", "json")
         assert [one["rule"] for one in only.json["rules"]] == ["other"]
+
+
+class TestOneArchiveByTwoConfigurations:
+    """The archive has one association and takes no second one."""
+
+    @pytest.fixture
+    def clinic(self, tmp_path: Path) -> Iterator[Clinic]:
+        strict = Behaviour(max_associations=1)
+        with SimulatedPacs("ARCHIVE", studies=studies(), behaviour=strict) as archive, SimulatedPacs("WS") as ws:
+            yield Clinic(tmp_path, archive, ws)
+
+    @pytest.mark.parametrize(
+        "settings", [{"timezone": "Asia/Tokyo"}, {"limits": {"associations": 3}}, {"timeouts": {"connect": "7s"}}]
+    )
+    def test_a_changed_node_is_asked_when_the_first_associations_are_closed(
+        self, clinic: Clinic, settings: dict[str, Any]
+    ) -> None:
+        clinic.change(nodes={"archive": settings}, chest=rule("chest|lung", sweep=SWEEP_OF_LATELY))
+        (row,) = clinic.against()["rules"]
+        assert (row["added"], row["removed"], row["unchanged"]) == (1, 0, 1)
+        assert (clinic.archive.associations_peak, clinic.archive.associations_rejected) == (1, 0)
+
+    def test_a_renamed_archive_is_the_same_one(self, clinic: Clinic) -> None:
+        clinic.nodes["pacs"] = clinic.nodes.pop("archive")
+        clinic.change(chest=rule("chest|lung", sweep=SWEEP_OF_LATELY | {"source": "pacs"}))
+        found = clinic.against()
+        for one in (found, *found["rules"]):
+            assert (one["added"], one["removed"], one["unchanged"]) == (1, 0, 1)
+        assert found["nodes"] == [
+            {"node": "archive", "changes": [{"setting": "name", "before": "archive", "after": "pacs"}]}
+        ]
+        said = clinic.call("plan", "--against", str(clinic.changed)).out
+        assert "node archive is called pacs now\n" in said
+        assert (clinic.archive.associations_peak, clinic.archive.associations_rejected) == (1, 0)
+
+
+def test_many_rules_that_ask_alike_share_one_query(clinic: Clinic) -> None:
+    parts = list(PARTS)
+    clinic.rules = {f"r{number}": rule(parts[number % len(parts)]) for number in range(60)}
+    clinic.configure()
+    found = clinic.call("plan", "--format", "json").json
+    assert [row["queries"] for row in found["sweeps"]] == [1] + [0] * 59
+    assert found["estimate"]["total"]["transfers"] == len(PARTS)
+    clinic.change(**clinic.rules | {"r1": rule("chest|lung")})
+    clinic.archive.record.clear()
+    difference = clinic.against()
+    assert sum(row["queries"] for row in difference["sweeps"]) == 1
+    assert sum(1 for one in clinic.archive.record if "FIND" in str(one.kind).upper()) == 1
+    assert [row["rule"] for row in difference["rules"] if row["added"]] == ["r1"]
 
 
 def test_a_plan_only_asks_and_leaves_every_file_as_it_was(clinic: Clinic) -> None:

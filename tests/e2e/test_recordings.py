@@ -245,6 +245,41 @@ def test_a_key_that_identifies_is_not_written_down(simulated: Site, tmp_path: Pa
     assert {row.text("PatientID") for row in recording.studies.values()} == {recording.keys.text("PatientID")}
 
 
+@pytest.mark.parametrize("key", ["SECRET-1", "SECRET-[01]", "SECRET-?"])
+def test_a_rule_that_asks_for_a_patient_replays_to_its_plan(simulated: Site, tmp_path: Path, key: str) -> None:
+    patients = ["SECRET-0", "SECRET-1"] if "[" in key else key
+    rule = {
+        "sweep": {"source": "archive", "every": "1h", "keys": {"StudyDate": "today-3d..today", "PatientID": patients}},
+        "where": {"PatientName": {"exists": True}},
+        "move": {"to": ["local"]},
+    }
+    nodes = yaml.safe_load((simulated.rules_directory / "site.yaml").read_text())["nodes"]
+    simulated.configure(nodes=nodes, rules={"patient": rule})
+    path = tmp_path / "patient.yaml"
+    printed(simulated, "query", "archive", "--rule", "patient", "--record", str(path))
+    assert "SECRET" not in path.read_text()
+    planned = printed(simulated, "plan", "--rule", "patient")["transfers"]
+    (replayed,) = printed(simulated, "test", "--replay", str(path), "--rule", "patient")["rules"]
+    assert decided(replayed["decisions"], descriptions(path)) == decided(planned, true_descriptions())
+    assert replayed["counts"]["move"] >= 1
+    (note,) = replayed["notes"]
+    assert "asks for PatientID, which a recording replaces: it counts as fulfilled" in note
+
+
+def test_recording_a_rule_says_that_it_looks_at_what_is_replaced(simulated: Site, tmp_path: Path) -> None:
+    rule = {
+        "sweep": {"source": "archive", "every": "1h", "keys": {"StudyDate": "today-3d..today"}},
+        "where": {"not": {"PatientID": "SECRET-1"}},
+        "move": {"to": ["local"]},
+    }
+    nodes = yaml.safe_load((simulated.rules_directory / "site.yaml").read_text())["nodes"]
+    simulated.configure(nodes=nodes, rules={"others": rule})
+    done = call(simulated, "query", "archive", "--rule", "others", "--record", str(tmp_path / "r.yaml"))
+    said = "The rule others looks at PatientID, which a recording replaces"
+    assert said in done.err
+    assert said in call(simulated, "test", "--replay", str(tmp_path / "r.yaml")).out
+
+
 def test_recordings_by_one_key_file_agree_and_shifted_ones_replay_alike(simulated: Site, tmp_path: Path) -> None:
     first, second = tmp_path / "first.yaml", tmp_path / "second.yaml"
     key = ("--record-key", str(tmp_path / "key"))
@@ -278,7 +313,7 @@ def test_an_edited_rule_is_judged_by_a_recording_without_the_archive(simulated: 
     ("arguments", "message"),
     [
         (["PatientID=1", "--record", "EXISTS"], "exists already; --force replaces it"),
-        (["PatientID=1", "--record", "nowhere/x"], "There is no directory nowhere"),
+        (["PatientID=1", "--record", "nowhere/deep/x"], "There is no directory nowhere/deep"),
         (["PatientID=1", "--record", "CONFIGURATION"], "is part of the configuration; write it to"),
         (["--rule", "chst", "--record", "x"], "did you mean chest?"),
         (["--rule", "chest", "PatientID=1", "--record", "x"], "leave the keys"),
@@ -286,7 +321,7 @@ def test_an_edited_rule_is_judged_by_a_recording_without_the_archive(simulated: 
         (["PatientID=1", "--force"], "go with --record FILE"),
         (["StudyInstanceUID=1.2", "--level", "SERIES", "--record", "x"], "A recording holds studies"),
         (["PatientID=1", "--record", "x", "--record-drop", "PatientID"], "a recording needs PatientID"),
-        (["PatientID=1", "--record", "x", "--record-keep", "PatientName"], "is always replaced"),
+        (["PatientID=1", "--record", "x", "--record-keep", "PatientName"], "what names a place or a device can: "),
         (["PatientID=1", "--record", "x", "--record-drop", "StudyDescripton"], "did you mean StudyDescription?"),
         (["PatientID=1", "--record", "x", "--format", "csv"], "does not go with --record"),
     ],

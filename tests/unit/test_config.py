@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import time
 from datetime import UTC, date, datetime
@@ -491,3 +492,10 @@ def test_a_service_does_not_start_on_a_bad_configuration(directory: Path) -> Non
     with pytest.raises(ConfigurationError, match="DR010"):
         config.Coordinator(directory, events.append)
     assert [event.successful for event in events if isinstance(event, ConfigurationLoaded)] == [False]
+
+
+def test_a_name_of_a_file_that_is_no_utf_8_is_shown_as_far_as_it_can_be(tmp_path: Path) -> None:
+    (tmp_path / os.fsdecode(b"n\xff.yaml")).write_text("rulez: {}")
+    [one] = config.load(tmp_path).diagnostics
+    assert one.file.endswith("n\ufffd.yaml")
+    assert str(one).encode().startswith(str(tmp_path).encode())

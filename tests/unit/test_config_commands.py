@@ -15,6 +15,7 @@ from router.cli.init import init
 from router.cli.schema import schema
 from router.cli.settings import Settings
 from router.cli.validate import validate
+from router.config.diagnostics import Code, Diagnostic
 from router.errors import UsageError
 
 ROOT = Path(__file__).parents[2]
@@ -183,3 +184,25 @@ def test_a_hint_with_a_line_of_its_own_stays_one_line_for_github(tmp_path: Path)
     assert told
     assert all(line.startswith(("::error file=", "::warning file=")) for line in told)
     assert all("a%2Cb%25.yaml," in line for line in told)
+
+
+@pytest.mark.parametrize(
+    ("code", "message", "shown"),
+    [
+        (Code.ATTRIBUTE_VALUE, "'1980-12-40' is no date for rules.r.where", "'…' is no date for rules.r.where"),
+        (
+            Code.REGULAR_EXPRESSION,
+            "the regular expression '(Doe's' is not valid",
+            "the regular expression '…' is not valid",
+        ),
+        (Code.UNKNOWN_NODE, "there is no node 'archiv'", "there is no node 'archiv'"),
+    ],
+)
+def test_logs_and_pages_show_no_value_of_the_files(code: Code, message: str, shown: str) -> None:
+    assert Diagnostic(file="a.yaml", code=code, message=message).discreet.message == shown
+
+
+def test_what_controls_a_terminal_is_not_printed() -> None:
+    one = Diagnostic(file="a\n::error.yaml", code=Code.UNKNOWN_KEY, message="there is no key \x1b]0;x")
+    assert "\n" not in str(one)
+    assert "\x1b" not in str(one)

@@ -7,7 +7,17 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from router.domain.difference import Change, Stand, Totals, Unit, compare, node_changes, router_changes, totals
+from router.domain.difference import (
+    Change,
+    Stand,
+    Totals,
+    Unit,
+    compare,
+    node_changes,
+    renamed,
+    router_changes,
+    totals,
+)
 from router.domain.rule import Node, NodeLimits, RouterSettings, RuleSet, WindowUse
 from router.domain.selection import Action, Decision
 from router.domain.transfer import Intent
@@ -108,6 +118,13 @@ def test_over_all_rules_what_several_of_them_want_counts_once() -> None:
     assert totals(intents("1", "2", "2"), intents("2", "3", "3", "4")) == Totals(added=2, removed=1, unchanged=1)
 
 
+def test_what_goes_between_nodes_that_got_another_name_is_the_same() -> None:
+    called = {"archive": "pacs", "station": "ws"}
+    assert not compare([decision("1")], [decision("1", to="station")], called).differences
+    before, after = Intent("pacs", "1", "", "ws"), Intent("archive", "1", "", "station")
+    assert totals([before], [after], called) == Totals(added=0, removed=0, unchanged=1)
+
+
 class TestConfiguration:
     def rules(self, *nodes: Node, windows: tuple[Window, ...] = (), **settings: Any) -> RuleSet:
         return RuleSet(
@@ -142,6 +159,23 @@ class TestConfiguration:
             "old": (Change("address", "OLD at 10.0.0.5:104", ""),),
             "new": (Change("address", "", "NEW at 10.0.0.5:104"),),
         }
+
+    def test_a_node_that_is_called_otherwise_is_known_by_its_ae_title_and_address(self) -> None:
+        before = self.rules(self.node("pacs"), self.node("ws"))
+        after = self.rules(
+            self.node("archive", ae_title="PACS", limits=NodeLimits(associations=2)), self.node("ws2", port=105)
+        )
+        assert renamed(before, after) == {"archive": "pacs"}
+        assert node_changes(before, after) == {
+            "pacs": (Change("name", "pacs", "archive"), Change("limits.associations", "1", "2")),
+            "ws": (Change("address", "WS at 10.0.0.5:104", ""),),
+            "ws2": (Change("address", "", "WS2 at 10.0.0.5:105"),),
+        }
+
+    def test_of_two_nodes_at_one_address_each_is_renamed_once(self) -> None:
+        before = self.rules(self.node("a", ae_title="X"), self.node("b", ae_title="X"))
+        after = self.rules(self.node("c", ae_title="X"), self.node("b", ae_title="X"), self.node("d", ae_title="X"))
+        assert renamed(before, after) == {"c": "a"}
 
     def test_a_window_that_is_redefined_changes_the_nodes_that_use_it(self) -> None:
         node = self.node(windows=(WindowUse(window="night", associations=4),))

@@ -466,6 +466,7 @@ class FakeWire:
     def __init__(self) -> None:
         self.faults: dict[str, WireError] = {}
         self.steps: list[str] = []
+        self.own_address = "10.0.0.7"
         self.studies = [row(NumberOfStudyRelatedInstances="2", ModalitiesInStudy="CT")]
         self.result = MoveResult(status=0, counts=SubOperationCounts(0, 1, 0, 0))
 
@@ -480,7 +481,7 @@ class FakeWire:
 
     def connect(self, node: Node) -> Reached:
         self._step("connect")
-        return Reached(seconds=0.001, own_address="10.0.0.7")
+        return Reached(seconds=0.001, own_address=self.own_address)
 
     def secure(self, node: Node) -> Secured:
         self._step("secure")
@@ -516,7 +517,8 @@ class FakeWire:
         return self.result
 
     def worklist(self, *_: Any, **__: Any) -> FindResult:
-        raise AssertionError("no rule has a worklist")
+        self._step("find worklist")
+        return FindResult(identifiers=[], status=0)
 
     def get(self, node: Node, request: MoveRequest, *, on_response: Any, **_: Any) -> MoveResult:
         self._step("get")
@@ -580,6 +582,11 @@ class Office:
         return {check.check: check for check in self.doctor().node(name)}
 
 
+def limited(queries: int) -> Office:
+    """An office whose archive allows so many queries a minute."""
+    return Office(node=msgspec.structs.replace(ARCHIVE, limits=NodeLimits(queries_per_minute=queries)))
+
+
 class TestDoctor:
     def test_all_is_well(self) -> None:
         office = Office()
@@ -623,6 +630,84 @@ class TestDoctor:
             office.examine()
             asked = sum(step.startswith("find ") for step in office.wire.steps)
             assert 0 < asked <= min(allowed, QUERIES)
+
+    @pytest.mark.parametrize("allowed", [1, 2, 3, 4, 5, 6, 100])
+    def test_a_worklist_query_counts_as_one_of_them(self, allowed: int) -> None:
+        office = limited(allowed)
+        office.rules = rules(
+            rule(), rule("w", worklist=Worklist(source="archive", keys=())), nodes=tuple(office.rules.nodes.values())
+        )
+        for studies in (office.wire.studies, []):
+            office.wire.studies, office.wire.steps = studies, []
+            found = office.examine()
+            assert found["worklist query"].result is Result.OK
+            asked = sum(step.startswith("find ") for step in office.wire.steps)
+            assert 0 < asked <= min(allowed, QUERIES)
+
+    def test_what_was_not_asked_is_not_said_to_be_missing(self) -> None:
+        """The node has a study, but it is older than the queries that are allowed reach back."""
+        for allowed, days in ((1, "today"), (2, "the last 7 days")):
+            office = limited(allowed)
+            office.wire.studies = []
+            found = office.examine()
+            for name in ("attributes", "character set"):
+                assert (found[name].result, found[name].code) == (Result.SKIPPED, "no-more")
+                assert f"no study of {days}, and was not asked further back" in found[name].message
+                assert f"queries_per_minute allows no more than {allowed}" in found[name].message
+            assert found["move"].code == "no-more"
+            assert "limits.queries_per_minute in rules/site.yaml:7" in found["move"].remedy
+
+    def test_an_image_that_could_not_be_looked_for_is_not_said_to_be_missing(self) -> None:
+        office = limited(2)
+        move = office.examine()["move"]
+        assert (move.result, move.code) == (Result.SKIPPED, "no-more")
+        assert "queries_per_minute allows no more than 2" in move.message
+
+    def test_all_days_that_were_asked_for_are_said_to_have_no_study(self) -> None:
+        office = Office()
+        office.wire.studies = []
+        found = office.examine()
+        assert "no study of the last 30 days." in found["attributes"].message
+        assert "no image of the last 30 days" in found["move"].message
+        assert not any("queries_per_minute" in check.message for check in found.values())
+
+    def test_a_node_reached_over_ipv6_cannot_send_where_only_ipv4_is_listened_to(self) -> None:
+        office = Office()
+        office.wire.own_address, office.landing = "fd00::7", FakeLanding(Landed())
+        listens = 'set listen: "[::]:11112" (IPv6 and IPv4) at router.listen in rules/site.yaml:7; then at archive: '
+        for status, code in ((0xA702, "not-listening"), (0xA801, "destination-unknown"), (0, "sent-elsewhere")):
+            office.wire.result = MoveResult(status=status, counts=SubOperationCounts())
+            move = office.examine()["move"]
+            assert (move.result, move.code) == (Result.FAIL, code)
+            assert move.remedy.startswith(listens)
+            assert "host fd00::7" in move.remedy
+        office.wire.faults["move"] = ConnectionLost("It closed the connection.")
+        assert office.examine()["move"].remedy.startswith(listens)
+
+    def test_that_only_ipv4_is_listened_to_is_told_too_where_no_image_is_asked_for(self) -> None:
+        office = Office(wanted=False)
+        office.wire.own_address = "fd00::7"
+        found = office.examine()["move address"]
+        assert (found.result, found.code) == (Result.WARN, "not-listening")
+        assert "IPv4 only" in found.message
+        assert 'set listen: "[::]:11112"' in found.remedy
+        office = Office(wanted=True, to=("ws",))
+        office.wire.own_address = "fd00::7"
+        assert "move address" not in office.examine("ws"), "it need not reach this router"
+
+    @pytest.mark.parametrize(
+        ("listen", "own"),
+        [("0.0.0.0", "10.0.0.7"), ("0.0.0.0", "::ffff:10.0.0.7"), ("::", "fd00::7"), ("::", "10.0.0.7")],
+    )
+    def test_an_address_that_is_listened_to_is_no_reason(self, listen: str, own: str) -> None:
+        office = Office()
+        office.rules = msgspec.structs.replace(office.rules, router=RouterSettings(listen_host=listen))
+        office.wire.own_address, office.landing = own, FakeLanding(Landed())
+        office.wire.result = MoveResult(status=0xA702, counts=SubOperationCounts())
+        found = office.examine()
+        assert found["move"].code == "move-suboperations-impossible"
+        assert f"host {own}" in found["move"].remedy
+        assert "move address" not in found
 
     def test_no_study_is_not_a_fault(self) -> None:
         office = Office()

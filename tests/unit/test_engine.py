@@ -365,3 +365,19 @@ def test_a_comment_of_the_peer_stays_out_of_what_is_logged(bench: Bench) -> None
     assert "KOWALSKI" not in transfer.reason
     assert not any("KOWALSKI" in str(event) for event in bench.events)
     assert "KOWALSKI" in bench.ledger.attempts(transfer.id)[0].reason
+
+
+def test_a_sweep_that_breaks_off_by_a_defect_ends_so_that_nobody_waits_for_it(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> None:
+        raise ZeroDivisionError("a value of a data set")
+
+    monkeypatch.setattr(bench.ledger, "facts", broken)
+    with pytest.raises(ZeroDivisionError):
+        bench.sweep()
+    (sweep,) = bench.ledger.last_sweeps()
+    assert sweep.state is SweepState.FAILED
+    assert sweep.report is not None
+    assert (sweep.report.cause, "ZeroDivisionError" in sweep.report.reason) == ("defect", True)
+    assert "value" not in sweep.report.reason

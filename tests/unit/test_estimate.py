@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from router.domain.estimate import Bound, Estimate, PastMove, Rate, Work, estimate, joined, rate_of
+from router.domain.estimate import HORIZON, Bound, Estimate, PastMove, Rate, Work, estimate, joined, rate_of
 from router.domain.rule import Node, NodeLimits, WindowUse
 from router.domain.transfer import Route
 from router.domain.window import Window
@@ -301,3 +301,33 @@ def test_a_stricter_limit_is_never_faster(
     shorter = (span[0], data.draw(st.integers(span[0] + 1, span[1])))
     assert not_faster(seconds(works, rate, peers, shorter), least)
     assert not_faster(seconds(works, rate, site(limits, windowed | {"pacs"}), span), least)
+
+
+@given(
+    st.lists(st.none() | st.integers(0, 10**30), min_size=1, max_size=5),
+    st.floats(0, 1e12),
+    st.floats(0, 1e12),
+    _SITES,
+    _WINDOWED,
+    _SPANS,
+)
+def test_what_would_end_after_the_horizon_is_endless_however_much_it_is(
+    counts: list[int | None],
+    per_move: float,
+    per_instance: float,
+    limits: dict[str, dict[str, Any]],
+    windowed: set[str],
+    span: tuple[int, int],
+) -> None:
+    rate = Rate(moves=5, per_move=per_move, per_instance=per_instance, typical=10**9)
+    found = taken([work(*counts)], site(limits, windowed), open_from(*span, "w"), rate=rate)
+    assert found.endless is (found.finish_at is None)
+    assert found.finish_at is None or found.finish_at <= NOW + HORIZON
+    assert (found.bound is not None) or not found.endless
+
+
+@pytest.mark.parametrize("per_instance", [0.1, 500.0])
+def test_a_study_that_takes_longer_than_a_year_does_not_end(per_instance: float) -> None:
+    found = taken([work(99_999_999_999)], rate=Rate(moves=5, per_move=1.0, per_instance=per_instance, typical=10))
+    assert (found.endless, found.finish_at, found.seconds) == (True, None, None)
+    assert found.bound == Bound("associations", "pacs")

@@ -284,7 +284,7 @@ LINES: list[tuple[Event, dict[str, Any]]] = [
     (
         HoldsLeft(rule="mr", source="pacs", destination="ws", count=4, released=True),
         {
-            "event": "transfers let go that a rule held back which does not lead there any more",
+            "event": "the rule was removed, or leads there no more: the transfers that it held back go on",
             "level": "warning",
             "rule": "mr",
             "source": "pacs",

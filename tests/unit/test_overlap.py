@@ -364,3 +364,19 @@ def test_what_people_call_modalities_leads_to_defined_terms() -> None:
     assert (meant_by("mri"), meant_by("XRay"), meant_by("ct"), meant_by("nonsense")) == ("MR", "DX or CR", "CT", "")
     assert is_modality("SR") and is_modality("DS") and not is_modality("MRI")
     assert not DEFINED_TERMS & RETIRED_TERMS
+
+
+def test_many_alternatives_beside_each_other_take_no_time_without_end() -> None:
+    names = ["PatientID", "StudyID", "AccessionNumber", "StudyDescription", "PatientSex", "PatientName", "Modality"]
+    groups = [{"any": [{name: f"{n}"} for n in range(8)]} for name in names if name != "PatientSex"]
+    condition = Condition.of({"all": [*groups, *groups]})
+    now = Evaluation(datetime(2026, 11, 28, tzinfo=UTC), UTC)
+    assert clash(condition.root, (), now) is None
+
+
+def test_alternatives_that_all_contradict_are_still_found_beside_others() -> None:
+    condition = Condition.of(
+        {"all": [{"any": [{"StudyID": "3"}, {"StudyID": "4"}]}, {"StudyID": "5"}, {"any": [{"PatientID": "1"}]}]}
+    )
+    now = Evaluation(datetime(2026, 11, 28, tzinfo=UTC), UTC)
+    assert clash(condition.root, (), now) is not None

@@ -55,7 +55,7 @@ def test_one_line_says_how_much_how_long_and_from_what() -> None:
 
 def test_what_takes_long_or_waits_for_a_window_says_when_it_ends() -> None:
     long = said_of(forecast(seconds=12000.0, bound=Bound("moves_per_hour", "pacs"), **RATE))
-    local = f"{NOON.astimezone():%m-%d %H:%M}"
+    local = f"{NOON.astimezone():%m-%d %H:%M %Z}"
     assert f"to move: about 3 h 20 min, until {local}, at the rate" in long
     assert long.endswith("(14 instances/s); limited by pacs's moves_per_hour.")
     closed = said_of(forecast(seconds=245.0, opens_at={"pacs": NOON}, **RATE))
@@ -66,7 +66,7 @@ def test_without_past_moves_nothing_is_invented() -> None:
     line = said_of(forecast(unmeasured=(Route("pacs", "ws"), Route("pacs", "local"))))
     assert line == (
         "12 transfers with 3,480 instances to move. "
-        "No past moves from pacs to ws, from pacs to local to estimate the time from."
+        "No past moves from pacs to ws and from pacs to local to estimate the time from."
     )
 
 
@@ -82,7 +82,7 @@ def test_what_is_of_unknown_size_and_what_waits_already_is_said() -> None:
     line = said_in_all(forecast(seconds=245.0, unknown=2, waiting=1040, **RATE))
     assert line.startswith("In all 6 studies, 12 transfers with 3,480 instances (2 transfers of unknown size) to move:")
     assert line.endswith("; 1,040 transfers that wait already are reckoned with.")
-    assert said_of(forecast(transfers=0, seconds=0.0, finish_at=NOON)) == "0 transfers with 3,480 instances to move."
+    assert said_of(forecast(transfers=0, seconds=0.0, finish_at=NOON)) == "Nothing to move."
 
 
 def test_one_past_move_is_no_series() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 import stat
 import tempfile
 from datetime import UTC, date, datetime, timedelta
@@ -16,16 +18,16 @@ from pydicom.datadict import DicomDictionary
 
 from router.config.document import DocumentError
 from router.config.recording import dumped, read_recording, recording_key, write_recording
+from router.domain.attributes import identifying
 from router.domain.condition import Condition, Evaluation
+from router.domain.confidential import FREE_TEXTS, KEEPABLE, is_replaced
 from router.domain.dicom import Identifier, QueryRetrieveLevel, known_tag, tag_of
 from router.domain.key import KeyMatch
 from router.domain.recording import (
-    FREE_TEXTS,
     Pseudonyms,
     Recording,
     asked_for,
     identifiers_of,
-    is_replaced,
     named,
     pseudonymous,
     replaced_in,
@@ -373,6 +375,126 @@ def test_whether_a_recording_has_all_that_a_question_brings() -> None:
     assert not asked_for(asked, Identifier.of(StudyDate="", ModalitiesInStudy="CT"))
 
 
+# --- Values -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "left"),
+    [
+        ("DOE^JANE^^^", "CT DOE^JANE chest", "CT {} chest"),
+        ("DOE^JANE", "ct doe jane", "ct {}"),
+        ("DOE^JANE", "Doe, Jane: CT", "{}: CT"),
+        ("DOE^JANE", "Doe,Jane: CT", "{}: CT"),
+        ("DOE^JANE", "CT of Jane Doe", "CT of {}"),
+        ("DOE, JANE", "CT DOE^JANE", "CT {}"),
+        ("SMITH^JOHN^Q^DR", "CT SMITH^JOHN brain", "CT {} brain"),
+        ("SMITH^JOHN^Q^DR", "CT Smith, John Q", "CT {}"),
+        ("SMITH^JOHN^Q^DR", "CT Smith^John^Q^DR", "CT {}"),
+        ("VAN DER BERG^ANNA MARIA", "van der Berg, Anna", "{}"),
+        ("Yamada^Tarou=山田^太郎=やまだ^たろう", "CT YAMADA^TAROU 頭部", "CT {} 頭部"),
+        ("Yamada^Tarou=山田^太郎=やまだ^たろう", "CT 山田^太郎 頭部", "CT {} 頭部"),
+        ("Yamada^Tarou=山田^太郎=やまだ^たろう", "CT 山田太郎 頭部", "CT {} 頭部"),
+        ("Yamada^Tarou=山田^太郎=やまだ^たろう", "やまだ たろう", "{}"),
+        ("Wang^Wei=王^伟", "胸部 王伟", "胸部 {}"),
+        ("GROß^PETER", "GROSS, PETER", "{}"),
+        ("Müller^Jörg", "Mueller Joerg", "{}"),
+        ("MUELLER^JOERG", "Müller Jörg", "{}"),
+        ("García^José", "Garcia Jose", "{}"),
+        ("CHEST^PHANTOM", "CT chest", "CT chest"),
+        ("DOE^^^DR", "CT does", "CT does"),
+    ],
+)
+def test_a_persons_name_goes_from_descriptions_however_it_is_written(name: str, text: str, left: str) -> None:
+    row = Identifier.of(StudyInstanceUID="1.2", PatientName=name, StudyDescription=text)
+    found = replaced(made([row])).studies["study-1"].text("StudyDescription")
+    assert re.fullmatch(left.format("ID[0-9A-F]{12}"), found)
+
+
+@given(NAMES, st.sampled_from(["^", " ", ", ", ","]), st.booleans(), st.sampled_from(["", "^", "^^^"]))
+def test_family_and_given_name_are_in_no_file_in_any_letters(name: str, mark: str, upper: bool, tail: str) -> None:
+    told = mark.join(name.split("^"))
+    told = told.upper() if upper else told.lower()
+    row = Identifier.of(StudyInstanceUID="1.2.9", PatientName=name + tail, StudyDescription=f"CT {told} 2")
+    assert told.casefold() not in dumped(replaced(made([row]))).decode().casefold()
+
+
+def test_identifiers_go_from_codes_and_from_what_makers_wrote() -> None:
+    code = Identifier.of(CodeValue="ACC777005", CodingSchemeDesignator="99LOCAL", CodeMeaning="CT for Brown^Bob")
+    row = Identifier(
+        {
+            **Identifier.of(StudyInstanceUID="1.2", AccessionNumber="ACC777005", PatientName="Brown^Bob").elements,
+            **Identifier.of(Manufacturer="Maker Brown^Bob", SoftwareVersions="ACC777005").elements,
+            known_tag("ProcedureCodeSequence"): (code,),
+        }
+    )
+    text = dumped(replaced(made([row]))).decode()
+    assert "ACC777005" not in text
+    assert "Brown" not in text
+    assert "99LOCAL" in text
+
+
+@pytest.mark.parametrize(
+    ("keyword", "value"),
+    [
+        ("PatientAge", "DOE J"),
+        ("Modality", "DOE^JANE"),
+        ("StudyDate", "DOE^JANE"),
+        ("StudyDate", "20261301"),
+        ("StudyTime", "DOE JANE"),
+        ("NumberOfStudyRelatedInstances", "4711 DOE"),
+        ("PatientWeight", "DOE 70"),
+        ("SpecificCharacterSet", "DOE"),
+        ("TimezoneOffsetFromUTC", "DOE"),
+        ("StudyInstanceUID", "1.2.840.10008.1.2.3.777"),
+        ("FrameOfReferenceUID", "1.2.840.10008.1.4.777"),
+        ("SOPClassesInStudy", "1.2.840.10008.DOE"),
+        ("PixelData", "DOE"),
+    ],
+)
+def test_what_is_no_value_of_its_kind_does_not_stay(keyword: str, value: str) -> None:
+    row = Identifier.of(**{"StudyInstanceUID": "1.2", keyword: value})
+    assert value not in dumped(replaced(made([row]))).decode()
+    assert keyword in replaced_in(made([row]), frozenset())
+
+
+def test_values_of_their_kind_stay() -> None:
+    given = {
+        "PatientAge": "045Y",
+        "Modality": "CT",
+        "BodyPartExamined": "Chest",
+        "StudyDate": "20261128",
+        "StudyTime": "0715-0800",
+        "NumberOfStudyRelatedInstances": "12",
+        "PatientWeight": "7.05E1",
+        "SpecificCharacterSet": "ISO 2022 IR 87",
+        "TimezoneOffsetFromUTC": "+0100",
+        "Rows": "512",
+    }
+    new = replaced(made([Identifier.of(StudyInstanceUID="1.2", **given)])).studies["study-1"]
+    assert {name: new.text(name) for name in given} == given
+
+
+def test_a_word_in_the_wrong_place_stays_in_descriptions() -> None:
+    row = Identifier.of(StudyInstanceUID="1.2", BodyPartExamined="Schädel", StudyDescription="Schädel nativ")
+    new = replaced(made([row])).studies["study-1"]
+    assert new.text("BodyPartExamined").startswith("ID")
+    assert new.text("StudyDescription") == "Schädel nativ"
+
+
+def test_only_names_of_places_and_devices_can_be_kept() -> None:
+    points = """
+        PersonTelephoneNumbers PatientTelecomInformation PlacerOrderNumberImagingServiceRequest
+        FillerOrderNumberImagingServiceRequest ServiceEpisodeID ClinicalTrialSubjectID InsurancePlanIdentification
+        PerformedProcedureStepID VisitComments PatientID PatientName AccessionNumber StudyInstanceUID"""
+    assert not [name for name in points.split() if known_tag(name) in KEEPABLE]
+    assert not [tag for tag in KEEPABLE if identifying(tag)]
+    keep = frozenset({known_tag("PatientID"), known_tag("StationName")})
+    row = Identifier.of(StudyInstanceUID="1.2", PatientID="PID-1", StationName="CT1 DOE^JANE", PatientName="DOE^JANE")
+    new = replaced(made([row]), keep=keep).studies["study-1"]
+    assert "PID" not in new.text("PatientID")
+    assert re.fullmatch("CT1 ID[0-9A-F]{12}", new.text("StationName"))
+
+
 # --- Files ------------------------------------------------------------------------------------------------------------
 
 
@@ -399,7 +521,7 @@ def test_a_recording_that_could_not_be_read_again_is_not_written(tmp_path: Path)
     with pytest.raises(RouterError, match="narrow the keys"):
         write_recording(tmp_path / "r", made([row] * 700), force=False)
     with pytest.raises(RouterError, match="cannot be written"):
-        write_recording(tmp_path / "none" / "r", made([]), force=False)
+        write_recording(tmp_path / "none" / "deep" / "r", made([]), force=False)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -415,6 +537,9 @@ GOOD = dumped(made([Identifier.of(StudyInstanceUID="1.2", StudyDate="20261128")]
         ("Europe/Berlin", "Europe/Berln", "time zone"),
         ("+01:00", "", "no moment"),
         ('"2026-11-28T', '"28.11.2026 ', "no moment"),
+        ('"2026-', '"0001-', "lies in the year 1"),
+        ('"2026-', '"9999-', "lies in the year 9999"),
+        ("source:", "kept: [x]\nsource:", "kept lists DICOM keywords"),
         ("complete: true", "complete: perhaps", "true or false"),
         ("StudyDate", "StudyDte", "no DICOM attribute"),
         ("returned: []", "returned: [x]", "DICOM keywords"),
@@ -438,6 +563,20 @@ def test_a_file_that_is_no_recording_is_refused_with_its_place(
     assert message in diagnostic.message
     assert (diagnostic.file, str(diagnostic.code)) == (str(path), "DR071")
     assert diagnostic.line >= 1
+
+
+def test_what_is_no_regular_file_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    with pytest.raises(DocumentError, match="no regular file"):
+        read_recording(tmp_path / "fifo")
+    with pytest.raises(RouterError, match="no regular file"):
+        recording_key(tmp_path / "fifo")
+
+
+def test_a_file_says_by_which_rule_it_was_made_and_what_was_kept() -> None:
+    original = made([Identifier.of(StudyInstanceUID="1.2")], rule="chest", kept=("InstitutionName",))
+    assert read_back(original) == original
+    assert "(kept: InstitutionName)" in dumped(original).decode()
 
 
 @given(st.binary(max_size=300))

@@ -70,11 +70,11 @@ def test_what_is_refused_leaves_the_running_set_and_is_shown_with_its_places(ben
     assert bench.coordinator.standing.last == refused
 
 
-def test_each_bad_content_is_told_once_line_by_line_up_to_a_bound(bench: Bench) -> None:
+def test_who_asks_for_a_reload_is_told_what_is_wrong_line_by_line_up_to_a_bound(bench: Bench) -> None:
     bench.write(rules=BAD)
     for _ in range(3):
         bench.coordinator.reload()
-    assert [len(event.diagnostics) for event in bench.told[1:]] == [1, 0, 0]
+    assert [len(event.diagnostics) for event in bench.told[1:]] == [1, 1, 1]
     assert "a.yaml:6:" in bench.told[1].diagnostics[0]
 
     many = "rules:\n" + "".join(f"  r{n}:{BAD.partition('chest:')[2]}" for n in range(DIAGNOSTICS_TOLD + 7))
@@ -83,6 +83,14 @@ def test_each_bad_content_is_told_once_line_by_line_up_to_a_bound(bench: Bench) 
     assert len(bench.told[-1].diagnostics) == DIAGNOSTICS_TOLD + 1
     assert bench.told[-1].diagnostics[-1].startswith("and 7 more")
     assert len(bench.coordinator.standing.last.diagnostics) == DIAGNOSTICS_TOLD + 7
+
+
+def test_a_file_that_was_missing_is_taken_up_though_the_configuration_is_the_same(bench: Bench, tmp_path: Path) -> None:
+    token = tmp_path / "token"
+    bench.write(rules=f"router:\n  token: {{file: {token}}}\n" + RULE)
+    assert [one.code for one in bench.coordinator.reload().diagnostics] == [Code.SECRET]
+    token.write_text("0123456789abcdef0123456789abcdef")
+    assert bench.coordinator.reload().diagnostics == ()
 
 
 def test_who_subscribes_late_is_told_of_what_came_since_the_start(bench: Bench) -> None:

@@ -62,3 +62,8 @@ def test_a_name_that_leads_here_by_a_trick_is_refused(host: str) -> None:
 )
 def test_a_page_of_another_site_is_refused(browser: dict[str, str]) -> None:
     assert "another site" in without_token(HERE | browser, "127.0.0.1")
+
+
+def test_an_origin_that_is_no_address_is_another_site() -> None:
+    headers = {"host": "127.0.0.1:9104", "origin": "http://["}
+    assert "another site" in without_token(headers, "127.0.0.1")

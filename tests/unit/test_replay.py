@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import re
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
+import msgspec
 import pytest
 from click.testing import CliRunner, Result
 
 from router import config
 from router.cli.main import root
-from router.config.recording import write_recording
+from router.config.recording import dumped, write_recording
 from router.domain.dicom import Identifier
 from router.errors import ConfigurationError, RouterError, UsageError
 from tests.unit.test_recording import made, replaced
@@ -114,6 +117,89 @@ def test_a_replay_says_what_the_recording_cannot_say(bench: Bench) -> None:
     (bench.before / "rules.yaml").write_text(series_rule)
     (rule,) = bench.json("--replay", str(bench.recording))["rules"]
     assert rule["notes"][0].startswith("The recording has no series, which the rule looks at")
+
+
+OF_PATIENTS = RULES.replace("keys: {", "keys: {PatientID: P1, ").replace(
+    "where: {", "where: {PatientName: {like: D*}, AccessionNumber: {exists: true}, InstitutionName: ZKH, "
+)
+
+
+def record_patients(bench: Bench, **fields: Any) -> None:
+    row = Identifier.of(
+        StudyInstanceUID="1.2", StudyDate="20261128", StudyDescription="Chest", PatientID="P1", PatientName="DOE^J"
+    )
+    keys = Identifier.of(StudyDate="20261101-20261128", PatientID="P1")
+    original = made([row], keys=keys, returned=("StudyDate", "StudyDescription", "PatientID"), **fields)
+    write_recording(bench.recording, replaced(original), force=True)
+
+
+def test_a_replay_says_that_a_rule_looks_at_what_is_replaced(bench: Bench) -> None:
+    (bench.before / "rules.yaml").write_text(OF_PATIENTS)
+    record_patients(bench, rule="another", kept=("InstitutionName",))
+    (rule,) = bench.json("--replay", str(bench.recording))["rules"]
+    assert rule["notes"][0] == (
+        "The rule chest looks at PatientID, PatientName, which a recording replaces: "
+        "what it says of that is not what the source's rows would give."
+    )
+    assert [one["code"] for one in rule["decisions"]] == ["key"]
+
+
+@pytest.mark.parametrize("made_by", ["chest", ""])
+def test_keys_that_are_replaced_count_as_fulfilled_where_the_recording_was_made_by_them(
+    bench: Bench, made_by: str
+) -> None:
+    (bench.before / "rules.yaml").write_text(RULES.replace("keys: {", "keys: {PatientID: P1, "))
+    record_patients(bench, rule=made_by)
+    (rule,) = bench.json("--replay", str(bench.recording))["rules"]
+    assert rule["counts"]["move"] == 1
+    assert rule["notes"] == [
+        "The rule chest asks for PatientID, which a recording replaces: it counts as fulfilled here."
+    ]
+    assert bench.case("    recording: recordings/archive.yaml\n    expect: {study-1: move}\n") == []
+    assert bench.json()["failed"] == 0
+
+
+def test_a_changed_time_zone_of_the_source_is_a_difference(bench: Bench) -> None:
+    rows = [Identifier.of(StudyInstanceUID="1.2", StudyDate="20261128", StudyDescription="Chest")]
+    original = made(rows, keys=Identifier.of(StudyDate="20261128"), returned=("StudyDate", "StudyDescription"))
+    original = msgspec.structs.replace(original, recorded_at=datetime(2026, 11, 28, 23, tzinfo=UTC))
+    write_recording(bench.recording, original, force=True)
+    today = RULES.replace("today-2d..today", "today").replace("Europe/Berlin", "UTC")
+    (bench.before / "rules.yaml").write_text(today)
+    (bench.after / "rules.yaml").write_text(today.replace("UTC", "Pacific/Kiritimati"))
+    said = bench.json("--replay", str(bench.recording), "--against", str(bench.after))
+    assert (said["added"], said["removed"]) == (0, 1)
+    by_zone = "archive was recorded in Europe/Berlin; by this configuration it is Pacific/Kiritimati."
+    assert by_zone in said["rules"][0]["notes"]
+
+
+@pytest.mark.parametrize("name", ["[/x]", "[bold red]x[/bold red]", "\x1b[31mred\x1b]0;title\x07"])
+def test_names_in_a_recording_are_shown_as_they_are_and_send_nothing_to_the_terminal(bench: Bench, name: str) -> None:
+    row = Identifier.of(StudyInstanceUID="1.2", StudyDate="20261127", StudyDescription="Knee")
+    written = dumped(made([row])).decode()
+    bench.recording.write_text(written.replace("study-1", json.dumps(name)))
+    done = bench.call("--replay", str(bench.recording), "--against", str(bench.after))
+    assert done.exception is None, done.exception
+    assert name.replace("\x1b", "\ufffd").replace("\x07", "\ufffd") in done.stdout
+    assert "\x1b" not in done.stdout
+
+
+def test_the_results_are_well_formed_xml_whatever_a_recording_says(bench: Bench, tmp_path: Path) -> None:
+    row = Identifier.of(StudyInstanceUID="1.2", StudyDate="20261128", StudyDescription="Kn\x01ee\ufffe\x1b]0;<x>\x07")
+    write_recording(bench.recording, made([row]), force=True)
+    bench.case("    recording: recordings/archive.yaml\n    expect: {study-1: move}\n")
+    results = tmp_path / "results.xml"
+    assert bench.call("--junit", str(results)).return_value == 1
+    (failure,) = ElementTree.parse(results).iter("failure")
+    assert "Kn\ufffdee\ufffd\ufffd]0;<x>\ufffd" in (failure.text or "")
+
+
+@pytest.mark.parametrize("year", ["0001", "0999", "9000", "9999"])
+def test_a_moment_at_the_end_of_the_calendar_is_a_diagnostic(bench: Bench, year: str) -> None:
+    now = f"    now: {year}-01-01T00:00\n"
+    (told,) = bench.case(f"{now}    studies: {{x: {{StudyDate: 20261128}}}}\n    expect: {{x: move}}\n")
+    assert told.startswith("4 DR")
+    assert "too near to the end of the calendar" in told
 
 
 @pytest.mark.parametrize(

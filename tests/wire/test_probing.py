@@ -74,6 +74,29 @@ def test_refused_and_swallowed_connections_are_told_apart() -> None:
     assert swallowed.value.cause == "connect-timeout"
 
 
+def test_every_address_of_a_name_has_its_turn_though_the_first_swallows_connections(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with SimulatedPacs("PEER") as pacs, Tarpit("dead") as hole:
+
+        def two(*_: object, **__: object) -> list[tuple[int, int, int, str, tuple[str, int]]]:
+            return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", port)) for port in (hole.port, pacs.port)]
+
+        monkeypatch.setattr(socket, "getaddrinfo", two)
+        assert PROBING.connect(node(104, host="pacs.example", seconds=4.0)).own_address == "127.0.0.1"
+        PROBING.echo(node(104, host="pacs.example", seconds=4.0))  # as all requests do
+        assert pacs.associations_total == 1
+
+
+def test_a_name_whose_addresses_all_swallow_connections_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    with Tarpit("dead") as hole:
+        found = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", hole.port))] * 3
+        monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found)
+        with pytest.raises(ConnectionFailed) as swallowed:
+            PROBING.connect(node(104, host="pacs.example", seconds=0.6))
+    assert swallowed.value.cause == "connect-timeout"
+
+
 def test_the_address_of_this_machine_is_the_one_the_node_sees(tmp_path: Path) -> None:
     with Server(tmp_path) as server:
         assert PROBING.connect(node(server.port)).own_address == "127.0.0.1"
