@@ -283,7 +283,7 @@ def test_a_study_is_explained_with_what_became_of_it(command: Command) -> None:
 def test_where_nothing_is_known_it_says_so_and_what_would_be(command: Command) -> None:
     result = command("explain", "1.2.3", "--offline")
     out = printed(result)
-    assert "archive: not asked (--offline)" in out
+    assert "archive (times in Asia/Tokyo): not asked (--offline)" in out
     assert "=> to local: if the rule finds it: would be moved now" in out
     assert out.endswith("The ledger has no transfer of it.")
     assert result.exit_code == 0

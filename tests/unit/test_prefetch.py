@@ -28,6 +28,7 @@ from router.domain.transfer import State
 from router.engine.mover import LEASE_SECONDS
 from router.engine.prefetch import MOST_FAILURES, MOST_SERIES_QUERIES, Looked, NotToBeAsked
 from router.engine.query import QueryFailed
+from router.engine.shared_slots import SharedSlots
 from router.errors import Cancelled, ConnectionFailed, WireError
 from router.opening import Planner
 from tests.support.engine import Bench, node
@@ -485,7 +486,7 @@ def test_a_plan_says_what_a_look_would_do_and_writes_nothing(bench: Fetches) -> 
 
 
 def planned(bench: Fetches, notices: Sequence[Notice] = ()) -> tuple[list[PlannedPriors], int]:
-    planner = Planner(bench.sweeper, bench.prefetcher, bench.ledger, bench.slots)
+    planner = Planner(bench.sweeper, bench.prefetcher, bench.ledger, SharedSlots(bench.clock), bench.peers)
     return plan_priors(planner, bench.rules, bench.rules.rules["r"], notices)
 
 
