@@ -66,7 +66,7 @@ def ward(tmp_path: Path) -> Iterator[Ward]:
         yield Ward(tmp_path / "site", stack)
 
 
-WAITS = re.compile(r"^route archive -> ws1 is stopped: .*; next try at \d\d:\d\d$")
+WAITS = re.compile(r"^route archive -> ws1 is stopped: .*; next try at \d\d:\d\d \S+$")
 
 
 @pytest.mark.parametrize(
