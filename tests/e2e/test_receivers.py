@@ -102,7 +102,7 @@ def check(site: Site, acknowledged: dict[str, bytes]) -> None:
     stored = {uid: dataset_bytes(path) for uid, path in site.stored().items()}
     assert {uid: stored.get(uid) for uid in acknowledged} == acknowledged, "on disk and intact"
     wait_for(lambda: set(acknowledged) <= indexed(site), "the index")
-    assert list(site.store.rglob("*.part")) == []
+    wait_for(lambda: not list(site.store.rglob("*.part")), "what was broken off to be taken away")
 
 
 def test_a_burst_is_received_stored_and_indexed(site: Site, router: RunningRouter, studies: list[StudyFiles]) -> None:
@@ -110,8 +110,8 @@ def test_a_burst_is_received_stored_and_indexed(site: Site, router: RunningRoute
     acknowledged = Burst(site, studies).wait()
     assert len(acknowledged) == BURST
     check(site, acknowledged)
-    metrics = router.metrics()
-    assert f'store_instances_total{{calling="sender",status="0x0000"}} {BURST}.0' in metrics
+    counted = f'store_instances_total{{calling="sender",status="0x0000"}} {BURST}.0'
+    wait_for(lambda: counted in router.metrics(), "all to be counted")
     wait_for(lambda: 'associations_active{node="sender",role="acceptor"} 0.0' in router.metrics(), "the end")
     assert router.stop() == 0
 
