@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from io import BufferedReader
 from pathlib import Path
 
@@ -21,6 +21,14 @@ MAXIMUM_SERIES = 50
 _MODALITY, _MODALITIES = known_tag("Modality"), known_tag("ModalitiesInStudy")
 _OF_EACH_SERIES = frozenset({_MODALITY, known_tag("BodyPartExamined")})
 _DEPTH = 4
+
+
+def of_stored(
+    root: Path | str, paths: Callable[[str], Iterable[str]]
+) -> Callable[[str, Collection[int]], Identifier | None]:
+    """What the store says of a study, by its UID, as `ObjectHeaders.study`; `paths` says where its files are."""
+    headers = ObjectHeaders(root)
+    return lambda study_instance_uid, wanted: headers.study(paths(study_instance_uid), wanted)
 
 
 class ObjectHeaders:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
@@ -29,7 +29,7 @@ from router.engine.sweep import Sweeper
 from router.errors import LedgerError, LedgerMissing
 from router.ledger.ledger import SqlLedger
 from router.machine import ThisMachine
-from router.object_headers import ObjectHeaders
+from router.object_headers import of_stored
 
 SERVICE_SECONDS = 10.0
 """A service that announced itself within this time is running."""
@@ -95,20 +95,25 @@ def planner_beside(opened: Planner, rules: RuleSet) -> Iterator[Planner]:
         yield _planner(rules, opened.ledger, peers, opened.slots)
 
 
+def _metrics(machine: ThisMachine, addresses: Iterable[str]) -> str:
+    """Those of services at these addresses; of one that does not answer, or has none, nothing."""
+    answers = [machine.ask(address, "/metrics") for address in addresses if address]
+    return "\n".join(answer[1] for answer in answers if answer is not None)
+
+
 def _planner(
     rules: RuleSet, ledger: SqlLedger, peers: Peers, slots: SharedSlots, inquiry: Inquiry | None = None
 ) -> Planner:
     clock = SystemClock()
     slots.join(rules)
     inquiry = inquiry or Inquiry(peers, slots, Caps(ledger.caps()))
-    headers = ObjectHeaders(rules.router.store)
     sweeper = Sweeper(rules=lambda: rules, ledger=ledger, inquiry=inquiry, clock=clock, observer=lambda event: None)
     prefetcher = Prefetcher(
         rules=lambda: rules,
         ledger=ledger,
         inquiry=inquiry,
         held=ledger.received,
-        stored=lambda study, wanted: headers.study(ledger.receipt_paths(study), wanted),
+        stored=of_stored(rules.router.store, ledger.receipt_paths),
         clock=clock,
         observer=lambda event: None,
     )
@@ -129,19 +134,18 @@ def explaining(
 ) -> Iterator[Explaining]:
     """What explains one study; that there is no ledger yet it says. `offline`: no node is asked."""
     with _ledger_to_read(rules, say) as ledger, open_peers(rules) as peers:
-        clock, headers = SystemClock(), ObjectHeaders(rules.router.store)
+        clock = SystemClock()
         slots = SharedSlots(clock)
         inquiry = Inquiry(peers, slots, Caps(ledger.caps()))
         prefetcher = _planner(rules, ledger, peers, slots, inquiry).prefetcher
         services = [] if offline else ledger.services(clock.now() - timedelta(seconds=SERVICE_SECONDS))
-        answers = [ThisMachine().ask(one.address, "/metrics") for one in services if one.address]
         ways = Ways(
             study_instance_uid,
             rules=rules,
             ledger=ledger,
             inquiry=inquiry,
             now=clock.now(),
-            left_alone=left_alone("\n".join(answer[1] for answer in answers if answer is not None)),
+            left_alone=left_alone(_metrics(ThisMachine(), [one.address for one in services])),
             offline=offline,
         )
         studies = Explainer(
@@ -150,7 +154,7 @@ def explaining(
             ledger=ledger,
             inquiry=inquiry,
             prefetcher=prefetcher,
-            stored=lambda study, wanted: headers.study(ledger.receipt_paths(study), wanted),
+            stored=of_stored(rules.router.store, ledger.receipt_paths),
             clock=clock,
             ways=ways,
             offline=offline,
@@ -189,8 +193,7 @@ def practice(rules: RuleSet, where: Where, warnings: list[str], *, wanted: bool 
 
         def metrics() -> str:
             """Those of all services that run on this ledger."""
-            answers = [machine.ask(one.address, "/metrics") for one in services if one.address]
-            return "\n".join(answer[1] for answer in answers if answer is not None)
+            return _metrics(machine, [one.address for one in services])
 
         router = own_side(
             rules,

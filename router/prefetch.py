@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 
 from router.dimse.tls_files import Renewed, acceptor_context
-from router.domain.dicom import Identifier
 from router.domain.events import Event
 from router.domain.receipt import Receipt
 from router.domain.rule import RuleSet
@@ -14,7 +13,7 @@ from router.engine.orders import Orders
 from router.engine.ports import Clock, Ledger
 from router.engine.prefetch import Prefetcher
 from router.engine.query import Inquiry
-from router.object_headers import ObjectHeaders
+from router.object_headers import of_stored
 from router.objects import ObjectStore
 from router.triggers.mllp import MllpListener
 
@@ -34,11 +33,7 @@ class Prefetch:
         wake: Callable[[], None],
         trouble: Callable[[str, BaseException], None],
     ) -> None:
-        headers = ObjectHeaders(store.root)
-
-        def stored(study: str, wanted: Collection[int]) -> Identifier | None:
-            return headers.study(ledger.receipt_paths(study), wanted)
-
+        stored = of_stored(store.root, ledger.receipt_paths)
         self._rules = rules
         self._observer = observer
         self._trouble = trouble

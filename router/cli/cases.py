@@ -20,7 +20,8 @@ from rich.text import Text
 from router.cli.render import counted
 from router.cli.replay import replay
 from router.cli.settings import load_configuration, plain, print_json, settings_of, terminal
-from router.domain.case import Case, Failure
+from router.config.cases import AnyCase
+from router.domain.case import Failure
 from router.domain.rule import RuleSet
 from router.errors import RouterError, UsageError
 
@@ -28,7 +29,7 @@ from router.errors import RouterError, UsageError
 class Ran(NamedTuple):
     """A case with what was not as expected, and how many seconds it took."""
 
-    case: Case
+    case: AnyCase
     failures: list[Failure]
     seconds: float
 
@@ -90,7 +91,7 @@ def test(
     return 1 if any(one.failures for one in ran) else 0
 
 
-def _run(case: Case, rules: RuleSet) -> Ran:
+def _run(case: AnyCase, rules: RuleSet) -> Ran:
     rule = rules.rules[case.rule]
     source = rules.nodes[rule.source]
     began = time.perf_counter()

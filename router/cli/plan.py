@@ -19,7 +19,7 @@ from router.cli.plan_estimate import Forecast, Forecaster, said, said_in_all
 from router.cli.plan_priors import show_priors
 from router.cli.plan_rows import plan_json
 from router.cli.planned import Planned, look, plan_rules
-from router.cli.render import counted, new_table, short
+from router.cli.render import ACTION_STYLES, counted, new_table, short
 from router.cli.settings import load_rules, plain, print_json, say, settings_of, terminal
 from router.domain.rule import Rule, RuleSet
 from router.domain.selection import Action, Decision
@@ -27,7 +27,6 @@ from router.engine.sweep import Sweeper
 from router.errors import UsageError
 from router.service import planner
 
-_STYLES = {Action.MOVE: "green", Action.HOLD: "yellow", Action.SKIP: "dim"}
 _ORDER = list(Action)
 _ROWS = 40
 """Rows of a rule's table before `--all` is needed."""
@@ -166,7 +165,7 @@ def _rows(decisions: Iterable[Decision]) -> list[tuple[_Row, list[str]]]:
 def _table(rows: list[tuple[_Row, list[str]]], out: Console) -> Table | Text:
     cells = [
         (
-            Text(str(row.action), _STYLES[row.action]),
+            Text(str(row.action), ACTION_STYLES[row.action]),
             Text(short(row.study, row.series)),
             Text("?" if row.instances is None else str(row.instances)),
             plain(", ".join(filter(None, destinations))),

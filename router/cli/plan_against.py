@@ -9,20 +9,19 @@ from typing import Any
 
 import msgspec
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
+from router.cli.differing import differences_table, show_sides, show_totals
 from router.cli.plan_estimate import Forecaster, estimate_json, said_of
 from router.cli.plan_rows import plan_json
 from router.cli.planned import Planned, plan_rules
-from router.cli.render import closed_nodes, counted, new_table, short
+from router.cli.render import closed_nodes, counted, short
 from router.cli.settings import Settings, load_rules, no_such, plain, print_json, say, terminal
 from router.domain.difference import (
     NAME,
     Change,
     Comparison,
     Difference,
-    Stand,
     Totals,
     compare,
     node_changes,
@@ -33,9 +32,6 @@ from router.domain.difference import (
 from router.domain.rule import Rule, RuleSet
 from router.errors import ConfigurationError, UsageError
 from router.service import SystemClock, planner, planner_beside
-
-_SIGNS = (("+", "green"), ("-", "red"), ("~", "yellow"))
-_ABSENT = "not found by the rule"
 
 
 class Listed(Enum):
@@ -222,9 +218,7 @@ def _difference(one: Difference) -> dict[str, Any]:
 
 
 def _show(settings: Settings, found: _Found, out: Console, listed: Listed) -> None:
-    out.print(
-        plain(f"{settings.config} is what runs now, {found.directory} the changed configuration."), soft_wrap=True
-    )
+    show_sides(out, settings.config, found.directory)
     for name, changes in found.nodes.items():
         out.print(plain(_changes_of(f"node {name}", changes)))
     if found.router:
@@ -234,11 +228,10 @@ def _show(settings: Settings, found: _Found, out: Console, listed: Listed) -> No
     for one in found.rules:
         _show_rule(one, out, listed)
         differs = differs or one.comparison.reworded < len(one.comparison.differences)
-    added, removed, unchanged = found.totals
     failed = sum(bool(one.failure) for one in found.rules)
     if failed < len(found.rules):
         but = f" (but for {counted(failed, 'rule')} that could not be compared)" if failed else ""
-        out.print(f"In all{but}: +{added} -{removed} (={unchanged} unchanged); what several rules want counts once.")
+        show_totals(out, found.totals, but)
     if differs and listed is Listed.NOTHING:
         out.print("--studies lists the difference study by study.", style="dim")
 
@@ -258,26 +251,7 @@ def _show_rule(one: _Compared, out: Console, listed: Listed) -> None:
         out.print(plain(f"The answer is incomplete, so there may be more: {one.doubt}", "red"))
     shown = [one for one in found.differences if listed is Listed.ALL or not one.reworded]
     if shown and listed is not Listed.NOTHING:
-        out.print(_table(shown))
-
-
-def _table(differences: Sequence[Difference]) -> Table:
-    table = new_table("", "study", "to", "before", "after")
-    table.columns[0].no_wrap = table.columns[1].no_wrap = True
-    for one in differences:
-        sign, style = _SIGNS[0 if one.added else 1 if one.removed else 2]
-        table.add_row(
-            Text(sign, style),
-            short(one.unit.study_instance_uid, one.unit.series_instance_uid),
-            plain(one.unit.destination),
-            _stand(one.before),
-            _stand(one.after),
-        )
-    return table
-
-
-def _stand(stand: Stand | None) -> Text:
-    return plain(f"{stand.decision}: {stand.reason}") if stand is not None else plain(_ABSENT, "dim")
+        out.print(differences_table(shown, short))
 
 
 def _changes_of(what: str, changes: Sequence[Change]) -> str:

@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from router.cli.considered import age, at_source, time_of
-from router.cli.render import counted, new_table, short
+from router.cli.render import ACTION_STYLES, counted, new_table, short
 from router.cli.settings import plain
 from router.domain.appointment import Appointment, AppointmentState, Notice
 from router.domain.rule import Rule, RuleSet
@@ -27,7 +27,6 @@ MOST_CURRENTS = 100
 _MOST_COUNTED = 10_000
 _ROWS = 30
 """Rows of a current study's table before `--all` is needed."""
-_STYLES = {Action.MOVE: "green", Action.HOLD: "yellow", Action.SKIP: "dim"}
 
 
 class Current(NamedTuple):
@@ -147,7 +146,7 @@ def _table(decisions: Sequence[Decision]) -> Table:
     for one in decisions:
         prior = one.prior
         table.add_row(
-            Text(str(one.action), _STYLES[one.action]),
+            Text(str(one.action), ACTION_STYLES[one.action]),
             short(one.study_instance_uid),
             plain(prior.group if prior else ""),
             "" if prior is None or prior.score is None else str(prior.score),

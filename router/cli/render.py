@@ -15,6 +15,7 @@ from router.cli.settings import plain
 from router.domain.allowance import allowance, opens_at
 from router.domain.route import StoppedRoute, said_of, waits_for
 from router.domain.rule import RuleSet
+from router.domain.selection import Action
 from router.domain.sweep import SweepRecord, SweepState
 from router.domain.transfer import RULE_HOLDS, Route, State, Transfer
 
@@ -28,6 +29,7 @@ STYLES = {
     State.CANCELLED: "magenta",
 }
 UNDER_WAY_STYLE = "cyan"
+ACTION_STYLES = {Action.MOVE: "green", Action.HOLD: "yellow", Action.SKIP: "dim"}
 
 _SHORT = 8
 _NUMBERS = 6

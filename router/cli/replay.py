@@ -12,14 +12,15 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from router.cli.render import counted, new_table
+from router.cli.differing import differences_table, show_sides, show_totals
+from router.cli.render import ACTION_STYLES, counted, new_table
 from router.cli.settings import Settings, load_rules, no_such, plain, print_json, terminal
 from router.config.document import DocumentError
 from router.config.recording import read_recording
 from router.domain.candidates import divides
 from router.domain.condition import Evaluation
 from router.domain.dicom import Identifier, QueryRetrieveLevel, name_of
-from router.domain.difference import Comparison, Stand, compare, totals
+from router.domain.difference import Comparison, Totals, compare, totals
 from router.domain.lookback import sweep_keys
 from router.domain.recording import Recording, asked_for, fulfilled_by, unknowable
 from router.domain.rehearsal import Material, rehearse, without_keys
@@ -30,9 +31,6 @@ from router.engine.asking import questions
 from router.errors import ConfigurationError, UsageError
 
 _ORDER = list(Action)
-_STYLES = {Action.MOVE: "green", Action.HOLD: "yellow", Action.SKIP: "dim"}
-_SIGNS = {"added": ("+", "green"), "removed": ("-", "red"), "changed": ("~", "yellow")}
-_ABSENT = "not found by the rule"
 
 
 class Replayed(NamedTuple):
@@ -260,7 +258,7 @@ def _both(name: str, before: dict[str, Replayed], after: dict[str, Replayed]) ->
     return list(dict.fromkeys(note for side in (before, after) if name in side for note in side[name].notes))
 
 
-def _totals(before: dict[str, Replayed], after: dict[str, Replayed]) -> Any:
+def _totals(before: dict[str, Replayed], after: dict[str, Replayed]) -> Totals:
     old, new = ((intent for one in side.values() for intent in one.moves) for side in (before, after))
     return totals(old, new)
 
@@ -297,7 +295,7 @@ def _reasons(decisions: Sequence[Decision]) -> Table:
     for (action, destination, reason), number in sorted(
         rows.items(), key=lambda row: (_ORDER.index(row[0][0]), -row[1], row[0][1:])
     ):
-        table.add_row(Text(str(action), _STYLES[action]), str(number), plain(destination), plain(reason))
+        table.add_row(Text(str(action), ACTION_STYLES[action]), str(number), plain(destination), plain(reason))
     return table
 
 
@@ -311,7 +309,7 @@ def _tell_difference(
     out: Console,
 ) -> None:
     out.print(plain(_said(path, recording)), soft_wrap=True)
-    out.print(plain(f"{settings.config} is what runs now, {against} the changed configuration."), soft_wrap=True)
+    show_sides(out, settings.config, against)
     names = _Names(recording)
     for name, found in _compared(before, after):
         change = _change(name, before, after)
@@ -320,20 +318,6 @@ def _tell_difference(
         out.print(Text.assemble(plain(name, "bold"), f" ({change})" if change else "", counts))
         for note in _both(name, before, after):
             out.print(plain(note, "red"), soft_wrap=True)
-        if not found.differences:
-            continue
-        table = new_table("", "study", "to", "before", "after")
-        table.columns[0].no_wrap = table.columns[1].no_wrap = True
-        for one in found.differences:
-            sign, style = _SIGNS["added" if one.added else "removed" if one.removed else "changed"]
-            study = names.of(one.unit.study_instance_uid, one.unit.series_instance_uid)
-            table.add_row(
-                Text(sign, style), plain(study), plain(one.unit.destination), _stand(one.before), _stand(one.after)
-            )
-        out.print(table)
-    added, removed, unchanged = _totals(before, after)
-    out.print(f"In all: +{added} -{removed} (={unchanged} unchanged); what several rules want counts once.")
-
-
-def _stand(stand: Stand | None) -> Text:
-    return plain(f"{stand.decision}: {stand.reason}") if stand is not None else plain(_ABSENT, "dim")
+        if found.differences:
+            out.print(differences_table(found.differences, names.of))
+    show_totals(out, _totals(before, after))

@@ -14,7 +14,7 @@ from router.config.recording import read_recording
 from router.config.schema import raw_value
 from router.config.sweep_cases import facts, flag, number, tier
 from router.config.tls import Report
-from router.domain.case import HOLD, MOVE, NOT_ASKED, SKIP, Case, Wanted
+from router.domain.case import HOLD, MOVE, NOT_ASKED, SKIP, Wanted
 from router.domain.condition import Evaluation
 from router.domain.dicom import Identifier
 from router.domain.prior_case import PriorCase, candidate
@@ -24,6 +24,9 @@ from router.domain.rule import Rule, RuleSet
 from router.domain.sweep_case import CODES as SWEEP_CODES
 from router.domain.sweep_case import Part, SweepCase
 
+AnyCase = PriorCase | SweepCase
+"""A case of either kind: each decides as the service would, and compares."""
+
 _OF_PRIORS = ("current", "brought")
 _OF_SWEEPS = ("tier", "manual", "ledger", "queued_today")
 _COUNTED = (MOVE, HOLD, SKIP)
@@ -31,9 +34,9 @@ _COUNTED = (MOVE, HOLD, SKIP)
 
 def compile_cases(
     section: MappingNode, rules: RuleSet, is_damaged: Callable[..., bool], report: Report
-) -> tuple[Case, ...]:
+) -> tuple[AnyCase, ...]:
     """The cases. `is_damaged`: whether something of a case, rule or section was refused before; those are left out."""
-    cases = []
+    cases: list[AnyCase] = []
     for name, tree in section.values.items():
         rule_node = tree.values.get("rule") if isinstance(tree, MappingNode) else None
         if not isinstance(tree, MappingNode) or not isinstance(rule_node, ScalarNode):
@@ -62,7 +65,7 @@ class _Compiler:
         priors = rule.priors
         self._groups = [*(group.name for group in priors.groups), OLDEST] if priors is not None else []
 
-    def case(self) -> Case | None:
+    def case(self) -> AnyCase | None:
         """The case; None where it cannot be run for what is missing or wrong."""
         given = self._tree.tree.values
         priors = self._rule.priors is not None

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import msgspec
 
-from router.config.cases import compile_cases
+from router.config.cases import AnyCase, compile_cases
 from router.config.checks import check_rule, check_rule_set
 from router.config.checks_overlap import check_together
 from router.config.diagnostics import Code, Diagnostic, in_order
@@ -20,7 +20,6 @@ from router.config.document import DocumentError, MappingNode, Node, SequenceNod
 from router.config.merge import Sections
 from router.config.model import Builder
 from router.config.schema import check
-from router.domain.case import Case
 from router.domain.problem import Step
 from router.domain.rule import RuleSet
 
@@ -33,7 +32,7 @@ class Loaded(msgspec.Struct, frozen=True):
     rule_set: RuleSet | None
     diagnostics: tuple[Diagnostic, ...]
     content_hash: str = ""
-    cases: tuple[Case, ...] = ()
+    cases: tuple[AnyCase, ...] = ()
     """Of the section `tests`."""
     files: tuple[str, ...] = ()
     """The files that were read."""

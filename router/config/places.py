@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from pathlib import Path
 
 from router.config.compiler import read
@@ -10,19 +11,22 @@ from router.config.merge import Sections
 
 
 class Places:
-    """The places of keys, read from a directory once."""
+    """The places of keys, read from a directory once, when the first is asked for."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
+
+    @cached_property
+    def _sections(self) -> Sections:
         sections = Sections()
-        for name, contents in read(directory).files:
+        for name, contents in read(self._directory).files:
             try:
                 root, _duplicates = parse_document(contents, name)
             except DocumentError:
                 continue
             if root is not None:
                 sections.add(root)
-        self._sections = sections
+        return sections
 
     def __call__(self, section: str, *keys: str) -> str:
         """`nodes.archive.address in FILE:LINE`; of a key that is not written the line of the nearest one above it."""

@@ -5,8 +5,10 @@ from __future__ import annotations
 from router.dimse import command as commands
 from router.dimse.association import Association, Context
 from router.dimse.operation import MESSAGE_IDS, now, response
+from router.dimse.pool import describe
 from router.domain.dicom import VERIFICATION_SOP_CLASS
-from router.errors import DeadlineExceeded
+from router.domain.rule import Node
+from router.errors import ContextRefused, DeadlineExceeded, RemoteProtocolError
 
 
 def echo(association: Association, context: Context, deadline_seconds: float) -> int:
@@ -28,3 +30,13 @@ def echo(association: Association, context: Context, deadline_seconds: float) ->
             association.abort()
             raise DeadlineExceeded(f"{association.peer} did not answer a C-ECHO within {deadline_seconds:g} s.")
         return response(association, message, context, commands.C_ECHO_RSP, message_id)
+
+
+def verify(node: Node, association: Association) -> None:
+    """A C-ECHO to a node, which it must take and answer with success. Raises WireError."""
+    context = association.context_for(VERIFICATION_SOP_CLASS)
+    if context is None:
+        raise ContextRefused(f"{describe(node)} accepts associations but no C-ECHO from this router.")
+    status = echo(association, context, node.timeouts.negotiation)
+    if status != 0:
+        raise RemoteProtocolError(f"{describe(node)} answered a C-ECHO with status {status:04X}.")

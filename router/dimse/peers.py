@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Collection, Iterable, Sequence
+from functools import partial
 from typing import TypeVar
 
 from router.dimse.association import Association, Context
 from router.dimse.commitment import CONTEXTS as COMMITMENT_CONTEXTS
 from router.dimse.commitment import Refused, request_commitment
 from router.dimse.delivery import Delivery
-from router.dimse.echo import echo
+from router.dimse.echo import verify
 from router.dimse.find import find
 from router.dimse.get import Intake, Source, get
 from router.dimse.get_contexts import Proposal, propose, sendable
@@ -24,7 +25,7 @@ from router.dimse.retrieve import Deadlines
 from router.dimse.services import Caller
 from router.dimse.store_scu import OUT_OF_RESOURCES, OpenObject, Work
 from router.domain.commitment import STORAGE_COMMITMENT_SOP_CLASS, CommitmentAnswer, CommitmentRequest
-from router.domain.dicom import VERIFICATION_SOP_CLASS, Identifier, InformationModel, QueryRetrieveLevel
+from router.domain.dicom import Identifier, InformationModel, QueryRetrieveLevel
 from router.domain.events import Event, NodeReachability
 from router.domain.exchange import (
     FindResult,
@@ -44,7 +45,6 @@ from router.errors import (
     ConnectionLost,
     ContextRefused,
     LocalProtocolError,
-    RemoteProtocolError,
     WireError,
 )
 
@@ -81,16 +81,7 @@ class Peers:
 
     def echo(self, node: Node) -> None:
         """C-ECHO. Raises WireError."""
-
-        def work(association: Association) -> None:
-            context = association.context_for(VERIFICATION_SOP_CLASS)
-            if context is None:
-                raise ContextRefused(f"{describe(node)} accepts associations but no C-ECHO from this router.")
-            status = echo(association, context, node.timeouts.negotiation)
-            if status != 0:
-                raise RemoteProtocolError(f"{describe(node)} answered a C-ECHO with status {status:04X}.")
-
-        self._exchange(node, work, repeatable=True)
+        self._exchange(node, partial(verify, node), repeatable=True)
 
     def find(
         self, node: Node, level: QueryRetrieveLevel, keys: Identifier, *, maximum: int, cancelled: threading.Event

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from router.dimse.association import Association, Limits
 from router.dimse.certificate import Validity, validity
-from router.dimse.echo import echo
+from router.dimse.echo import verify
 from router.dimse.identifier import TRANSFER_SYNTAXES
 from router.dimse.pdu import AssociateRequest, ProposedContext
 from router.dimse.pool import describe
@@ -29,7 +29,7 @@ from router.dimse.transport import connect
 from router.domain.checkup import Reached, Secured
 from router.domain.dicom import VERIFICATION_SOP_CLASS
 from router.domain.rule import Node
-from router.errors import ConnectionFailed, ContextRefused, RemoteProtocolError, TlsError, TlsFileError, WireError
+from router.errors import ConnectionFailed, TlsError, TlsFileError, WireError
 
 _MAXIMUM_LENGTH = 16384
 _CAPACITY = 1 << 16
@@ -108,12 +108,7 @@ class Probing:
     def echo(self, node: Node) -> None:
         """An association for Verification alone, and a C-ECHO on it. Raises WireError."""
         with self._association(node, (VERIFICATION_SOP_CLASS,)) as association:
-            context = association.context_for(VERIFICATION_SOP_CLASS)
-            if context is None:
-                raise ContextRefused(f"{describe(node)} accepts associations but no C-ECHO from this router.")
-            status = echo(association, context, node.timeouts.negotiation)
-            if status != 0:
-                raise RemoteProtocolError(f"{describe(node)} answered a C-ECHO with status {status:04X}.")
+            verify(node, association)
 
     def accepted(self, node: Node, sop_classes: Sequence[str]) -> Collection[str]:
         """Those of these SOP classes that the node accepts presentation contexts for. Raises WireError."""

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from datetime import datetime, tzinfo
+from datetime import datetime
 
 import msgspec
 
-from router.domain.anatomy import Anatomy
 from router.domain.dicom import Identifier
-from router.domain.rule import Rule
 
 MOVE, HOLD, SKIP = "move", "hold", "skip"
 """What is decided about a study, as `router.domain.selection.Action` has it."""
@@ -100,10 +98,6 @@ class Case(msgspec.Struct, frozen=True, kw_only=True):
     """MOVE, HOLD, SKIP -> how many studies (or series, where the rule moves series) that must be."""
     recorded: bool = False
     """The studies come from a recording: only those that are named must be as expected."""
-
-    def run(self, rule: Rule, anatomy: Anatomy, zone: tzinfo) -> list[Failure]:
-        """Decide as the service would, and compare. `zone` is that of the source."""
-        raise NotImplementedError
 
     def compared(self, name: str, wanted: Wanted | None, destination: str, got: Got) -> Failure | None:
         """What differs; None where it is as expected, or nothing is."""

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-
 import msgspec
 
 from router.domain.allowance import Allowance, allowance, strictest
 from router.domain.rule import Node, RuleSet
-from router.engine.guard import Purpose, Slot
 from router.engine.ports import Clock
-from router.engine.slots import NodeSlots, Urgency
+from router.engine.slots import NodeSlots
 
 
 class SharedSlots(NodeSlots):
@@ -31,6 +26,10 @@ class SharedSlots(NodeSlots):
         """From now on the limits of this configuration are kept as well."""
         self._configurations.append(rules)
 
+    def known_as(self, node: Node) -> Node:
+        """The node by the name that it has in every configuration."""
+        return msgspec.structs.replace(node, name=_archive(node))
+
     def allowance(self, node: Node) -> Allowance:
         """The limits that hold for the archive now, by all configurations that know it."""
         now = self._moment()
@@ -42,27 +41,6 @@ class SharedSlots(NodeSlots):
         ]
         return strictest(known) if known else super().allowance(node)
 
-    @contextmanager
-    def hold(
-        self,
-        node: Node,
-        urgency: Urgency,
-        cancelled: threading.Event,
-        *,
-        purpose: Purpose = Purpose.OTHER,
-        to: Node | None = None,
-        aside: Callable[[], AbstractContextManager[None]] = nullcontext,
-    ) -> Iterator[Slot]:
-        """Hold a slot of the archive; see `NodeSlots.hold`."""
-        there = to and _as_archive(to)
-        with super().hold(_as_archive(node), urgency, cancelled, purpose=purpose, to=there, aside=aside) as slot:
-            yield slot
-
 
 def _archive(node: Node) -> str:
     return f"{node.ae_title} at {node.host}:{node.port}"
-
-
-def _as_archive(node: Node) -> Node:
-    """The node by the name that it has in every configuration."""
-    return msgspec.structs.replace(node, name=_archive(node))

@@ -93,6 +93,10 @@ class NodeSlots:
         with self._changed:
             return len(self._waiting.get(node, ()))
 
+    def known_as(self, node: Node) -> Node:
+        """The node by the name under which its slots are counted."""
+        return node
+
     def allowance(self, node: Node) -> Allowance:
         """The limits that hold for the node now."""
         if node.windows and self._clock is not None:
@@ -192,7 +196,8 @@ class NodeSlots:
         when cancelled, NodeLeftAlone where the node is left alone (but not to a probe), DeadlineExceeded where nothing
         moves at the node; none of them has touched it.
         """
-        waiter = _Waiter(urgency, next(self._order), node, to, purpose, urgency is Urgency.PROBE)
+        known, there = self.known_as(node), to and self.known_as(to)
+        waiter = _Waiter(urgency, next(self._order), known, there, purpose, urgency is Urgency.PROBE)
         slot = self._acquire(waiter, cancelled, aside)
         failure: BaseException | None = None
         try:

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import pytest
 
 from router.domain.appointment import News
 from router.domain.transfer import Finish, Happening, State
 from router.ledger.ledger import SqlLedger
-from tests.contract.ledgers import ADAPTERS, LEASE, NOW, after, claim, look, new, queue
+from tests.contract.ledgers import LEASE, NOW, after, claim, look, new, queue
 from tests.contract.test_appointments import (
     DONE,
     HOUR,
@@ -27,12 +24,6 @@ from tests.contract.test_appointments import (
 )
 
 LATER = NOW + 60 * HOUR
-
-
-@pytest.fixture(params=sorted(ADAPTERS))
-def ledger(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[SqlLedger]:
-    with SqlLedger.open(ADAPTERS[request.param](tmp_path)) as opened:
-        yield opened
 
 
 def wanted_by_both(ledger: SqlLedger) -> None:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import msgspec
 import pytest
@@ -30,23 +29,12 @@ from router.domain.transfer import (
 from router.errors import LedgerError
 from router.ledger.ledger import SqlLedger
 from router.ledger.packing import pack_identifier, unpack_identifier
-from tests.contract.ledgers import ADAPTERS, LEASE, NOW, after, claim, look, new, queue
+from tests.contract.ledgers import LEASE, NOW, after, claim, look, new, queue
 
 HOUR = timedelta(hours=1)
 REPEAT = {"mr": 3600.0}
 DONE = AppointmentReport(state=AppointmentState.DONE, queries=2, candidates=3)
 S, N = AppointmentState, News
-
-
-@pytest.fixture(params=sorted(ADAPTERS))
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    return ADAPTERS[request.param](tmp_path)
-
-
-@pytest.fixture
-def ledger(url: str) -> Iterator[SqlLedger]:
-    with SqlLedger.open(url) as opened:
-        yield opened
 
 
 def notice(key: str = "a", **changes: object) -> Notice:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from datetime import timedelta
-from pathlib import Path
 
 import pytest
 from sqlalchemy import text
@@ -12,17 +10,11 @@ from sqlalchemy import text
 from router.domain.commitment import MAXIMUM_PATIENCE, CommitmentAnswer
 from router.domain.transfer import Finish, Happening, Transfer
 from router.ledger.ledger import SqlLedger
-from tests.contract.ledgers import ADAPTERS, LEASE, NOW, after, claim, intent, look, new, queue
+from tests.contract.ledgers import LEASE, NOW, after, claim, intent, look, new, queue
 
 ANSWER = CommitmentAnswer(
     transaction_uid="2.25.1", calling_ae_title="WS", committed=frozenset({"1.2", "1.3"}), failed={"1.4": 0x0112}
 )
-
-
-@pytest.fixture(params=sorted(ADAPTERS))
-def ledger(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[SqlLedger]:
-    with SqlLedger.open(ADAPTERS[request.param](tmp_path)) as opened:
-        yield opened
 
 
 def verifying(ledger: SqlLedger, number: int = 1) -> Transfer:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, timedelta
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -19,20 +17,9 @@ from router.domain.sweep import SweepDue, SweepReport, SweepState
 from router.domain.transfer import WISHES, Finish, Happening, Instance, Route, State, Stop, TransferFact
 from router.errors import LedgerError
 from router.ledger.ledger import SqlLedger
-from tests.contract.ledgers import ADAPTERS, LEASE, NOW, after, claim, hold, intent, look, new, queue, running_sweep
+from tests.contract.ledgers import LEASE, NOW, after, claim, hold, intent, look, new, queue, running_sweep
 
 COMPLETE = SweepReport(state=SweepState.COMPLETE, matches=3, selected=1, queries=2)
-
-
-@pytest.fixture(params=sorted(ADAPTERS))
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    return ADAPTERS[request.param](tmp_path)
-
-
-@pytest.fixture
-def ledger(url: str) -> Iterator[SqlLedger]:
-    with SqlLedger.open(url) as opened:
-        yield opened
 
 
 def ended(ledger: SqlLedger, happening: Happening = Happening.PROVEN, **finish: object) -> int:

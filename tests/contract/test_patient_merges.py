@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from datetime import timedelta
-from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -15,23 +13,12 @@ from router.domain.dicom import Identifier
 from router.domain.hl7 import Merge
 from router.domain.sweep import SweepDue
 from router.ledger.ledger import SqlLedger
-from tests.contract.ledgers import ADAPTERS, LEASE, NOW, after
+from tests.contract.ledgers import LEASE, NOW, after
 from tests.contract.test_appointments import DONE, HOUR, REPEAT, brought, found, note, notice, states, taken_up
 
 DAY = timedelta(days=1)
 S, N = AppointmentState, News
 FAILED = AppointmentReport(state=S.FAILED, cause="refused", reason="It is away.")
-
-
-@pytest.fixture(params=sorted(ADAPTERS))
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    return ADAPTERS[request.param](tmp_path)
-
-
-@pytest.fixture
-def ledger(url: str) -> Iterator[SqlLedger]:
-    with SqlLedger.open(url) as opened:
-        yield opened
 
 
 def of(patient_id: str, issuer: str = "", key: str = "a", **changes: object) -> Notice:

@@ -2,29 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
-
-import pytest
 
 from router.domain.estimate import PastMove, Work
 from router.domain.transfer import Finish, Happening, Route
 from router.ledger.ledger import SqlLedger
-from tests.contract.ledgers import ADAPTERS, NOW, after, claim, intent, look, new, queue
+from tests.contract.ledgers import NOW, after, claim, intent, look, new, queue
 
 TO_WS = Route("archive", "ws")
-
-
-@pytest.fixture(params=sorted(ADAPTERS))
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    return ADAPTERS[request.param](tmp_path)
-
-
-@pytest.fixture
-def ledger(url: str) -> Iterator[SqlLedger]:
-    with SqlLedger.open(url) as opened:
-        yield opened
 
 
 def moved(

@@ -2,21 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from datetime import datetime
-from pathlib import Path
-
-import pytest
 
 from router.domain.receipt import Receipt
 from router.ledger.ledger import SqlLedger
-from tests.contract.ledgers import ADAPTERS, NOW, after, intent, new, queue
-
-
-@pytest.fixture(params=sorted(ADAPTERS))
-def ledger(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[SqlLedger]:
-    with SqlLedger.open(ADAPTERS[request.param](tmp_path)) as opened:
-        yield opened
+from tests.contract.ledgers import NOW, after, intent, new, queue
 
 
 def receipt(number: int, calling: str, at: datetime = NOW, instance: str = "9") -> Receipt:

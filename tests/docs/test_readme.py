@@ -16,22 +16,15 @@ from router import config
 from router.cli.main import root
 from router.domain.transfer import State
 
+from tests.support.scripts import script
+
 ROOT = Path(__file__).parent.parent.parent
 README = (ROOT / "README.md").read_text("utf-8")
 BLOCKS = re.findall(r"```(\w*)\n(.*?)```", README, flags=re.DOTALL)
 
 
-def script() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("readme_tables", ROOT / "scripts" / "readme.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 def test_the_tables_are_made_from_the_code() -> None:
-    assert script().current(README) == README, "run `python scripts/readme.py`"
+    assert script("readme").current(README) == README, "run `python scripts/readme.py`"
 
 
 def lines() -> list[str]:

@@ -10,28 +10,21 @@ from types import ModuleType
 from router.cli.reference import keys
 from router.config.pages import pages
 
+from tests.support.scripts import script
+
 ROOT = Path(__file__).parents[2]
 REFERENCE = (ROOT / "docs" / "reference.md").read_text("utf-8")
 
 
-def script() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("reference_script", ROOT / "scripts" / "reference.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 def test_the_reference_is_current() -> None:
-    assert script().main() == REFERENCE, "run `python scripts/reference.py`"
+    assert script("reference").main() == REFERENCE, "run `python scripts/reference.py`"
 
 
 def test_every_key_is_told() -> None:
     for path, part in keys():
         _, _, name = path.rpartition(".")
         assert f"`{name}`" in REFERENCE, path
-        assert script().text_of(part).split(". ")[0].rstrip(".") in REFERENCE, path
+        assert script("reference").text_of(part).split(". ")[0].rstrip(".") in REFERENCE, path
 
 
 def test_every_value_of_an_enumeration_is_told() -> None:

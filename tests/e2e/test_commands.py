@@ -11,17 +11,17 @@ import signal
 from collections.abc import Iterator, Sequence
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
 from pydicom.dataset import Dataset
 
-from router.cli.main import main
 from router.domain.sweep import SweepDue, SweepReport, SweepState
 from router.domain.transfer import Happening, Intent, NewTransfer
 from router.ledger.ledger import SqlLedger
 from router.simulator import Behaviour, SimulatedPacs, make_study, make_uid
+from tests.support.command import Done, in_process
 from tests.support.ports import free_port
 from tests.support.process import Process, wait_for
 from tests.support.router import COMMAND, Site, node
@@ -45,18 +45,6 @@ TRANSFER_FIELDS = {
 CHEST = str(make_uid("chest"))
 LUNG = str(make_uid("lung"))
 HOSTILE = "[/bold] [red]CT\x1b[31m"
-
-
-class Done(NamedTuple):
-    """What a command did."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.out)
 
 
 class Hospital:
@@ -92,13 +80,7 @@ class Hospital:
 
     def call(self, *arguments: str) -> Done:
         """Run a command in this process: those that neither log nor move."""
-        out, err = io.StringIO(), io.StringIO()
-        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), pytest.raises(SystemExit) as ended:
-            main(["--config", str(self.site.rules_directory), *arguments])
-        code = ended.value.code
-        assert isinstance(code, int)
-        assert "Traceback" not in err.getvalue()
-        return Done(code, out.getvalue(), err.getvalue())
+        return in_process(self.site.rules_directory, *arguments)
 
     def start(self, *arguments: str) -> Process:
         """Start a command that a signal is to end."""

@@ -6,8 +6,6 @@ What is wrong is found, called by its code, and the remedy names the system or t
 from __future__ import annotations
 
 import contextlib
-import io
-import json
 import socket
 from collections.abc import Iterator
 from dataclasses import replace
@@ -31,6 +29,7 @@ from router.simulator import (
     make_study,
 )
 from tests.support.certificates import Authority
+from tests.support.command import in_process
 from tests.support.orthanc import Orthanc
 from tests.support.ports import free_port
 from tests.support.router import Site, node
@@ -75,12 +74,9 @@ class Clinic:
         return {check["check"]: check for check in said["nodes"][0]["checks"]}
 
     def _run(self, *arguments: str, code: int) -> Any:
-        """A command in this process: there are many, and starting Python each time takes longer than they do."""
-        out, directory = io.StringIO(), str(self.configure().rules_directory)
-        with contextlib.redirect_stdout(out), pytest.raises(SystemExit) as ended:
-            command_line.main(["--config", directory, *arguments, "--format", "json"])
-        assert ended.value.code == code, out.getvalue()
-        return json.loads(out.getvalue())
+        done = in_process(self.configure().rules_directory, *arguments, "--format", "json")
+        assert done.code == code, done.out
+        return done.json
 
     def line(self, key: str) -> str:
         """`FILE:LINE` of the first line that has the key."""

@@ -2,42 +2,23 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
-import json
 from collections.abc import Iterator
 from datetime import date, timedelta
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 import yaml
 from pydicom.dataset import Dataset
 
-from router.cli.main import main
 from router.simulator import Behaviour, SimulatedPacs, make_study, make_uid
+from tests.support.command import Done, in_process
 from tests.support.ports import free_port
 from tests.support.router import Site, node
 
 TODAY = date.today()
 NAME, PATIENT = "Secret^Name", "SECRET-4711"
 CHEST, KNEE = str(make_uid("chest")), str(make_uid("knee"))
-
-
-class Done(NamedTuple):
-    """What a command did."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.out)
-
-    @property
-    def words(self) -> str:
-        return " ".join(self.out.split())
 
 
 def study(seed: str, description: str, days: int = 0, **more: Any) -> list[Dataset]:
@@ -65,15 +46,10 @@ class Clinic:
 
     def call(self, *arguments: str) -> Done:
         """Run a command in this process."""
-        out, err = io.StringIO(), io.StringIO()
-        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), pytest.raises(SystemExit) as ended:
-            main(["--config", str(self.site.rules_directory), *arguments])
-        code = ended.value.code
-        assert isinstance(code, int)
-        assert "Traceback" not in err.getvalue()
-        assert NAME not in err.getvalue()
-        assert PATIENT not in err.getvalue()
-        return Done(code, out.getvalue(), err.getvalue())
+        done = in_process(self.site.rules_directory, *arguments)
+        assert NAME not in done.err
+        assert PATIENT not in done.err
+        return done
 
     def explain(self, *arguments: str, code: int = 0) -> Done:
         done = self.call("explain", *arguments)

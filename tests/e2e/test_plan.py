@@ -2,39 +2,24 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
-import json
 import re
 from collections.abc import Iterator
 from datetime import date
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 import yaml
 from pydicom.dataset import Dataset
 
-from router.cli.main import main
 from router.simulator import Behaviour, SimulatedPacs, make_study, make_uid
+from tests.support.command import Done, in_process
 from tests.support.ports import free_port
 from tests.support.router import Site, node
 
 TODAY = date.today()
 PARTS = {"chest": 6, "lung": 2, "abdomen": 3}
 UIDS = {part: str(make_uid(part)) for part in PARTS}
-
-
-class Done(NamedTuple):
-    """What a command did."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.out)
 
 
 class Clinic:
@@ -63,13 +48,7 @@ class Clinic:
 
     def call(self, *arguments: str) -> Done:
         """Run a command in this process."""
-        out, err = io.StringIO(), io.StringIO()
-        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), pytest.raises(SystemExit) as ended:
-            main(["--config", str(self.site.rules_directory), *arguments])
-        code = ended.value.code
-        assert isinstance(code, int)
-        assert "Traceback" not in err.getvalue()
-        return Done(code, out.getvalue(), err.getvalue())
+        return in_process(self.site.rules_directory, *arguments)
 
     def against(self, *arguments: str) -> Any:
         """The difference as JSON."""

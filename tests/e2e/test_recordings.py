@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import io
 import json
 import re
 import stat
@@ -11,14 +10,14 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from datetime import date, timedelta
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 import yaml
 
-from router.cli.main import main
 from router.config.recording import read_recording
 from router.simulator import Behaviour, SimulatedPacs, make_study
+from tests.support.command import Done, in_process
 from tests.support.peers import Orthanc
 from tests.support.router import Site, node
 
@@ -96,26 +95,10 @@ def studies() -> list[Any]:
     ]
 
 
-class Done(NamedTuple):
-    """What a command did."""
-
-    code: int
-    out: str
-    err: str
-
-
 def call(site: Site, *arguments: str) -> Done:
     """Run a command in this process."""
-    out, err = io.StringIO(), io.StringIO()
-    with (
-        contextlib.chdir(site.directory),
-        contextlib.redirect_stdout(out),
-        contextlib.redirect_stderr(err),
-        pytest.raises(SystemExit) as ended,
-    ):
-        main(["--config", str(site.rules_directory), *arguments])
-    assert isinstance(ended.value.code, int)
-    return Done(ended.value.code, out.getvalue(), err.getvalue())
+    with contextlib.chdir(site.directory):
+        return in_process(site.rules_directory, *arguments)
 
 
 def printed(site: Site, *arguments: str) -> Any:

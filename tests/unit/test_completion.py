@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import subprocess
 import sys
 from pathlib import Path
-from types import ModuleType
 
 import click
 import pytest
@@ -22,18 +20,10 @@ from router.cli.completion import PROGRAM, VARIABLE, commands
 from router.cli.main import root
 from router.cli.outline import outline
 from router.config.names import names_in
+from tests.support.scripts import script
 
 ROOT = Path(__file__).parents[2]
 HEAVY = {"pydicom", "pynetdicom", "sqlalchemy", "rich", "jsonschema", "structlog", "msgspec", "starlette"}
-
-
-def script() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("outline_script", ROOT / "scripts" / "outline.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def offered(*words: str) -> dict[str, str]:
@@ -55,7 +45,7 @@ def asked(line: str, directory: Path, shell: str = "bash_complete") -> subproces
 
 def test_the_outline_is_current() -> None:
     text = (ROOT / "router" / "cli" / "outline.json").read_text("utf-8")
-    assert script().main() == text, "run `python scripts/outline.py`"
+    assert script("outline").main() == text, "run `python scripts/outline.py`"
 
 
 def test_every_command_and_option_is_completed() -> None:
