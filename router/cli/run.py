@@ -59,8 +59,7 @@ def run(ctx: click.Context) -> int:
             watcher.start()
         reloading = threading.Thread(target=_reload_when, args=(asked, coordinator), name="reload", daemon=True)
         reloading.start()
-        while not stop.wait(0.5):
-            pass
+        stop.wait()
         logs.logger().info("stopping: running moves may end", drain_seconds=rules.router.drain)
     finally:
         try:

@@ -153,6 +153,9 @@ class Ledger:
     def received(self, study: str, series: str = "") -> set[str]:
         return set()
 
+    def receipt_paths(self, study: str) -> set[str]:
+        return set()
+
 
 Command = Callable[..., Result]
 
