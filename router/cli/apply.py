@@ -13,7 +13,7 @@ from rich.text import Text
 
 from router.cli.considered import appointment_row, appointments_summary
 from router.cli.progress import Ending, Seen, wait
-from router.cli.render import closed_nodes, explained, summary, sweep_row, sweeps_table, transfer_row, transfers_table
+from router.cli.render import summary, sweep_row, sweeps_table, transfer_row, transfers_table
 from router.cli.settings import (
     interruptible,
     load_rules,
@@ -30,6 +30,7 @@ from router.domain.route import waits_for
 from router.domain.rule import Rule, RuleSet
 from router.domain.sweep import SweepDue, SweepState
 from router.domain.transfer import Route, State, Transfer
+from router.domain.waiting import closed_nodes, explained
 from router.engine.ports import Ledger
 from router.errors import UsageError
 from router.observe import logs

@@ -15,7 +15,7 @@ from router.cli.differing import differences_table, show_sides, show_totals
 from router.cli.plan_estimate import Forecaster, estimate_json, said_of
 from router.cli.plan_rows import plan_json
 from router.cli.planned import Planned, plan_rules
-from router.cli.render import closed_nodes, counted, short
+from router.cli.render import counted, short
 from router.cli.settings import Settings, load_rules, no_such, plain, print_json, say, terminal
 from router.domain.difference import (
     NAME,
@@ -30,6 +30,7 @@ from router.domain.difference import (
     totals,
 )
 from router.domain.rule import Rule, RuleSet
+from router.domain.waiting import closed_nodes
 from router.errors import ConfigurationError, UsageError
 from router.service import SystemClock, planner, planner_beside
 

@@ -14,9 +14,7 @@ from router.cli.considered import Considered, considered_row, considered_table
 from router.cli.render import (
     STYLES,
     UNDER_WAY_STYLE,
-    closed_nodes,
     counted,
-    explained,
     size,
     transfer_row,
     transfers_table,
@@ -27,6 +25,7 @@ from router.domain.outcome import Evidence, Expectation, missing_instances
 from router.domain.rule import LOCAL, RuleSet
 from router.domain.selection import AGAIN_WHEN_ASKED
 from router.domain.transfer import RULE_HOLDS, TRANSITIONS, Attempt, Happening, State, Transfer
+from router.domain.waiting import closed_nodes, explained
 from router.engine.ports import Ledger
 from router.errors import LedgerError, RouterError, UsageError
 from router.service import SystemClock, open_ledger

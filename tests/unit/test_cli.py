@@ -13,11 +13,12 @@ from rich.console import Console
 
 from router.cli import main as command_line
 from router.cli.progress import Ending, Seen, wait
-from router.cli.render import closed_nodes, explained, explanation, summary, transfers_table
+from router.cli.render import explanation, summary, transfers_table
 from router.cli.settings import plain
 from router.domain.rule import Node, RouterSettings, RuleSet, WindowUse
 from router.domain.sweep import SweepDue, SweepRecord, SweepReport, SweepState
 from router.domain.transfer import Intent, State, Transfer
+from router.domain.waiting import closed_nodes, explained
 from router.domain.window import Window
 
 NOW = datetime(2026, 5, 4, 10, 30, tzinfo=UTC)
