@@ -5,23 +5,16 @@ from __future__ import annotations
 import platform
 import shutil
 import threading
-import time
 import uuid
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
 import msgspec
 
 from router.dimse.get import Intake
 from router.dimse.peers import Peers
-from router.dimse.store_scp import ServerSettings
-from router.domain.commitment import CommitmentAnswer
 from router.domain.events import CapLearned, Event, StoreRefusal
 from router.domain.overview import ServiceInfo
-from router.domain.receipt import Receipt
 from router.domain.rule import RuleSet
-from router.engine.arrivals import Arrivals
 from router.engine.caps import Caps
 from router.engine.commitment import Committer
 from router.engine.detours import Detours
@@ -40,7 +33,6 @@ from router.engine.tally import Tallies
 from router.engine.terms import Terms
 from router.engine.verifier import Verifier
 from router.errors import LedgerError
-from router.indexing import Indexer
 from router.objects import ObjectStore
 from router.observe import logs
 from router.observe.metrics import Metrics
@@ -51,14 +43,11 @@ from router.opening import open_peers as open_peers
 from router.opening import planner as planner
 from router.opening import planner_beside as planner_beside
 from router.prefetch import Prefetch
-from router.receipts import ReceiptBatches
-from router.receiving import Receivers, ReceiverSettings
+from router.reception import Reception
 
 _ANNOUNCE_SECONDS = 2.0
 _ORDERS_SECONDS = 5.0
 """How long messages that are being taken may take to be answered when the service stops."""
-_RECEIVE_SECONDS = 10.0
-"""How long stores under way may take to end when the service stops."""
 
 
 class Service:
@@ -78,11 +67,18 @@ class Service:
         self.store = ObjectStore(
             Path(rules.router.store), durability=rules.router.durability, minimum_free=rules.router.minimum_free
         )
-        self._indexer = Indexer(self.ledger, self.store, self._arrived)
-        self._arrivals = Arrivals()
         self._refusals = Refusals()
-        self._receipts = ReceiptBatches(self._received, logs.trouble)
-        self.peers = Peers(rules.router.ae_title, self.observe, intake=Intake(self.store, self._receipts.put))
+        self._reception = Reception(
+            rules=lambda: self.rules,
+            ledger=self.ledger,
+            store=self.store,
+            observer=self.observe,
+            on_arrived=lambda batch: self.prefetch.arrived(batch),
+            on_answer=lambda answer, nodes: self.committer.take(answer, nodes),
+            moving=lambda: self.dispatcher.moving,
+            wake=self.wake,
+        )
+        self.peers = Peers(rules.router.ae_title, self.observe, intake=Intake(self.store, self._reception.put))
         self.dispatcher = self._wire()
         self.scheduler = Scheduler(
             ledger=self.ledger,
@@ -91,8 +87,6 @@ class Service:
             trouble=logs.trouble,
             wake=self.dispatcher.wake,
         )
-        self._callers = rules.callers
-        self._receivers: Receivers | None = None
         self._stopping = threading.Event()
         self._announcer: threading.Thread | None = None
         self._scheduled = False
@@ -138,7 +132,7 @@ class Service:
             inquiry=inquiry,
             evidence=evidence,
             slots=slots,
-            arrivals=self._arrivals,
+            arrivals=self._reception.arrivals,
             tallies=tallies,
             routes=RouteWatch(self.ledger, self.clock, self._refusals),
             terms=(terms := Terms()),
@@ -183,9 +177,9 @@ class Service:
             logs.logger().warning("work that a former service left is looked up first", count=orphaned)
         recall_moves(self._slots, self.ledger, self.rules.nodes, self.clock.now())
         self._slots.heeds_breakers = scheduled
-        self._indexer.start()
+        self._reception.start()
         if scheduled or self.rules.needs_listener:
-            self._listen()
+            self._reception.listen()
         self._announce()
         announcer = threading.Thread(target=self._announcing, name="announce", daemon=True)
         announcer.start()
@@ -202,32 +196,6 @@ class Service:
             "started", ae_title=self.rules.router.ae_title, rules=len(self.rules.rules), nodes=len(self.rules.nodes)
         )
 
-    def _listen(self) -> None:
-        router = self.rules.router
-        settings = ReceiverSettings(
-            ae_title=router.ae_title,
-            server=ServerSettings(
-                host=router.listen_host,
-                port=router.listen_port,
-                maximum_associations=router.maximum_associations,
-                tls=router.tls,
-            ),
-            store=router.store,
-            durability=router.durability,
-            minimum_free=router.minimum_free,
-            callers=self._callers,
-        )
-        self._receivers = Receivers(
-            settings,
-            router.receivers,
-            on_receipts=self._received,
-            on_answers=self._committed,
-            observer=self.observe,
-            on_loss=self._indexer.missed,
-            trouble=logs.trouble,
-        )
-        self._receivers.start()
-
     def stop(self, drain: float | None = None) -> None:
         """Claim no more, let running moves end (then cancel them), keep receiving until they have, then close."""
         self._ending = True
@@ -235,10 +203,7 @@ class Service:
             self.scheduler.stop()
         self.prefetch.stop(_ORDERS_SECONDS)
         self.dispatcher.stop(self.rules.router.drain if drain is None else drain)
-        if self._receivers is not None:
-            self._receivers.stop(_RECEIVE_SECONDS)
-        self._receipts.stop(_RECEIVE_SECONDS)
-        self._indexer.stop(10.0)
+        self._reception.stop()
         self._stopping.set()
         if self._announcer is not None:
             self._announcer.join(10.0)
@@ -257,23 +222,11 @@ class Service:
         rules = msgspec.structs.replace(rules, router=self.rules.router)
         self.metrics.configure(rules)  # before anything of the new rules can be counted
         self._slots.adopt(rules.nodes)
-        callers, self.rules = self._callers, rules
-        self._admit(callers)
+        self.rules = rules
+        self._reception.adopt()
         if self._scheduled:
             self.scheduler.adopt(self.rules)
         self.wake()
-
-    def _admit(self, callers: dict[str, str]) -> None:
-        """Let those store whom the configuration names, and of these others who are still sending what was asked for.
-
-        A source that is removed while it moves something may open further associations for it.
-        """
-        moving = self.dispatcher.moving
-        admitted = {title: name for title, name in callers.items() if name in moving} | self.rules.callers
-        if admitted != self._callers:
-            self._callers = admitted
-            if self._receivers is not None:
-                self._receivers.adopt(admitted)
 
     def wake(self) -> None:
         """Work was put into the ledger."""
@@ -282,7 +235,7 @@ class Service:
     @property
     def store_port(self) -> int:
         """The port the Store SCP listens on; 0 where it does not."""
-        return self._receivers.port if self._receivers is not None else 0
+        return self._reception.port
 
     # what others ask ----------------------------------------------------------------------------------------------
 
@@ -308,10 +261,8 @@ class Service:
             problems["ledger"] = self._problem
         if self.prefetch.problem:
             problems["hl7"] = self.prefetch.problem
-        if self._receivers is None:
-            problems["store"] = "not listening yet"
-        elif self._receivers.alive < self.rules.router.receivers:
-            problems["store"] = "a receiver is being started"
+        if self._reception.problem:
+            problems["store"] = self._reception.problem
         if not self.store.intact():
             problems["store"] = "the store's directory was moved or replaced: restart"
         try:
@@ -342,48 +293,10 @@ class Service:
     def _cap_shown(self, node: str, matches: int) -> None:
         self.observe(CapLearned(node=node, matches=matches))
 
-    def _received(self, batch: list[Receipt]) -> None:
-        """Index what a receiver reports; what cannot be written is found again from the files once it can be."""
-        try:
-            self.ledger.add_receipts(batch)
-        except LedgerError as error:
-            logs.trouble("receipts", error)
-            self._indexer.missed()
-        else:
-            self._arrived(batch)
-        for receipt in batch:
-            self._arrivals.note(receipt.study_instance_uid)
-        self.dispatcher.wake()
-
-    def _arrived(self, batch: list[Receipt]) -> None:
-        """Tell the rules that wait for arrivals of what is indexed."""
-        self._insist("arrivals", partial(self.prefetch.arrived, batch))
-
-    def _committed(self, answers: list[CommitmentAnswer]) -> None:
-        """Note storage commitment reports; one that cannot be written is missed, as if it had not come."""
-        for answer in answers:
-            title = answer.calling_ae_title
-            nodes = [node.name for node in self.rules.nodes.values() if title in node.calling_ae_titles]
-            self._insist("commitment", partial(self.committer.take, answer, nodes))
-        self.dispatcher.wake()
-
-    def _insist(self, what: str, write: Callable[[], object]) -> None:
-        """Write to the ledger, for up to a minute while it cannot be written to."""
-        deadline = time.monotonic() + 60.0
-        while True:
-            try:
-                write()
-                return
-            except LedgerError as error:
-                logs.trouble(what, error)
-                if time.monotonic() > deadline or self._stopping.wait(1.0):
-                    return
-
     def _announcing(self) -> None:
         while not self._stopping.wait(_ANNOUNCE_SECONDS):
             self._announce()
-            if self._callers != self.rules.callers:
-                self._admit(self._callers)
+            self._reception.adopt()
 
     def _announce(self) -> None:
         now = self.clock.now()

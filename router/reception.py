@@ -1,0 +1,170 @@
+"""What comes in by itself: instances and storage commitment reports. Wires what takes them, decides nothing."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+
+from router.dimse.store_scp import ServerSettings
+from router.domain.commitment import CommitmentAnswer
+from router.domain.events import Event
+from router.domain.receipt import Receipt
+from router.domain.rule import RuleSet
+from router.engine.arrivals import Arrivals
+from router.errors import LedgerError
+from router.indexing import Indexer
+from router.ledger.ledger import SqlLedger
+from router.objects import ObjectStore
+from router.observe import logs
+from router.receipts import ReceiptBatches
+from router.receiving import Receivers, ReceiverSettings
+
+_RECEIVE_SECONDS = 10.0
+"""How long stores under way may take to end when the service stops."""
+_INSIST_SECONDS = 60.0
+"""For how long something that came in is tried to be written, while the ledger cannot be written to."""
+
+
+class Reception:
+    """Takes instances and storage commitment reports, and hands them on.
+
+    `on_arrived` is told of receipts that are indexed, `on_answer` of a report with the nodes it may be from, `moving`
+    names the sources that something is being moved from. All may raise LedgerError: they are called again for a while.
+    """
+
+    def __init__(
+        self,
+        *,
+        rules: Callable[[], RuleSet],
+        ledger: SqlLedger,
+        store: ObjectStore,
+        observer: Callable[[Event], None],
+        on_arrived: Callable[[list[Receipt]], object],
+        on_answer: Callable[[CommitmentAnswer, Sequence[str]], object],
+        moving: Callable[[], set[str]],
+        wake: Callable[[], None],
+    ) -> None:
+        self._rules = rules
+        self._ledger = ledger
+        self._observer = observer
+        self._on_arrived = on_arrived
+        self._on_answer = on_answer
+        self._moving = moving
+        self._wake = wake
+        self.arrivals = Arrivals()
+        self._indexer = Indexer(ledger, store, self._arrived)
+        self._receipts = ReceiptBatches(self._received, logs.trouble)
+        self.put = self._receipts.put
+        """Takes the receipt of an instance that came on an association of this process."""
+        self._callers = rules().callers
+        self._receivers: Receivers | None = None
+        self._stopping = threading.Event()
+
+    # life ---------------------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Index what the store holds. Raises LedgerError."""
+        self._indexer.start()
+
+    def listen(self) -> None:
+        """Receive. Raises RouterError where the Store SCP cannot listen."""
+        router = self._rules().router
+        settings = ReceiverSettings(
+            ae_title=router.ae_title,
+            server=ServerSettings(
+                host=router.listen_host,
+                port=router.listen_port,
+                maximum_associations=router.maximum_associations,
+                tls=router.tls,
+            ),
+            store=router.store,
+            durability=router.durability,
+            minimum_free=router.minimum_free,
+            callers=self._callers,
+        )
+        self._receivers = Receivers(
+            settings,
+            router.receivers,
+            on_receipts=self._received,
+            on_answers=self._committed,
+            observer=self._observer,
+            on_loss=self._indexer.missed,
+            trouble=logs.trouble,
+        )
+        self._receivers.start()
+
+    def stop(self) -> None:
+        """Let stores under way end, within a bounded time, and write what has come."""
+        if self._receivers is not None:
+            self._receivers.stop(_RECEIVE_SECONDS)
+        self._receipts.stop(_RECEIVE_SECONDS)
+        self._indexer.stop(_RECEIVE_SECONDS)
+        self._stopping.set()
+
+    def adopt(self) -> None:
+        """Let those store whom the configuration names, and of former ones who still send what was asked for.
+
+        A source that is removed while it moves something may open further associations for it.
+        """
+        wanted = self._rules().callers
+        if self._callers == wanted:
+            return
+        moving = self._moving()
+        admitted = {title: name for title, name in self._callers.items() if name in moving} | wanted
+        if admitted != self._callers:
+            self._callers = admitted
+            if self._receivers is not None:
+                self._receivers.adopt(admitted)
+
+    @property
+    def port(self) -> int:
+        """The port the Store SCP listens on; 0 where it does not."""
+        return self._receivers.port if self._receivers is not None else 0
+
+    @property
+    def problem(self) -> str:
+        """Why it does not receive as it should; empty where it does."""
+        if self._receivers is None:
+            return "not listening yet"
+        return "a receiver is being started" if self._receivers.alive < self._rules().router.receivers else ""
+
+    # what comes in --------------------------------------------------------------------------------------------------
+
+    def _received(self, batch: list[Receipt]) -> None:
+        """Index what a receiver reports; what cannot be written is found again from the files once it can be."""
+        try:
+            self._ledger.add_receipts(batch)
+        except LedgerError as error:
+            logs.trouble("receipts", error)
+            self._indexer.missed()
+        else:
+            self._arrived(batch)
+        for receipt in batch:
+            self.arrivals.note(receipt.study_instance_uid)
+        self._wake()
+
+    def _arrived(self, batch: list[Receipt]) -> None:
+        """Tell the rules that wait for arrivals of what is indexed."""
+        self._insist("arrivals", partial(self._on_arrived, batch))
+
+    def _committed(self, answers: list[CommitmentAnswer]) -> None:
+        """Note storage commitment reports; one that cannot be written is missed, as if it had not come."""
+        for answer in answers:
+            title = answer.calling_ae_title
+            nodes = [node.name for node in self._rules().nodes.values() if title in node.calling_ae_titles]
+            self._insist("commitment", partial(self._on_answer, answer, nodes))
+        self._wake()
+
+    def _insist(self, what: str, write: Callable[[], object]) -> None:
+        """Write to the ledger, for a while even though it cannot be written to."""
+        deadline = time.monotonic() + _INSIST_SECONDS
+        while True:
+            try:
+                write()
+                return
+            except LedgerError as error:
+                logs.trouble(what, error)
+                if time.monotonic() > deadline or self._stopping.wait(1.0):
+                    return
