@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-from bench import decode, ledger, memory, move, store, store_scu, sweep
+from bench import decode, ledger, memory, move, store, store_scu, sweep, watching
 from bench.harness import Bench
 from bench.result import Row
 
@@ -26,5 +26,6 @@ BENCHMARKS = (
     Benchmark("move-studies", "C-MOVE of many small studies: apply beside a loop of movescu", move.run_studies),
     Benchmark("sweep", "a sweep of known studies beside its C-FIND", sweep.run),
     Benchmark("ledger", "claim and finish in a small and in a big ledger", ledger.run),
+    Benchmark("watching", "a scrape and a board of a big site, with a big ledger and a small one", watching.run),
     Benchmark("memory", "memory while receiving one big object", memory.run),
 )

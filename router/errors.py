@@ -33,6 +33,18 @@ class TlsFileError(ConfigurationError):
         self.setting = setting
 
 
+class NotThere(RouterError):
+    """There is nothing of that name or number."""
+
+
+class NotPossible(RouterError):
+    """As things stand that cannot be done."""
+
+
+class TooBusy(RouterError):
+    """Too much of this is under way already; try again in a moment."""
+
+
 class LedgerError(RouterError):
     """The ledger could not be read or written."""
 
@@ -43,6 +55,19 @@ class LedgerMissing(LedgerError):
 
 class StoreError(RouterError):
     """The object store could not be written."""
+
+
+class NotDelivered(RouterError):
+    """A notification could not be delivered.
+
+    `refused`: the other side does not want this very message. `retry_after`: seconds it asked to be left alone.
+    """
+
+    def __init__(self, message: str | None = None, *, refused: bool = False, retry_after: float | None = None) -> None:
+        """Why not, as a sentence without the message's contents."""
+        super().__init__(message)
+        self.refused = refused
+        self.retry_after = retry_after
 
 
 class WireError(RouterError):

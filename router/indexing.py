@@ -58,7 +58,7 @@ class Indexer:
             self._on_found(batch)
             found += len(batch)
         if found:
-            logs.logger().warning("instances without a receipt were found in the store and indexed", count=found)
+            logs.logger().info("instances without a receipt were found in the store and indexed", count=found)
 
     def _watch(self) -> None:
         pause = _PAUSE_SECONDS

@@ -21,6 +21,7 @@ from router.domain.extent import Extent
 from router.domain.header import Header, MalformedHeader, scan
 from router.domain.part10 import FileMeta, encode_file_meta
 from router.domain.receipt import Receipt
+from router.domain.surroundings import Space
 from router.errors import StoreError, StoreRefused
 from router.object_files import damaged_in, head_of, receipt_from_file, receipt_of, same_data_set
 
@@ -99,10 +100,13 @@ class ObjectStore:
 
     def check_space(self) -> None:
         """Raises StoreRefused (A700) where the file system has less free than it must keep."""
-        if self._minimum_free:
-            free = os.fstatvfs(self._root)
-            if free.f_bavail * free.f_frsize < self._minimum_free:
-                raise StoreRefused(OUT_OF_RESOURCES, "out-of-space", "Out of space")
+        if self._minimum_free and self.space().free < self._minimum_free:
+            raise StoreRefused(OUT_OF_RESOURCES, "out-of-space", "Out of space")
+
+    def space(self) -> Space:
+        """The file system it lies on; may take as long as a file system that hangs. Raises OSError."""
+        found = os.fstatvfs(self._root)
+        return Space(free=found.f_bavail * found.f_frsize, size=found.f_blocks * found.f_frsize)
 
     def held(self, study_instance_uid: str) -> set[str]:
         """The SOP Instance UIDs of a study whose files are there."""

@@ -7,12 +7,14 @@ from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
+from router.config.secrets import read_secret
 from router.dimse.get import Intake
 from router.dimse.landing import Landing
 from router.dimse.peers import Peers
 from router.dimse.probing import Probing
 from router.dimse.store_scp import ServerSettings
 from router.domain.checkup import Check, Where
+from router.domain.pseudonym import Pseudonyms, is_pseudonym
 from router.domain.rule import RuleSet
 from router.engine.caps import Caps
 from router.engine.doctor import Doctor, Knowledge
@@ -22,14 +24,17 @@ from router.engine.doctor_port import ServiceSeen
 from router.engine.explain import Explainer
 from router.engine.explain_prior import PriorExplainer
 from router.engine.explain_ways import Ways
+from router.engine.explained import StudyExplained
+from router.engine.ports import Trouble
 from router.engine.prefetch import Prefetcher
 from router.engine.query import Inquiry
 from router.engine.shared_slots import SharedSlots
 from router.engine.sweep import Sweeper
-from router.errors import LedgerError, LedgerMissing
+from router.errors import ConfigurationError, LedgerError, LedgerMissing
 from router.ledger.ledger import SqlLedger
 from router.machine import ThisMachine
 from router.object_headers import of_stored
+from router.observe.postman import Postman
 
 SERVICE_SECONDS = 10.0
 """A service that announced itself within this time is running."""
@@ -46,6 +51,41 @@ class SystemClock:
 def open_ledger(rules: RuleSet, *, read_only: bool = False, create: bool = True) -> SqlLedger:
     """The configured ledger. Raises LedgerError; LedgerMissing where there is none and `create` is false."""
     return SqlLedger.open(rules.router.ledger, read_only=read_only, create=create)
+
+
+def site_pseudonyms(rules: RuleSet, ledgers_key: Callable[[], bytes]) -> Pseudonyms:
+    """What gives this site's studies their pseudonyms: with the configured key, else with the one the ledger keeps.
+
+    Raises ConfigurationError where the configured one is not to be had, LedgerError where the ledger's is not.
+    """
+    configured = rules.router.log.key
+    if configured is None:
+        return Pseudonyms(ledgers_key())
+    try:
+        return Pseudonyms(read_secret(configured).encode())
+    except ConfigurationError as error:
+        raise ConfigurationError(f"router.log.key: {error}; so there are no pseudonyms.") from None
+
+
+def lasting_pseudonyms(rules: RuleSet, ledgers_key: Callable[[], bytes], trouble: Trouble) -> Pseudonyms:
+    """The same for a service: a configured key that is not to be had stops none, the ledger's own takes its place."""
+    try:
+        return site_pseudonyms(rules, ledgers_key)
+    except ConfigurationError as error:
+        trouble("pseudonyms are made with the ledger's own key", error)
+        return Pseudonyms(ledgers_key())
+
+
+def studies_meant(study: str, pseudonyms: Pseudonyms, ledger: SqlLedger) -> list[str]:
+    """The Study Instance UIDs that a UID or pseudonym stands for: of a pseudonym none where the ledger has none."""
+    if not is_pseudonym(study):
+        return [study]
+    return ledger.studies_where(lambda uid: pseudonyms.of(uid) == study)
+
+
+def open_postman() -> Postman:
+    """What takes notifications to people."""
+    return Postman(lambda secret: read_secret(secret, spaces=True))
 
 
 @contextmanager
@@ -161,6 +201,12 @@ def explaining(
         )
         priors = PriorExplainer(study_instance_uid, rules=rules, inquiry=inquiry, prefetcher=prefetcher, ways=ways)
         yield Explaining(studies, priors, ledger)
+
+
+def explain_study(rules: RuleSet, study_instance_uid: str, *, offline: bool) -> StudyExplained:
+    """What every rule makes of a study; asks its nodes unless `offline`. Raises RouterError."""
+    with explaining(rules, study_instance_uid, lambda _: None, offline=offline) as opened:
+        return opened.studies.explain(list(rules.rules.values()))
 
 
 class Practice(NamedTuple):

@@ -10,10 +10,12 @@ from pathlib import Path
 
 import msgspec
 
+from router import __version__
+from router.boards import Boards, Running
 from router.dimse.get import Intake
 from router.dimse.peers import Peers
 from router.domain.events import CapLearned, Event, StoreRefusal
-from router.domain.overview import ServiceInfo
+from router.domain.overview import ServiceInfo, not_ended
 from router.domain.rule import RuleSet
 from router.engine.caps import Caps
 from router.engine.commitment import Committer
@@ -25,6 +27,7 @@ from router.engine.kit import Kit
 from router.engine.mover import Mover
 from router.engine.probe import Prober
 from router.engine.query import Inquiry
+from router.engine.reachability import Reachability
 from router.engine.routes import Refusals, RouteWatch
 from router.engine.scheduler import Scheduler
 from router.engine.slots import NodeSlots
@@ -33,17 +36,26 @@ from router.engine.tally import Tallies
 from router.engine.terms import Terms
 from router.engine.verifier import Verifier
 from router.errors import LedgerError
+from router.lookup import Lookup
 from router.objects import ObjectStore
 from router.observe import logs
+from router.observe.correlation import Correlation
 from router.observe.metrics import Metrics
+from router.observe.notify import Notifier
 from router.opening import Planner as Planner
 from router.opening import SystemClock as SystemClock
+from router.opening import explain_study, lasting_pseudonyms
 from router.opening import open_ledger as open_ledger
 from router.opening import open_peers as open_peers
+from router.opening import open_postman as open_postman
 from router.opening import planner as planner
 from router.opening import planner_beside as planner_beside
+from router.opening import site_pseudonyms as site_pseudonyms
+from router.opening import studies_meant as studies_meant
 from router.prefetch import Prefetch
 from router.reception import Reception
+from router.saying import Saying
+from router.surroundings import Surroundings
 
 _ANNOUNCE_SECONDS = 2.0
 _ORDERS_SECONDS = 5.0
@@ -63,11 +75,30 @@ class Service:
         self._log = logs.LogObserver()
         self.clock = SystemClock()
         self.ledger = open_ledger(rules)
+        self.pseudonyms = lasting_pseudonyms(rules, self.ledger.site_key, logs.trouble)
+        """What stands for studies in the log, on the page and in notifications."""
+        self.notifier = Notifier(
+            rules=lambda: self.rules,
+            ledger=self.ledger,
+            postman=open_postman(),
+            now=self.clock.now,
+            observer=self.observe,
+        )
         self.metrics.watch_backlog(self.ledger.backlog)
+        self.metrics.watch_process()
         self.store = ObjectStore(
             Path(rules.router.store), durability=rules.router.durability, minimum_free=rules.router.minimum_free
         )
         self._refusals = Refusals()
+        self._reachability = Reachability()
+        self._surroundings = Surroundings(
+            rules=lambda: self.rules,
+            space=self.store.space,
+            clock=self.clock,
+            observer=self.observe,
+            show_space=self.metrics.show_space,
+            show_certificates=self.metrics.show_certificates,
+        )
         self._reception = Reception(
             rules=lambda: self.rules,
             ledger=self.ledger,
@@ -87,6 +118,28 @@ class Service:
             trouble=logs.trouble,
             wake=self.dispatcher.wake,
         )
+        self.saying = Saying(
+            rules=lambda: self.rules,
+            ledger=self.ledger,
+            clock=self.clock,
+            wake=self.wake,
+            explain=explain_study,
+            trouble=logs.trouble,
+        )
+        self.lookup = Lookup(rules=lambda: self.rules, ledger=self.ledger, clock=self.clock, pseudonyms=self.pseudonyms)
+        self.boards = Boards(
+            rules=lambda: self.rules,
+            ledger=self.ledger,
+            clock=self.clock,
+            pseudonyms=self.pseudonyms,
+            service=Running(
+                slots=self._slots,
+                scheduler=self.scheduler,
+                reachability=self._reachability,
+                readiness=self.readiness,
+                clock=self.clock,
+            ),
+        )
         self._stopping = threading.Event()
         self._announcer: threading.Thread | None = None
         self._scheduled = False
@@ -95,9 +148,10 @@ class Service:
         self._ending = False
 
     def _wire(self) -> Dispatcher:
-        detours = Detours()
+        detours, study = Detours(), self._study
         slots = self._slots = NodeSlots(lambda: self.rules.windows, self.clock, self.observe)
         slots.adopt(self.rules.nodes)
+        self.metrics.watch_moves(slots.moves_last_hour)
         inquiry = Inquiry(self.peers, slots, Caps(self.ledger.caps(), self._cap_learned, self._cap_shown))
         evidence = EvidenceGatherer(self.ledger, inquiry, self.store.held)
         tallies = Tallies(self.observe)
@@ -139,6 +193,7 @@ class Service:
             detours=detours,
             clock=self.clock,
             observer=self.observe,
+            pseudonym=study,
         )
         return Dispatcher(
             rules=rules,
@@ -155,12 +210,15 @@ class Service:
                 terms=terms,
                 clock=self.clock,
                 observer=self.observe,
+                pseudonym=study,
             ),
             detours=detours,
             slots=slots,
             prober=Prober(self.peers, slots, logs.trouble),
             clock=self.clock,
             observer=self.observe,
+            pseudonym=study,
+            correlate=Correlation(study),
             trouble=logs.trouble,
         )
 
@@ -177,6 +235,7 @@ class Service:
             logs.logger().warning("work that a former service left is looked up first", count=orphaned)
         recall_moves(self._slots, self.ledger, self.rules.nodes, self.clock.now())
         self._slots.heeds_breakers = scheduled
+        self._surroundings.start()
         self._reception.start()
         if scheduled or self.rules.needs_listener:
             self._reception.listen()
@@ -190,10 +249,23 @@ class Service:
             for node, matches in self.ledger.caps().items():
                 self.metrics(CapLearned(node=node, matches=matches))
             self.scheduler.start(self.rules)
+            self.notifier.start(one.route for one in self.ledger.stopped_routes())
             self.prefetch.listen()
         self._begun = True
+        router = self.rules.router
+        addresses = {
+            "listen": f"{router.listen_host}:{self.store_port}" if self.store_port else "",
+            "http": self.http_address,
+            "hl7": f"{router.hl7.host}:{router.hl7.port}" if router.hl7 is not None and scheduled else "",
+        }
         logs.logger().info(
-            "started", ae_title=self.rules.router.ae_title, rules=len(self.rules.rules), nodes=len(self.rules.nodes)
+            "started",
+            version=__version__,
+            content_hash=self.rules.content_hash,
+            ae_title=router.ae_title,
+            **{name: address for name, address in addresses.items() if address},
+            rules=len(self.rules.rules),
+            nodes=len(self.rules.nodes),
         )
 
     def stop(self, drain: float | None = None) -> None:
@@ -204,12 +276,15 @@ class Service:
         self.prefetch.stop(_ORDERS_SECONDS)
         self.dispatcher.stop(self.rules.router.drain if drain is None else drain)
         self._reception.stop()
+        self._surroundings.stop()
+        self.notifier.stop()
         self._stopping.set()
         if self._announcer is not None:
             self._announcer.join(10.0)
         self.peers.close()
         try:
             self.ledger.withdraw(self.owner)
+            logs.logger().info("left for the next start", **not_ended(self.ledger.backlog()))
         except LedgerError as error:
             logs.trouble("stop", error)
         self.ledger.close()
@@ -217,12 +292,15 @@ class Service:
     def adopt(self, rules: RuleSet) -> None:
         """Go on with another configuration. What stands under `router:` needs a restart and stays as it was.
 
+        But for `router.notify`: who is told of trouble may have to change while there is some.
         What begins from now on sees the new one only; what is under way goes on as it began. Never raises.
         """
-        rules = msgspec.structs.replace(rules, router=self.rules.router)
+        router = msgspec.structs.replace(self.rules.router, notify=rules.router.notify)
+        rules = msgspec.structs.replace(rules, router=router)
         self.metrics.configure(rules)  # before anything of the new rules can be counted
         self._slots.adopt(rules.nodes)
         self.rules = rules
+        self._surroundings.adopt()
         self._reception.adopt()
         if self._scheduled:
             self.scheduler.adopt(self.rules)
@@ -276,11 +354,18 @@ class Service:
     # events -------------------------------------------------------------------------------------------------------
 
     def observe(self, event: Event) -> None:
-        """Tell metrics and logs of an event."""
+        """Tell metrics, logs and those who are notified of an event."""
         self.metrics(event)
         self._log(event)
+        self.notifier(event)
+        self._reachability(event)
         if isinstance(event, StoreRefusal):
             self._refusals.note(event.reason)
+
+    def _study(self, study_instance_uid: str) -> str:
+        """What stands for a study in events and the log."""
+        hashed = self.rules.router.log.identifiers == "hashed"
+        return self.pseudonyms.of(study_instance_uid) if hashed else ""
 
     def _cap_learned(self, node: str, matches: int) -> None:
         """Remember at how many matches a node cuts its answers; what cannot be written is learned again."""

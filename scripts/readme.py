@@ -6,11 +6,10 @@ import re
 import sys
 from pathlib import Path
 
-from router import config
 from router.config.diagnostics import CODES
 from router.domain.causes import ABORTS, CAUSES, COUNTER_PATTERNS, MOVE_STATUSES, REJECTIONS, STATUS_RANGES
-from router.domain.events import ConfigurationLoaded
-from router.observe.metrics import Metrics
+from router.observe.catalogue import CATALOGUE
+from router.observe.definitions import PREFIX
 
 README = Path(__file__).parent.parent / "README.md"
 
@@ -55,19 +54,11 @@ def diagnostics() -> list[str]:
 
 def metrics() -> list[str]:
     """The metrics with their labels."""
-    loaded = config.load(README.parent / "rules")
-    if loaded.rule_set is None:
-        sys.exit("rules/ has errors")
-    shown = Metrics()
-    shown.configure(loaded.rule_set)
-    shown.watch_backlog(list)
-    shown(ConfigurationLoaded(successful=True, content_hash="0"))
     rows = {}
-    for family in shown.registry.collect():
-        labels = [label for label in family.samples[0].labels if label != "le"]
-        name = f"{family.name}_total" if family.type == "counter" else family.name
-        kind = " (histogram)" if family.type == "histogram" else ""
-        rows[name] = f"| `{name}{'{' + ','.join(labels) + '}' if labels else ''}` | {family.documentation}{kind} |"
+    for one in CATALOGUE.values():
+        labels = f"{{{','.join(one.labels)}}}" if one.labels else ""
+        kind = " (histogram)" if one.kind == "histogram" else ""
+        rows[one.name] = f"| `{PREFIX}{one.name}{labels}` | {one.text}{kind} |"
     return ["| metric | meaning |", "|---|---|", *(rows[name] for name in sorted(rows))]
 
 

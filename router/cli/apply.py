@@ -11,7 +11,7 @@ import msgspec
 from rich.console import Console
 from rich.text import Text
 
-from router.cli.considered import appointment_row, appointments_summary
+from router.cli.considered import appointments_summary
 from router.cli.progress import Ending, Seen, wait
 from router.cli.render import summary, sweep_row, sweeps_table, transfer_row, transfers_table
 from router.cli.settings import (
@@ -25,16 +25,18 @@ from router.cli.settings import (
     terminal,
 )
 from router.domain.appointment import AppointmentState
+from router.domain.appointment_rows import appointment_row
 from router.domain.overview import ServiceInfo
 from router.domain.route import waits_for
 from router.domain.rule import Rule, RuleSet
-from router.domain.sweep import SweepDue, SweepState
-from router.domain.transfer import Route, State, Transfer
+from router.domain.sweep import SweepState
+from router.domain.transfer import State, Transfer
 from router.domain.waiting import closed_nodes, explained
 from router.engine.ports import Ledger
 from router.errors import UsageError
 from router.observe import logs
 from router.opening import SERVICE_SECONDS
+from router.saying import make_due
 from router.service import Service, SystemClock, open_ledger
 
 _MANY = 100_000
@@ -104,7 +106,7 @@ def _apply(rules: RuleSet, chosen: Sequence[Rule], console: Console, timeout: fl
         if services:
             if all(service.content_hash != rules.content_hash for service in services):
                 say("The running service has another configuration loaded; it sweeps with that one.")
-            ids = make_due(ledger, chosen)
+            ids = make_due(ledger, chosen, SystemClock().now())
             try:
                 seen, ending = wait(
                     _look(ledger, ids, rules), console, deadline, lambda: bool(running_services(ledger))
@@ -136,19 +138,9 @@ def sweep_now(
 ) -> tuple[Seen, Ending]:
     """Make these rules' sweeps due (unless these ids are) in a service of our own and wait for what comes of it."""
     if ids is None:
-        ids = make_due(service.ledger, chosen)
+        ids = make_due(service.ledger, chosen, SystemClock().now())
     service.wake()
     return wait(_look(service.ledger, ids, service.rules), console, deadline)
-
-
-def make_due(ledger: Ledger, chosen: Sequence[Rule]) -> list[int]:
-    """Ask for these rules' sweeps now; a route of theirs that is stopped is tried at once."""
-    now = SystemClock().now()
-    for route in {Route(r.source, to): None for r in chosen for to in r.move.to}:
-        ledger.probe_route(route, now)
-    return ledger.add_sweeps(
-        [SweepDue(rule=r.name, source=r.asked, due_at=now, tier=r.widest_tier, manual=True) for r in chosen]
-    )
 
 
 def _look(ledger: Ledger, ids: Sequence[int], rules: RuleSet) -> Callable[[], Seen]:

@@ -12,14 +12,13 @@ from rich.text import Text
 
 from router.cli.considered import (
     APPOINTMENT_STYLES,
-    appointment_row,
     appointments_table,
-    prior_row,
     priors_table,
     time_of,
 )
 from router.cli.settings import load_rules, no_such, plain, print_json, say, settings_of, terminal
 from router.domain.appointment import Appointment, AppointmentState
+from router.domain.appointment_rows import appointment_row, prior_row
 from router.domain.relevance import Prior
 from router.domain.rule import RuleSet
 from router.errors import RouterError

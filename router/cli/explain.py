@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import click
 
-from router.cli.considered import considered_row, considered_table
-from router.cli.explain_rows import explained_row
+from router.cli.considered import considered_table
 from router.cli.explain_text import show
 from router.cli.render import transfer_row, transfers_table
 from router.cli.settings import load_rules, no_such, print_json, say, settings_of, terminal
+from router.domain.appointment_rows import considered_row
 from router.domain.dicom import is_uid
 from router.domain.rule import Rule, RuleSet
 from router.domain.waiting import closed_nodes, explained
+from router.engine.explain_rows import explained_row
 from router.engine.explained import StudyExplained
 from router.errors import UsageError
 from router.opening import Explaining, SystemClock, explaining

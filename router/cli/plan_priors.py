@@ -12,10 +12,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from router.cli.considered import age, at_source, time_of
+from router.cli.considered import age, time_of
 from router.cli.render import ACTION_STYLES, counted, new_table, short
 from router.cli.settings import plain
 from router.domain.appointment import Appointment, AppointmentState, Notice
+from router.domain.appointment_rows import at_source
 from router.domain.rule import Rule, RuleSet
 from router.domain.selection import Action, Decision
 from router.engine.prefetch import Looked

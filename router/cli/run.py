@@ -14,7 +14,7 @@ from router.cli.settings import load_configuration, settings_of
 from router.errors import RouterError
 from router.observe import logs
 from router.service import Service
-from router.web.app import HttpServer
+from router.web.server import HttpServer
 
 
 @click.command(short_help="Run the service until SIGTERM.")
@@ -28,7 +28,7 @@ def run(ctx: click.Context) -> int:
     signal.signal(signal.SIGHUP, lambda *_: asked.set())  # first of all: by default it kills
     settings = settings_of(ctx)
     loaded, rules = load_configuration(settings)
-    logs.configure(json=settings.json)
+    logs.configure(json=settings.json or rules.router.log.format == "json", level=rules.router.log.level)
     gc.set_threshold(100_000, 20, 100)  # decoding C-FIND answers makes many small objects: a third faster so
     stop = threading.Event()
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import click
 from rich.table import Table
 from rich.text import Text
 
 from router.cli.apply import running_services
-from router.cli.considered import Considered, considered_row, considered_table
+from router.cli.considered import considered_table
 from router.cli.render import (
     STYLES,
     UNDER_WAY_STYLE,
@@ -20,15 +20,19 @@ from router.cli.render import (
     transfers_table,
 )
 from router.cli.settings import load_rules, no_such, plain, print_json, say, settings_of, terminal
+from router.domain.appointment_rows import Considered, considered_row
 from router.domain.levels import NEARLINE
-from router.domain.outcome import Evidence, Expectation, missing_instances
+from router.domain.pseudonym import Pseudonyms, is_pseudonym
 from router.domain.rule import LOCAL, RuleSet
-from router.domain.selection import AGAIN_WHEN_ASKED
-from router.domain.transfer import RULE_HOLDS, TRANSITIONS, Attempt, Happening, State, Transfer
+from router.domain.transfer import RULE_HOLDS, Attempt, Happening, State, Transfer
 from router.domain.waiting import closed_nodes, explained
+from router.domain.wishes import WORDS, Word
+from router.engine.missing import missing_instances
 from router.engine.ports import Ledger
-from router.errors import LedgerError, RouterError, UsageError
-from router.service import SystemClock, open_ledger
+from router.errors import ConfigurationError, LedgerMissing, RouterError, UsageError
+from router.ledger.ledger import SqlLedger
+from router.saying import say_to
+from router.service import SystemClock, open_ledger, site_pseudonyms, studies_meant
 
 _MISSING = 50
 """Missing instances that are listed for people; JSON has all."""
@@ -36,10 +40,6 @@ _MISSING = 50
 
 _MANY = 100_000
 _STATE = click.Choice([str(state) for state in State])
-
-
-def _taking(happening: Happening) -> tuple[State, ...]:
-    return tuple(state for state, ways in TRANSITIONS.items() if happening in ways)
 
 
 @click.group(short_help="The ledger: list, show, retry, cancel, hold, release.")
@@ -52,7 +52,9 @@ def transfers() -> None:
 @click.option("--rule", default="", metavar="NAME", help="Only transfers of this rule.")
 @click.option("--source", default="", metavar="NODE", help="Only transfers from this node.")
 @click.option("--destination", default="", metavar="NODE", help="Only transfers to this node.")
-@click.option("--study", default="", metavar="UID", help="Only transfers of this Study Instance UID.")
+@click.option(
+    "--study", default="", metavar="UID", help="Only transfers of this study: its UID, or its pseudonym in the log."
+)
 @click.option(
     "--limit",
     default=100,
@@ -70,19 +72,24 @@ def list_(
     rules = load_rules(settings)
     with open_ledger(rules, read_only=True, create=False) as ledger:
         _require_known(ledger, rules, rule, source, destination)
-        found = ledger.transfers(
-            states=[State(s) for s in states],
-            rule=rule,
-            source=source,
-            destination=destination,
-            study_instance_uid=study,
-            limit=limit,
-        )
+        names = _pseudonyms(rules, ledger, needed=is_pseudonym(study))
+        found = [
+            transfer
+            for uid in ([study] if names is None else studies_meant(study, names, ledger))
+            for transfer in ledger.transfers(
+                states=[State(s) for s in states],
+                rule=rule,
+                source=source,
+                destination=destination,
+                study_instance_uid=uid,
+                limit=limit,
+            )
+        ][:limit]
         now = SystemClock().now()
         stopped = {one.route: one for one in ledger.stopped_routes()}
         found = explained(found, stopped, closed_nodes(rules, now), now)
     if settings.json:
-        print_json({"transfers": [transfer_row(t) for t in found]})
+        print_json({"transfers": [_row(t, names) for t in found]})
         return 0
     out = terminal()
     if not found:
@@ -109,40 +116,36 @@ def show(ctx: click.Context, number: int) -> int:
         now = SystemClock().now()
         (transfer,) = explained([transfer], stopped, closed_nodes(rules, now), now)
         attempts = ledger.attempts(number)
-        missing = _missing(ledger, transfer)
+        missing = missing_instances(ledger, transfer)
+        names = _pseudonyms(rules, ledger)
         reasons = ledger.reasons_of(number)
     if settings.json:
         wanted = [considered_row(one, rules) for one in reasons]
         print_json(
-            {"transfer": transfer_row(transfer), "attempts": attempts, "missing": missing, "appointments": wanted}
+            {"transfer": _row(transfer, names), "attempts": attempts, "missing": missing, "appointments": wanted}
         )
     else:
-        _show(transfer, attempts, missing)
+        _show(transfer, attempts, missing, names)
         _show_reasons(reasons, rules)
     return 0
 
 
-def _missing(ledger: Ledger, transfer: Transfer) -> list[str] | None:
-    """SOP Instance UIDs that our store lacks now, or that the last look at another destination did not find.
-
-    None where nobody can say without asking a node.
-    """
-    if transfer.intent.destination != LOCAL:
-        found = ledger.missing_instances(transfer.id)
-        if found or transfer.state is State.COMPLETE:
-            return sorted(instance.sop_instance_uid for instance in found)
+def _pseudonyms(rules: RuleSet, ledger: SqlLedger, *, needed: bool = False) -> Pseudonyms | None:
+    """What stands for studies in the log; None, unless it is `needed`, where there is no key or it may not be read."""
+    try:
+        return site_pseudonyms(rules, ledger.site_key)
+    except (ConfigurationError, LedgerMissing):
+        if needed:
+            raise
         return None
-    expected = ledger.expected_instances(transfer.id)
-    if not expected:
-        return None
-    present = ledger.received(transfer.intent.study_instance_uid, transfer.intent.series_instance_uid)
-    gap = missing_instances(
-        Expectation(instances=frozenset(expected)), Evidence(kind="receipts", present=frozenset(present))
-    )
-    return sorted(instance.sop_instance_uid for instance in gap or ())
 
 
-def _show(transfer: Transfer, attempts: Sequence[Attempt], missing: list[str] | None) -> None:
+def _row(transfer: Transfer, names: Pseudonyms | None) -> dict[str, Any]:
+    """A transfer as JSON, with what stands for its study in the log."""
+    return transfer_row(transfer) | {"study": names and names.of(transfer.intent.study_instance_uid)}
+
+
+def _show(transfer: Transfer, attempts: Sequence[Attempt], missing: list[str] | None, names: Pseudonyms | None) -> None:
     out = terminal()
     intent, total = transfer.intent, size(transfer)
     troubles = [
@@ -156,6 +159,7 @@ def _show(transfer: Transfer, attempts: Sequence[Attempt], missing: list[str] | 
         "from": intent.source,
         "to": intent.destination,
         "study": intent.study_instance_uid,
+        "pseudonym": names.of(intent.study_instance_uid) if names else "",
         "series": intent.series_instance_uid,
         "instances": ", ".join([f"{transfer.completed} of {'?' if total is None else total}", *troubles]),
         "near line": "yes, so it takes longer" if transfer.availability == NEARLINE else "",
@@ -208,24 +212,6 @@ def _steps(attempts: Sequence[Attempt]) -> Table:
             plain(f"{one.reason} ({status})" if one.reason and status else one.reason or status),
         )
     return grid
-
-
-class Word(NamedTuple):
-    """Something a person may say to transfers."""
-
-    happening: Happening
-    states: tuple[State, ...]
-    """Those that `--all` means where no state is named."""
-    done: str
-    """What becomes of a transfer that a worker holds, at the end of a sentence."""
-
-
-WORDS = {
-    "retry": Word(Happening.AGAIN, tuple(sorted(AGAIN_WHEN_ASKED)), "queued again"),
-    "cancel": Word(Happening.CANCEL, _taking(Happening.CANCEL), "cancelled"),
-    "hold": Word(Happening.HOLD, _taking(Happening.HOLD), "held"),
-    "release": Word(Happening.RELEASE, _taking(Happening.RELEASE), "let go on"),
-}
 
 
 def _selection(command: Callable[..., int]) -> Callable[..., int]:
@@ -328,9 +314,9 @@ def _say_to(
             numbers = tuple(sorted(transfer.id for transfer in found))
         for number in dict.fromkeys(numbers):
             try:
-                changed.append(ledger.apply(number, word.happening, now))
-            except LedgerError as error:
-                problems.append(_refusal(ledger.transfer(number), word) or str(error))
+                changed.append(say_to(ledger, word, number, now))
+            except RouterError as error:
+                problems.append(str(error))
         stopped = {one.route: one for one in ledger.stopped_routes()}
         shown = explained(changed, stopped, closed_nodes(rules, now), now)
         served = bool(running_services(ledger))
@@ -351,17 +337,3 @@ def _say_to(
     for problem in problems:
         say(f"dicom-router: {problem}")
     return 1 if problems else 0
-
-
-def _refusal(transfer: Transfer | None, word: Word) -> str:
-    """Why the word cannot be said to the transfer, in one sentence; empty where only the ledger knows."""
-    if transfer is None:
-        return ""
-    head = f"Transfer {transfer.id}"
-    if word.happening is Happening.AGAIN:
-        return f"{head} has not ended: it is {transfer.state}."
-    if transfer.ended:
-        return f"{head} has ended: it is {transfer.state}."
-    if word.happening is Happening.RELEASE:
-        return f"{head} is not held: it is {transfer.state}."
-    return f"{head} is {transfer.state} already." if transfer.state is State.HELD else ""

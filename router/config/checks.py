@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from router.config.checks_condition import check_conditions, check_regions
+from router.config.checks_notify import check_notify
 from router.config.checks_prefetch import (
     check_longest,
     check_orders,
@@ -135,6 +136,8 @@ def check_rule_set(rules: RuleSet, builder: Builder) -> Iterator[Diagnostic]:
     """What is wrong between rules, nodes and the router."""
     router, places = rules.router, builder.sections
     yield from _check_ports(router, places.router)
+    yield from _check_page(router, builder)
+    yield from check_notify(rules, builder)
     yield from check_orders(rules, builder)
     seen: dict[tuple[str, str, int], str] = {}
     for name, node in rules.nodes.items():
@@ -180,6 +183,14 @@ def _check_ports(router: RouterSettings, tree: MappingNode) -> Iterator[Diagnost
             if place is not None:
                 message = f"router.{other} and router.{name} share port {port}"
                 yield diagnostic_at(place, Code.SAME_PORT, message, "give each its own")
+
+
+def _check_page(router: RouterSettings, builder: Builder) -> Iterator[Diagnostic]:
+    """Identifiers that nobody can come to see."""
+    if router.page.identifiers and router.token is None and not builder.is_damaged("router"):
+        place = node_at(builder.sections.router, ("page", "identifiers"))
+        message = "router.page.identifiers: nobody can see them, for there is no router.token to show"
+        yield diagnostic_at(place, Code.NO_TOKEN, message, "set router.token, or leave page.identifiers out")
 
 
 def _check_breakers(rules: RuleSet, builder: Builder) -> Iterator[Diagnostic]:

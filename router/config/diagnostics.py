@@ -83,6 +83,12 @@ class Code(StrEnum):
     CASE_KEY = "DR072"
     CASE_LEDGER = "DR073"
     CASE_EXPECTATION = "DR074"
+    UNKNOWN_CHANNEL = "DR075"
+    NO_CHANNEL = "DR076"
+    TEMPLATE = "DR077"
+    NOT_ENCRYPTED = "DR078"
+    CHANNEL = "DR079"
+    NO_TOKEN = "DR080"
 
 
 CODES: dict[Code, str] = {
@@ -147,6 +153,12 @@ CODES: dict[Code, str] = {
     Code.CASE_KEY: "A key of a test case that its rule has no use for, or that contradicts another.",
     Code.CASE_LEDGER: "What a test case says of the ledger cannot be: a hold that is none, or one that has not begun.",
     Code.CASE_EXPECTATION: "A test case expects what can never come of its rule, or expects nothing at all.",
+    Code.UNKNOWN_CHANNEL: "Somebody is to be told on a channel that is not configured.",
+    Code.NO_CHANNEL: "Something is to be told, and there is no channel to tell it on.",
+    Code.TEMPLATE: "A template of notifications that cannot be read, or that makes nothing usable.",
+    Code.NOT_ENCRYPTED: "A password or secret would go over a network that everybody can read along.",
+    Code.CHANNEL: "A channel that cannot work: no e-mail address, no URL, half a login, or no way at all.",
+    Code.NO_TOKEN: "Identifiers are to be shown on the page to who shows the token, and there is no token.",
 }
 
 

@@ -16,6 +16,8 @@ from router.config.character_sets import with_character_set
 from router.config.diagnostics import Code
 from router.config.document import MappingNode
 from router.config.hl7 import hl7_settings
+from router.config.log import log_settings
+from router.config.notify import notify_settings
 from router.config.rules import build_rule
 from router.config.schema import node_at, schema_at, value_of
 from router.config.secrets import secret_setting
@@ -89,6 +91,7 @@ class Builder(Base):
                 message = f"router.watch_every: {values['watch_every']} is not between 1s and 1d"
                 self.report(tree.values["watch_every"], Code.BAD_VALUE, message, "10s is usual")
         changes["token"] = secret_setting(tree, values, "token", "router", self.report)
+        changes["page"] = self.settings(model.PageSettings, tree, values, "page")
         if "minimum_free" in values:
             changes["minimum_free"] = parse_size(values["minimum_free"]) or 0
         if not values.get("ledger", "sqlite:///x").startswith("sqlite:///") or values.get("ledger") == "sqlite:///":
@@ -99,6 +102,8 @@ class Builder(Base):
         changes["tls"] = tls_settings(
             tree, values, "router", own=None, whole=not self.is_damaged("router"), report=self.report
         )
+        changes["log"] = log_settings(tree, values, self.report)
+        changes["notify"] = notify_settings(self, tree, values)
         changes["hl7"] = hl7_settings(self, tree, values, changes["tls"])
         return model.RouterSettings(**changes)
 

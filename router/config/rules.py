@@ -9,6 +9,7 @@ from router.config.base import Base
 from router.config.diagnostics import Code
 from router.config.document import MappingNode
 from router.config.merge import TRIGGERS
+from router.config.notify import rule_notify
 from router.config.priors import build_priors
 from router.config.schema import raw_value, schema_at, value_of
 from router.config.triggers import arrival, order, sweep, worklist
@@ -47,6 +48,7 @@ def build_rule(
         else None,
         move=_move(base, tree, values.get("move", {})),
         limits=base.settings(model.RuleLimits, tree, values, "limits"),
+        notify=rule_notify(values),
     )
 
 

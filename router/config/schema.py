@@ -22,7 +22,7 @@ Schema = Mapping[str, Any]
 
 FILE_NAME = "dicom-router.schema.json"
 
-OTHER_VERSIONS = frozenset({"push", "forward", "notify"})
+OTHER_VERSIONS = frozenset({"push", "forward"})
 """Keys of the configuration language that this version does not know yet."""
 
 NAME = "^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$"

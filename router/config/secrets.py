@@ -21,11 +21,19 @@ _MAXIMUM_BYTES = 4096
 
 
 def secret_setting(
-    tree: MappingNode, values: Mapping[str, Any], key: str, subject: str, report: Report
+    tree: MappingNode,
+    values: Mapping[str, Any],
+    key: str,
+    subject: str,
+    report: Report,
+    *,
+    until: str = "until then nobody has it",
+    shared: bool = False,
 ) -> Secret | None:
     """What a key says of where its secret stands; None where it is not given.
 
     A secret that is not to be had is a warning only: it may be had where the service runs, and costs nobody else.
+    What holds `until` it is to be had, the warning says. `shared`: it is not ours to choose, and may be short.
     """
     given = values.get(key)
     if not isinstance(given, dict):
@@ -34,18 +42,21 @@ def secret_setting(
     file = str(Path(place.file).absolute().parent / given["file"]) if "file" in given else ""
     secret = Secret(env=given.get("env", ""), file=file)
     try:
-        text = read_secret(secret)
+        text = read_secret(secret, spaces=shared)
     except ConfigurationError as error:
-        report(place, Code.SECRET, f"{subject}.{key}: {error}", "until then nobody has it", warning=True)
+        report(place, Code.SECRET, f"{subject}.{key}: {error}", until, warning=True)
         return secret
-    if len(text) < MINIMUM_CHARACTERS:
+    if len(text) < MINIMUM_CHARACTERS and not shared:
         message = f"{subject}.{key} has fewer than {MINIMUM_CHARACTERS} characters"
         report(place, Code.SECRET, message, "make one with: openssl rand -hex 32", warning=True)
     return secret
 
 
-def read_secret(secret: Secret) -> str:
-    """The secret. Raises ConfigurationError, with a sentence that does not hold it, where it is not to be had."""
+def read_secret(secret: Secret, *, spaces: bool = False) -> str:
+    """The secret, which may hold `spaces` or not.
+
+    Raises ConfigurationError, with a sentence that does not hold it, where it is not to be had.
+    """
     if secret.env:
         text, where = os.environ.get(secret.env), f"the environment variable {secret.env}"
         if text is None:
@@ -61,6 +72,8 @@ def read_secret(secret: Secret) -> str:
             raise ConfigurationError(f"{where} cannot be read ({error.strerror or 'I/O error'})") from None
         text = contents.decode("latin-1")
     text = text.strip()
-    if not text or len(text) > _MAXIMUM_BYTES or not (text.isascii() and text.isprintable()) or " " in text:
-        raise ConfigurationError(f"{where} holds no secret: printable ASCII characters without spaces, on one line")
+    usable = text.isascii() and text.isprintable() and (spaces or " " not in text)
+    if not text or len(text) > _MAXIMUM_BYTES or not usable:
+        without = "" if spaces else " without spaces"
+        raise ConfigurationError(f"{where} holds no secret: printable ASCII characters{without}, on one line")
     return text

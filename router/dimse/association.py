@@ -80,6 +80,9 @@ class Association(UpperLayer):
         """The whole P-DATA-TF of the last command set, if it was one."""
         self.received = 0
         """Messages that came so far."""
+        self.answered_after: float | None = None
+        """As requestor: seconds from the request under way to the first message after it; None: none came yet."""
+        self._asked_at: float | None = None
         self.contexts: dict[int, Context] = {}
         self.offered: dict[Offer, int] = {}
         """As requestor: what was proposed, and the ID of its context."""
@@ -257,6 +260,12 @@ class Association(UpperLayer):
             buffers += pdu.fragments(context_id, False, data, self._peer_maximum)
         self._machine.step(Event.P_DATA_REQUEST)
         self._send(buffers)
+        if self._asked_at is None:
+            self._asked_at = time.monotonic()
+
+    def ask(self) -> None:
+        """The next message that is sent is a request: `answered_after` begins anew."""
+        self._asked_at = self.answered_after = None
 
     @property
     def peer_maximum(self) -> int:
@@ -290,6 +299,8 @@ class Association(UpperLayer):
         if context_id not in self.contexts:
             self._violation("It used a presentation context that was not accepted.")
         self.received += 1
+        if self.answered_after is None and self._asked_at is not None:
+            self.answered_after = time.monotonic() - self._asked_at
         if raw == self._last_command:  # pending C-FIND responses of one request are all alike
             return Message(context_id, self._last_decoded)
         try:

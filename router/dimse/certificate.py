@@ -19,6 +19,13 @@ class Validity(NamedTuple):
     last: datetime
 
 
+def ends(pem: str) -> datetime | None:
+    """When the first of all certificates in a PEM text ends; None where there is none, or one cannot be read."""
+    found = [validity(_BEGIN + part) for part in pem.split(_BEGIN)[1:]]
+    last = [one.last for one in found if one is not None]
+    return min(last) if last and len(last) == len(found) else None
+
+
 def validity(pem: str) -> Validity | None:
     """Of the first certificate in a PEM text; None where it cannot be read."""
     start = pem.find(_BEGIN)

@@ -26,7 +26,7 @@ from router.dimse.services import Caller
 from router.dimse.store_scu import OUT_OF_RESOURCES, OpenObject, Work
 from router.domain.commitment import STORAGE_COMMITMENT_SOP_CLASS, CommitmentAnswer, CommitmentRequest
 from router.domain.dicom import Identifier, InformationModel, QueryRetrieveLevel
-from router.domain.events import Event, NodeReachability
+from router.domain.events import Event, NodeReachability, NodeResponded
 from router.domain.exchange import (
     FindResult,
     MoveOriginator,
@@ -220,8 +220,9 @@ class Peers:
         Setting `cancelled` lets the instance under way end within a grace time. Raises what the callbacks raise.
         """
         deadline = now() + node.store.total
+        responded = partial(self._responded, node)
         delivery = Delivery(
-            self._pool, node, Work(open_object, on_outcome, cancelled, node.store, deadline, originator)
+            self._pool, node, Work(open_object, on_outcome, cancelled, node.store, deadline, responded, originator)
         )
         result = delivery.run(objects)
         failure = delivery.failure
@@ -303,7 +304,7 @@ class Peers:
     ) -> T:
         end = self._pool.give_back if keep else self._pool.release
         try:
-            result = work(association)
+            result = self._timed(node, association, work)
         except ContextRefused:
             end(node, association)
             self._reached(node, None)  # it answered: a workstation that only stores is up
@@ -322,6 +323,17 @@ class Peers:
         end(node, association)
         self._reached(node, None)
         return result
+
+    def _timed(self, node: Node, association: Association, work: Callable[[Association], T]) -> T:
+        association.ask()
+        try:
+            return work(association)
+        finally:
+            if association.answered_after is not None:
+                self._responded(node, association.answered_after)
+
+    def _responded(self, node: Node, seconds: float) -> None:
+        self._observer(NodeResponded(node=node.name, seconds=seconds))
 
     def _reached(self, node: Node, failure: WireError | None) -> None:
         if not isinstance(failure, Cancelled | LocalProtocolError):

@@ -14,10 +14,11 @@ import threading
 import time
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 
 from router.dimse.association import Association, Limits
-from router.dimse.certificate import Validity, validity
+from router.dimse.certificate import Validity, ends, validity
 from router.dimse.echo import verify
 from router.dimse.identifier import TRANSFER_SYNTAXES
 from router.dimse.pdu import AssociateRequest, ProposedContext
@@ -188,11 +189,21 @@ _PORT_PROBLEMS = {
 
 def certificate_end(path: str) -> Validity | None:
     """When the first certificate of a PEM file is valid; None where it cannot be read."""
+    return validity(_pem(path))
+
+
+def first_end(path: str) -> datetime | None:
+    """When the first of all certificates in a PEM file ends; None where they cannot be read."""
+    return ends(_pem(path))
+
+
+def _pem(path: str) -> str:
+    """What a file holds, as far as it can be of use."""
     try:
         with Path(path).open(encoding="ascii", errors="replace") as file:
-            return validity(file.read(_MAXIMUM_PEM))
+            return file.read(_MAXIMUM_PEM)
     except OSError:
-        return None
+        return ""
 
 
 def _unverified(node: Node) -> ssl.SSLContext:

@@ -59,6 +59,8 @@ class Work(NamedTuple):
     settings: StoreSettings
     deadline: float
     """On the monotonic clock: nothing is begun afterwards."""
+    responded: Callable[[float], None]
+    """Told of each response, how many seconds after its instance was sent it came."""
     originator: MoveOriginator | None = None
 
 
@@ -89,6 +91,7 @@ class Sender:
         self._taken = 0
         self._heard = now()
         self._unreported: StoreOutcome | None = None
+        self._sent_at: dict[int, float] = {}
         self.outstanding: dict[int, tuple[StoredObject, Context]] = {}
 
     def run(self, queue: deque[StoredObject]) -> None:
@@ -211,6 +214,7 @@ class Sender:
         finally:
             _close(message.descriptor)
         self.outstanding[message.message_id] = queue.popleft(), message.context
+        self._sent_at[message.message_id] = self._heard
 
     def _write(self, buffers: list[Buffer]) -> None:
         self._taken, self._heard = 0, now()
@@ -260,6 +264,7 @@ class Sender:
         stored, context = self.outstanding[expected]
         status = response(association, message, context, commands.C_STORE_RSP, expected)
         del self.outstanding[expected]
+        self._work.responded(self._heard - self._sent_at.pop(expected))
         if command.has_data:
             association.read_data(message.context_id, _MAXIMUM_IGNORED)
         standing, cause = store_status(status)

@@ -41,7 +41,7 @@ def _filled(context: ssl.SSLContext, settings: TlsSettings) -> ssl.SSLContext:
     context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION
     # What stands in `ca` is trusted, also where it is an authority between or a peer's own certificate.
     context.verify_flags |= ssl.VerifyFlags.VERIFY_X509_PARTIAL_CHAIN
-    _load_authorities(context, settings.ca)
+    load_authorities(context, settings.ca)
     _load_identity(context, settings.certificate, settings.key)
     return context
 
@@ -50,7 +50,7 @@ def faults(settings: TlsSettings) -> Iterator[TlsFileError]:
     """What is wrong with the files, found by loading them."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     try:
-        _load_authorities(context, settings.ca)
+        load_authorities(context, settings.ca)
     except TlsFileError as fault:
         yield fault
     # Where the certificate is not there, loading the pair would say nothing of the key.
@@ -82,7 +82,8 @@ def lapse(path: str, now: datetime) -> str:
     return f"{path} is not valid before {valid.first:%Y-%m-%d %H:%M} UTC; peers will refuse it."
 
 
-def _load_authorities(context: ssl.SSLContext, path: str) -> None:
+def load_authorities(context: ssl.SSLContext, path: str) -> None:
+    """Have a context trust the certificates in a PEM file. Raises TlsFileError."""
     _require_readable("ca", path)
     try:
         context.load_verify_locations(cafile=path)

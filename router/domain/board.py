@@ -1,7 +1,7 @@
 """The board: what people see who watch the router, as frozen values; one JSON document. Pure.
 
-The status page, `GET /api/v1/board` and `dicom-router top` show it. Names are those of the configuration; identifiers of
-a study are there only where the configuration and the reader's token allow it, else pseudonyms stand for them.
+The status page, `GET /api/v1/board` and `dicom-router top` show it. Names are those of the configuration; identifiers
+of a study are there only where the configuration and the reader's token allow it, else pseudonyms stand for them.
 """
 
 from __future__ import annotations
@@ -54,6 +54,8 @@ class TransferSeen(_Shown, frozen=True, kw_only=True):
     updated_at: datetime
     finished_at: datetime | None = None
     deadline: datetime | None = None
+    ends_at: datetime | None = None
+    """When its C-MOVE ends if it goes on as it did; None where nobody can tell."""
     actions: tuple[str, ...] = ()
     """What may be said to it now: words of retry, cancel, hold, release."""
 
@@ -70,6 +72,8 @@ class QueueSeen(_Shown, frozen=True, kw_only=True):
     oldest_queued_at: datetime | None = None
     why: str = ""
     """Why what is queued there waits, a sentence; empty where it is simply its turn soon."""
+    stopped: bool = False
+    """Nothing can go this way until somebody changes a configuration."""
 
 
 class NodeSeen(_Shown, frozen=True, kw_only=True):

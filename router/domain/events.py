@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
 import msgspec
 
 from router.domain.dicom import SubOperationCounts
@@ -83,6 +85,8 @@ class AttemptEnded(Event, frozen=True, kw_only=True):
     """One run of a transfer ended; it may go on with another."""
 
     transfer: int
+    study: str = ""
+    """The study's pseudonym; empty where the configuration wants none."""
     rule: str
     source: str
     destination: str
@@ -97,6 +101,8 @@ class TransferEnded(Event, frozen=True, kw_only=True):
     """A transfer has its verdict."""
 
     transfer: int
+    study: str = ""
+    """The study's pseudonym; empty where the configuration wants none."""
     rule: str
     source: str
     destination: str
@@ -214,6 +220,33 @@ class NodeWaited(Event, frozen=True, kw_only=True):
     reason: str
 
 
+class NodeResponded(Event, frozen=True, kw_only=True):
+    """The first that came in answer to a request to a node, so many seconds after the request was sent."""
+
+    node: str
+    seconds: float
+
+
+class DiskSpace(Event, frozen=True, kw_only=True):
+    """Room on the store's file system is another now: state `ok`, `low`, or `full` (instances are refused). Bytes."""
+
+    state: str
+    free: int
+    size: int
+    minimum: int
+    """What must stay free: `router.minimum_free`."""
+
+
+class CertificateExpires(Event, frozen=True, kw_only=True):
+    """A file of certificates stands otherwise: state `ok`, `expiring` (within 14 days), `expired` or `unreadable`."""
+
+    certificate: str
+    """The key of the configuration that names the file, such as `router.tls.certificate`."""
+    state: str
+    expires_at: datetime | None = None
+    """When the first of its certificates expires."""
+
+
 class ConfigurationLoaded(Event, frozen=True, kw_only=True):
     """A configuration was loaded, or rejected."""
 
@@ -279,6 +312,8 @@ class PriorEnded(Event, frozen=True, kw_only=True):
 
     rule: str
     result: str
+    lead_seconds: float | None = None
+    """How long before its appointment it was there; negative: after it began; None: it was not."""
 
 
 TIMELINESS = ("on_time", "late", "missing")
@@ -295,3 +330,35 @@ class MessageAnswered(Event, frozen=True, kw_only=True):
     """A word of `router.domain.hl7.WORDS`."""
     message: str = ""
     """Why it was not accepted, a sentence without any value of it."""
+
+
+class ActionTaken(Event, frozen=True, kw_only=True):
+    """Somebody had something done over HTTP; `by` is `session`, `token` or `local` (a program on this machine)."""
+
+    by: str
+    action: str
+    """A word of `router.domain.wishes.WORDS`, or `sweep`, `explain`, `reload`, `login`."""
+    transfer: int | None = None
+    rule: str = ""
+
+
+class NotificationEnded(Event, frozen=True, kw_only=True):
+    """A notification, or an attempt to deliver it, ended: result is a word of `router.domain.notice_delivery.RESULTS`.
+
+    `suppressed` ones were told in a summary, for there were too many.
+    """
+
+    channel: str
+    kind: str = ""
+    """What it was about, a word of `router.domain.notice.KINDS` or `summary`."""
+    result: str
+    count: int = 1
+    message: str = ""
+    """Why it was not delivered, or what there is to remark; a sentence."""
+
+
+class NotificationsWaiting(Event, frozen=True, kw_only=True):
+    """So many notifications of a channel are not delivered yet."""
+
+    channel: str
+    count: int

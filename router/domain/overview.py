@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import datetime
 
 import msgspec
 
-from router.domain.transfer import State
+from router.domain.route import StoppedRoute
+from router.domain.sweep import SweepRecord
+from router.domain.transfer import ENDED, State, Transfer
 
 
 class ServiceInfo(msgspec.Struct, frozen=True, kw_only=True):
@@ -28,3 +31,29 @@ class BacklogRow(msgspec.Struct, frozen=True, kw_only=True):
     state: State
     count: int
     oldest_queued_at: datetime | None
+    next_at: datetime | None = None
+    """When the first of what is queued may be taken up; earlier than now: it is its turn."""
+
+
+class Overview(msgspec.Struct, frozen=True, kw_only=True):
+    """What a ledger holds at one moment, as far as people look at it who watch the router."""
+
+    backlog: tuple[BacklogRow, ...] = ()
+    live: tuple[Transfer, ...] = ()
+    """Moving or verifying: those that somebody works on, then others; the longest under way first."""
+    failures: tuple[Transfer, ...] = ()
+    """Failed, partial or contradicted, the newest first."""
+    activity: tuple[Transfer, ...] = ()
+    """Ended otherwise, the newest first."""
+    sweeps: tuple[SweepRecord, ...] = ()
+    """Those that are due or running, and the last ended one of each rule."""
+    stopped: tuple[StoppedRoute, ...] = ()
+
+
+def not_ended(rows: Iterable[BacklogRow]) -> dict[str, int]:
+    """How many transfers have not ended, by state."""
+    left = {str(state): 0 for state in State if state not in ENDED}
+    for row in rows:
+        if row.state not in ENDED:
+            left[str(row.state)] += row.count
+    return left

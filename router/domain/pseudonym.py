@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
 import hmac
+import re
 
 LENGTH = 12
 """Hexadecimal digits of a pseudonym: two of a million studies share one in some hundred sites."""
+
+_PSEUDONYM = re.compile(rf"[0-9a-f]{{{LENGTH}}}\Z")
+
+
+def is_pseudonym(text: str) -> bool:
+    """Whether a text can be a pseudonym; no UID of practice can: it has dots (PS3.5 section 9.1)."""
+    return _PSEUDONYM.match(text) is not None
 
 
 class Pseudonyms:
@@ -19,4 +26,4 @@ class Pseudonyms:
         """The pseudonym (HMAC-SHA-256 with the site's key, its first LENGTH digits); empty for what is empty."""
         if not identifier:
             return ""
-        return hmac.new(self._key, identifier.encode(), hashlib.sha256).hexdigest()[:LENGTH]
+        return hmac.digest(self._key, identifier.encode(), "sha256").hex()[:LENGTH]

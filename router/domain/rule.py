@@ -11,7 +11,9 @@ from router.domain.anatomy import Anatomy
 from router.domain.condition import Condition
 from router.domain.dicom import InformationModel, QueryRetrieveLevel
 from router.domain.hl7 import Hl7Settings
+from router.domain.notify import NotifySettings, RuleNotify
 from router.domain.priors import Priors
+from router.domain.secret import Secret as Secret
 from router.domain.triggers import Arrival as Arrival
 from router.domain.triggers import Order as Order
 from router.domain.triggers import Sweep as Sweep
@@ -187,13 +189,24 @@ class Node(Model, frozen=True, kw_only=True):
         return titles
 
 
-class Secret(Model, frozen=True, kw_only=True):
-    """Where a secret stands; one of the two is set. The secret itself is never part of the configuration."""
+class LogSettings(Model, frozen=True, kw_only=True):
+    """What the log of a service looks like, and what it tells."""
 
-    env: str = ""
-    """Name of an environment variable."""
-    file: str = ""
-    """Absolute path of a file that holds nothing else."""
+    format: str = "console"
+    """`console`: for people; `json`: an object a line."""
+    level: str = "info"
+    """`debug`, `info`, `warning` or `error`: what matters less is left out."""
+    identifiers: str = "hashed"
+    """`hashed`: a pseudonym stands for a study; `none`: nothing does."""
+    key: Secret | None = None
+    """What pseudonyms are made with; None: a key that the ledger keeps."""
+
+
+class PageSettings(Model, frozen=True, kw_only=True):
+    """What the status page and the API show."""
+
+    identifiers: bool = False
+    """UIDs and patient IDs, to those who have shown the token; else pseudonyms stand for studies."""
 
 
 class RouterSettings(Model, frozen=True, kw_only=True):
@@ -225,11 +238,15 @@ class RouterSettings(Model, frozen=True, kw_only=True):
     watch_every: float = 10.0
     """Seconds between two looks at them, where nothing says sooner that they have changed."""
     token: Secret | None = None
-    """Who shows it may have the configuration reloaded over HTTP; None: who is on this machine."""
+    """Who shows it may change something over HTTP; None: programs on this machine may."""
+    page: PageSettings = PageSettings()
+    log: LogSettings = LogSettings()
+    notify: NotifySettings = NotifySettings()
+    """Who is told of what goes wrong. Takes effect at once, without a restart."""
 
     def restart_needed(self, wanted: RouterSettings) -> tuple[str, ...]:
         """The keys, as they stand under `router:`, that `wanted` has otherwise: they take effect after a restart."""
-        names = [field.name for field in msgspec.structs.fields(RouterSettings)]
+        names = [field.name for field in msgspec.structs.fields(RouterSettings) if field.name != "notify"]
         changed = [name for name in names if getattr(self, name) != getattr(wanted, name)]
         return tuple(dict.fromkeys(name.removesuffix("_host").removesuffix("_port") for name in changed))
 
@@ -286,6 +303,7 @@ class Rule(Model, frozen=True, kw_only=True):
     """Set where not what the trigger finds is moved, but what the patient had before."""
     move: Move
     limits: RuleLimits = RuleLimits()
+    notify: RuleNotify = RuleNotify()
 
     @property
     def trigger(self) -> str:

@@ -304,6 +304,13 @@ def timely(transfer: Transfer, now: datetime) -> str | None:
     return "on_time" if now <= transfer.deadline_at else "late"
 
 
+def lead_of(transfer: Transfer, now: datetime) -> float | None:
+    """How many seconds before its deadline something is there; negative: after it. None where there is nothing."""
+    if transfer.deadline_at is None or transfer.state not in (State.COMPLETE, State.UNPROVEN):
+        return None
+    return (transfer.deadline_at - now).total_seconds()
+
+
 class Finish(msgspec.Struct, frozen=True, kw_only=True):
     """How a claimed step of a transfer ended; written only if the fence number still holds."""
 

@@ -5,25 +5,24 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Sequence
 from datetime import datetime
-from typing import Generic, TypeVar
 
 from router.domain.appointment import Appointment
-from router.domain.events import PriorEnded, TransferEnded
 from router.domain.rule import LOCAL, Node, RuleSet
 from router.domain.sweep import SweepRecord
-from router.domain.transfer import State, Transfer, timely
+from router.domain.transfer import State, Transfer
 from router.engine.detours import Detours
 from router.engine.gates import Gates
+from router.engine.lane import Claim, Lane
 from router.engine.mover import LEASE_SECONDS, Mover
 from router.engine.orphans import Orphans
-from router.engine.ports import Clock, Ledger, Observer, Trouble
+from router.engine.ports import Clock, Correlate, Ledger, Observer, Pseudonym, Trouble
 from router.engine.prefetch import Prefetcher
 from router.engine.probe import Prober
 from router.engine.routes import StoppedRoutes
 from router.engine.slots import NodeSlots
+from router.engine.step import verdict_events
 from router.engine.sweep import Sweeper
 from router.engine.upkeep import Upkeep
 from router.engine.verifier import Verifier
@@ -41,26 +40,6 @@ _LOOKS_PER_SOURCE = 2
 _VERIFICATIONS_PER_DESTINATION = 2
 _CANCEL_SECONDS = 20.0
 """How long cancelled work may take to end: the grace of a C-CANCEL and then some."""
-
-Claim = TypeVar("Claim", SweepRecord, Transfer, Appointment)
-
-
-class _Lane(Generic[Claim]):
-    """One kind of work: which nodes have room, how it is claimed, how it is run."""
-
-    def __init__(
-        self,
-        *,
-        room: Callable[[str, Node | None], int],
-        node_of: Callable[[Claim], str],
-        claim: Callable[[Sequence[str], datetime, float], Claim | None],
-        run: Callable[[Claim, threading.Event], datetime | None],
-    ) -> None:
-        self.room = room
-        self.node_of: Callable[[Claim], str] = node_of
-        self.claim: Callable[[Sequence[str], datetime, float], Claim | None] = claim
-        self.run: Callable[[Claim, threading.Event], datetime | None] = run
-        self.running: Counter[str] = Counter()
 
 
 class Dispatcher:
@@ -80,6 +59,8 @@ class Dispatcher:
         prober: Prober,
         clock: Clock,
         observer: Observer,
+        pseudonym: Pseudonym,
+        correlate: Correlate,
         trouble: Trouble,
     ) -> None:
         self._rules = rules
@@ -96,6 +77,8 @@ class Dispatcher:
         self._routes = StoppedRoutes(ledger, observer)
         self._clock = clock
         self._observer = observer
+        self._pseudonym = pseudonym
+        self._correlate = correlate
         self._trouble = trouble
         self._wake = threading.Event()
         self._stopping = threading.Event()
@@ -114,25 +97,25 @@ class Dispatcher:
         self._strangers_at = float("-inf")
         self._turned = time.monotonic()
         self._loop: threading.Thread | None = None
-        self._sweeps: _Lane[SweepRecord] = _Lane(
+        self._sweeps: Lane[SweepRecord] = Lane(
             room=lambda name, node: _SWEEPS_PER_SOURCE,
             node_of=lambda sweep: sweep.due.source,
             claim=ledger.claim_sweep,
             run=self._run_sweep,
         )
-        self._looks: _Lane[Appointment] = _Lane(
+        self._looks: Lane[Appointment] = Lane(
             room=lambda name, node: _LOOKS_PER_SOURCE,
             node_of=lambda appointment: appointment.source,
             claim=ledger.claim_appointment,
             run=prefetcher.run,
         )
-        self._moves: _Lane[Transfer] = _Lane(
+        self._moves: Lane[Transfer] = Lane(
             room=self._room_to_move,
             node_of=lambda transfer: transfer.intent.source,
             claim=self._claim_move,
             run=self._run_move,
         )
-        self._verifications: _Lane[Transfer] = _Lane(
+        self._verifications: Lane[Transfer] = Lane(
             room=lambda name, node: _VERIFICATIONS_PER_DESTINATION,
             node_of=lambda transfer: transfer.intent.destination,
             claim=ledger.claim_verification,
@@ -280,7 +263,7 @@ class Dispatcher:
                 found |= {row.source, row.destination}
         return sorted(found - known)
 
-    def _fill(self, lane: _Lane[Claim], names: Sequence[str], rules: RuleSet, now: datetime) -> None:
+    def _fill(self, lane: Lane[Claim], names: Sequence[str], rules: RuleSet, now: datetime) -> None:
         while not self._ended.is_set() and (lane is self._verifications or not self._stopping.is_set()):
             with self._lock:
                 free = [name for name in names if lane.running[name] < lane.room(name, rules.node(name))]
@@ -303,12 +286,11 @@ class Dispatcher:
                     del self._threads[thread]
                 raise
 
-    def _work(self, lane: _Lane[Claim], claim: Claim, cancelled: threading.Event) -> None:
+    def _work(self, lane: Lane[Claim], claim: Claim, cancelled: threading.Event) -> None:
         next_at: datetime | None = None
         try:
-            next_at = lane.run(claim, cancelled)
-        except Exception as error:  # noqa: BLE001  a defect in one piece of work must not take the others down
-            self._trouble("work", error)
+            with self._correlate(claim):
+                next_at = self._run_claim(lane, claim, cancelled)
         finally:
             with self._lock:
                 lane.running[lane.node_of(claim)] -= 1
@@ -317,6 +299,13 @@ class Dispatcher:
                 wait = (next_at - self._clock.now()).total_seconds()
                 self._next_look = min(self._next_look, time.monotonic() + max(0.0, wait))
             self._wake.set()
+
+    def _run_claim(self, lane: Lane[Claim], claim: Claim, cancelled: threading.Event) -> datetime | None:
+        try:
+            return lane.run(claim, cancelled)
+        except Exception as error:  # noqa: BLE001  a defect in one piece of work must not take the others down
+            self._trouble("work", error)
+            return None
 
     def _keep_leases(self, now: datetime) -> None:
         with self._lock:
@@ -396,21 +385,6 @@ class Dispatcher:
             return None
         if not transfer.ended:
             return transfer.next_at
-        now = self._clock.now()
-        self._observer(
-            TransferEnded(
-                transfer=transfer.id,
-                rule=transfer.rule,
-                source=transfer.intent.source,
-                destination=transfer.intent.destination,
-                verdict=str(transfer.state),
-                reason=transfer.reason,
-                expected=transfer.expected,
-                completed=transfer.completed,
-                duration_seconds=max(0.0, (now - (transfer.started_at or transfer.queued_at)).total_seconds()),
-                seen_to_verified_seconds=max(0.0, (now - transfer.queued_at).total_seconds()),
-            )
-        )
-        if (timeliness := timely(transfer, now)) is not None:
-            self._observer(PriorEnded(rule=transfer.rule, result=timeliness))
+        for event in verdict_events(transfer, self._clock.now(), self._pseudonym):
+            self._observer(event)
         return None

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from router.engine.arrivals import Arrivals
 from router.engine.detours import Detours
 from router.engine.evidence import EvidenceGatherer
-from router.engine.ports import Clock, Ledger, Observer, Peers
+from router.engine.ports import Clock, Ledger, Observer, Peers, Pseudonym
 from router.engine.query import Inquiry
 from router.engine.routes import RouteWatch
 from router.engine.slots import NodeSlots
@@ -30,3 +30,4 @@ class Kit(NamedTuple):
     detours: Detours
     clock: Clock
     observer: Observer
+    pseudonym: Pseudonym

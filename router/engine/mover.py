@@ -82,7 +82,15 @@ class Mover:
 
     def _end(self, transfer: Transfer, finish: Finish, started_at: datetime) -> Transfer | None:
         kit = self._kit
-        ended = end_step(transfer, finish, started_at, ledger=kit.ledger, clock=kit.clock, observer=kit.observer)
+        ended = end_step(
+            transfer,
+            finish,
+            started_at,
+            ledger=kit.ledger,
+            clock=kit.clock,
+            pseudonym=kit.pseudonym,
+            observer=kit.observer,
+        )
         kit.terms.ended(transfer, ended)
         return ended
 

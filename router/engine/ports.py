@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import AbstractContextManager
 from datetime import date, datetime
 from typing import Protocol
 
+from router.domain.appointment import Appointment
 from router.domain.commitment import Commitment, CommitmentAnswer, CommitmentRequest
 from router.domain.dicom import Identifier, QueryRetrieveLevel, SubOperationCounts
 from router.domain.events import Event
@@ -15,7 +17,7 @@ from router.domain.exchange import MoveProgress as MoveProgress
 from router.domain.exchange import MoveRequest as MoveRequest
 from router.domain.exchange import MoveResult as MoveResult
 from router.domain.holds import HeldRoute
-from router.domain.overview import BacklogRow, ServiceInfo
+from router.domain.overview import BacklogRow, Overview, ServiceInfo
 from router.domain.receipt import Receipt
 from router.domain.restraint import Held
 from router.domain.route import StoppedRoute
@@ -37,6 +39,12 @@ from router.engine.appointment_port import AppointmentLedger
 
 Observer = Callable[[Event], None]
 """Takes an event; never raises, never blocks."""
+
+Pseudonym = Callable[[str], str]
+"""Gives a Study Instance UID what stands for it in events; empty where nothing does."""
+
+Correlate = Callable[[Transfer | SweepRecord | Appointment], AbstractContextManager[None]]
+"""While the context lasts, all that the log says in this thread is said of this piece of work."""
 
 Trouble = Callable[[str, BaseException], None]
 """Takes where something unforeseen happened, and what: it goes to the log, the work goes on."""
@@ -285,6 +293,9 @@ class Ledger(AppointmentLedger, Protocol):
 
     def backlog(self) -> list[BacklogRow]:
         """Counts by source, destination and state."""
+
+    def overview(self, most_live: int, most_recent: int) -> Overview:
+        """What people look at who watch: so much of what is under way, and so many failures and other ends."""
 
     # routes -----------------------------------------------------------------------------------------------------
 

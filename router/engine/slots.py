@@ -150,6 +150,12 @@ class NodeSlots:
             not_begun = max(0, claimed - guard.moving - guard.incoming)
             return guard.moves.count(self._monotonic()) + not_begun < most
 
+    def moves_last_hour(self) -> dict[str, int]:
+        """Node -> moves of the last hour that count towards its limit."""
+        now = self._monotonic()
+        with self._changed:
+            return {name: guard.moves.count(now) for name, guard in self._guards.items()}
+
     def adopt(self, nodes: Mapping[str, Node]) -> None:
         """The nodes of a new configuration: one that has changed is tried anew, those that are gone are forgotten."""
         events: list[Event] = []

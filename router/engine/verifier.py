@@ -25,7 +25,7 @@ from router.domain.rule import Move, Node, RuleSet
 from router.domain.transfer import Finish, Happening, Transfer
 from router.engine.commitment import Committer, Unanswered, Waiting
 from router.engine.evidence import EvidenceGatherer, Unavailable, commits
-from router.engine.ports import Clock, Ledger, Observer
+from router.engine.ports import Clock, Ledger, Observer, Pseudonym
 from router.engine.step import end_step
 from router.engine.tally import Tallies
 from router.engine.terms import Terms
@@ -72,6 +72,7 @@ class Verifier:
         terms: Terms,
         clock: Clock,
         observer: Observer,
+        pseudonym: Pseudonym,
     ) -> None:
         self._rules = rules
         self._ledger = ledger
@@ -81,6 +82,7 @@ class Verifier:
         self._terms = terms
         self._clock = clock
         self._observer = observer
+        self._pseudonym = pseudonym
 
     def run(self, transfer: Transfer, cancelled: threading.Event) -> Transfer | None:
         """One look; returns the transfer as the ledger has it then, None where the claim was lost."""
@@ -104,7 +106,15 @@ class Verifier:
         if finish.happening not in (Happening.LATER, Happening.INTERRUPTED):
             self._tallies.end(transfer)
         observer = None if finish.happening is Happening.LATER else self._observer
-        ended = end_step(transfer, finish, started_at, ledger=self._ledger, clock=self._clock, observer=observer)
+        ended = end_step(
+            transfer,
+            finish,
+            started_at,
+            ledger=self._ledger,
+            clock=self._clock,
+            pseudonym=self._pseudonym,
+            observer=observer,
+        )
         self._terms.ended(transfer, ended)
         return ended
 

@@ -67,6 +67,16 @@ class Database:
         self._file: tuple[int, int] | None = None
         """Which file it is: what is written after somebody deleted or replaced it would be lost."""
 
+    @property
+    def name(self) -> str:
+        """How messages call it: without its password."""
+        return self._name
+
+    @property
+    def read_only(self) -> bool:
+        """Whether nothing can be written to it."""
+        return self._read_only
+
     @classmethod
     def open(cls, url: str, *, create: bool, read_only: bool) -> Database:
         """Open a database and bring its tables up to date. Raises LedgerError, LedgerMissing without `create`.

@@ -10,7 +10,7 @@ from typing import Self
 from router.domain.commitment import Commitment, CommitmentAnswer
 from router.domain.dicom import SubOperationCounts
 from router.domain.holds import HeldRoute
-from router.domain.overview import BacklogRow, ServiceInfo
+from router.domain.overview import ServiceInfo
 from router.domain.restraint import Held
 from router.domain.sweep import SweepDue, SweepRecord, SweepReport
 from router.domain.transfer import (
@@ -37,13 +37,16 @@ from router.ledger import transfers as transfer_queries
 from router.ledger.appointment_book import AppointmentBook
 from router.ledger.database import Database
 from router.ledger.lock import ServiceLock
+from router.ledger.notice_book import NoticeBook
 from router.ledger.receipt_index import ReceiptIndex
 from router.ledger.route_book import RouteBook
+from router.ledger.site_book import SiteBook
+from router.ledger.watching import Watching
 
 _FOREVER = datetime.max.replace(tzinfo=UTC)
 
 
-class SqlLedger(ReceiptIndex, RouteBook, AppointmentBook):
+class SqlLedger(ReceiptIndex, RouteBook, SiteBook, Watching, AppointmentBook, NoticeBook):
     """Queue and memory on a SQL database: `engine.ports.Ledger`.
 
     Every method is one transaction and raises only LedgerError; thread-safe, and safe between processes.
@@ -349,11 +352,6 @@ class SqlLedger(ReceiptIndex, RouteBook, AppointmentBook):
         """The runs that ended since then and may have sent a C-MOVE or C-GET, by route and end."""
         with self._database.read() as connection:
             return transfer_queries.moves_since(connection, moment)
-
-    def backlog(self) -> list[BacklogRow]:
-        """Counts by source, destination and state."""
-        with self._database.read() as connection:
-            return transfer_queries.backlog(connection)
 
     # services ---------------------------------------------------------------------------------------------------
 

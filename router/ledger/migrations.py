@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from sqlalchemy import Connection, insert, inspect, select, update
+from sqlalchemy import Connection, func, insert, inspect, select, update
 
+from router.ledger.counting import transfer_counts
 from router.ledger.tables import (
     DEADLINES_INDEX,
+    ENDED_INDEX,
     HELD_INDEX,
+    LATEST_INDEX,
     MOVES_INDEX,
+    OLDEST_INDEX,
     ROUTES_INDEX,
     appointment_priors,
     appointment_transfers,
@@ -18,9 +22,12 @@ from router.ledger.tables import (
     commitments,
     meta,
     metadata,
+    notice_groups,
+    notifications,
     patient_merges,
     routes,
     rule_days,
+    transfers,
 )
 
 
@@ -28,7 +35,7 @@ class UnusableTablesError(Exception):
     """The tables of a database are not those of a ledger of a known version; the message ends a sentence about it."""
 
 
-VERSION = 4
+VERSION = 5
 """The version of the tables above; a new ledger starts with it."""
 
 
@@ -52,7 +59,17 @@ def _to_4(connection: Connection) -> None:
     DEADLINES_INDEX.create(connection)
 
 
-MIGRATIONS: Mapping[int, Callable[[Connection], None]] = {2: _to_2, 3: _to_3, 4: _to_4}
+def _to_5(connection: Connection) -> None:
+    metadata.create_all(connection, tables=[transfer_counts, notice_groups, notifications])
+    lane = (transfers.c.source, transfers.c.destination, transfers.c.state)
+    counted = select(*lane, func.count()).group_by(*lane)
+    connection.execute(insert(transfer_counts).from_select(["source", "destination", "state", "count"], counted))
+    connection.exec_driver_sql("DROP INDEX ix_transfers_backlog")
+    for index in (OLDEST_INDEX, ENDED_INDEX, LATEST_INDEX):
+        index.create(connection)
+
+
+MIGRATIONS: Mapping[int, Callable[[Connection], None]] = {2: _to_2, 3: _to_3, 4: _to_4, 5: _to_5}
 """How a ledger of the version before becomes one of this version; one entry for each version after the first."""
 
 _SCHEMA_VERSION = "schema_version"

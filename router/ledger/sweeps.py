@@ -11,7 +11,7 @@ from sqlalchemy import ColumnElement, Connection, Select, and_, bindparam, false
 from router.domain.sweep import SWEEP_ENDED, SweepDue, SweepRecord, SweepReport, SweepState
 from router.domain.transfer import Intent
 from router.ledger.database import insert_or
-from router.ledger.tables import DUE, RUNNING, sweep_transfers, sweeps, transfers
+from router.ledger.tables import DUE, FINISHED, RUNNING, sweep_transfers, sweeps, transfers
 
 _s, _t = sweeps.c, transfers.c
 
@@ -156,6 +156,20 @@ def last(connection: Connection) -> list[SweepRecord]:
     same = and_(_s.rule == latest.c.rule, _s.tier == latest.c.tier, _s.due_at == latest.c.due_at)
     rows = connection.execute(select(sweeps).join(latest, same).where(scheduled).order_by(_s.rule, _s.tier))
     return [_record(row) for row in rows]
+
+
+def latest(connection: Connection) -> list[SweepRecord]:
+    """The sweep of each rule that ended last, a person's too.
+
+    From rule to rule by the index, and in each to its end: the ledger may hold millions of sweeps.
+    """
+    ended, other = text(FINISHED), sweeps.alias().c
+    first = select(func.min(_s.rule).label("rule")).where(ended).cte("rules", recursive=True)
+    following = select(func.min(other.rule)).where(other.finished_at.is_not(None), other.rule > first.c.rule)
+    rules = first.union_all(select(following.scalar_subquery()).where(first.c.rule.is_not(None)))
+    newest = select(_s.id).where(ended, _s.rule == rules.c.rule).order_by(_s.finished_at.desc(), _s.id.desc()).limit(1)
+    ids = select(newest.correlate(rules).scalar_subquery()).select_from(rules)
+    return [_record(row) for row in connection.execute(select(sweeps).where(_s.id.in_(ids)).order_by(_s.rule))]
 
 
 def last_complete(connection: Connection, rule: str, tier: int, now: datetime) -> datetime | None:

@@ -310,6 +310,34 @@ services = Table(
     _text("content_hash"),
 )
 
+notice_groups = Table(
+    "notice_groups",
+    metadata,
+    # What has happened and is not told yet, and what was told: a group of trouble on a channel.
+    Column("channel", Text, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("state", LargeBinary, nullable=False),
+    PrimaryKeyConstraint("channel", "name"),
+    sqlite_with_rowid=False,
+)
+
+notifications = Table(
+    "notifications",
+    metadata,
+    # What is on its way to people, or was lately.
+    Column("id", _Id, primary_key=True),
+    Column("channel", Text, nullable=False),
+    Column("content", LargeBinary, nullable=False),
+    Column("made_at", Instant, nullable=False),
+    Column("next_at", Instant, nullable=False),
+    _number("attempts"),
+    Column("lease_until", Instant),
+    _text("result"),
+    _text("reason"),
+    Column("finished_at", Instant),
+    sqlite_autoincrement=True,
+)
+
 
 def _partial(name: str, *columns: Column[Any], where: str) -> Index:
     return Index(name, *columns, sqlite_where=text(where), postgresql_where=text(where))
@@ -326,6 +354,7 @@ RUNNING = "state = 'running'"
 WITH_DEADLINE = "deadline_at IS NOT NULL AND priority > 0"
 WAITING = "state = 'waiting'"
 LOOKING = "state = 'looking'"
+FINISHED = "finished_at IS NOT NULL"
 
 _t, _s, _a = transfers.c, sweeps.c, appointments.c
 _partial("ix_transfers_queue", _t.source, _t.priority, _t.next_at, _t.id, where=QUEUED)
@@ -336,9 +365,11 @@ _partial("ix_transfers_leases", _t.lease_until, where=LEASED)
 HELD_INDEX = _partial("ix_transfers_held", _t.rule, _t.source, _t.cause, _t.queued_at, _t.id, where=HELD)
 Index("ix_transfers_study", _t.study_instance_uid)
 Index("ix_transfers_state", _t.state, _t.id)
-Index("ix_transfers_backlog", _t.source, _t.destination, _t.state, _t.queued_at)
+OLDEST_INDEX = _partial("ix_transfers_oldest", _t.source, _t.destination, _t.queued_at, where=QUEUED)
+ENDED_INDEX = _partial("ix_transfers_ended", _t.state, _t.finished_at, _t.id, where=FINISHED)
 _partial("ix_sweeps_due", _s.due_at, _s.id, where=DUE)
 _partial("ix_sweeps_running", _s.lease_until, where=RUNNING)
+LATEST_INDEX = _partial("ix_sweeps_latest", _s.rule, _s.finished_at, _s.id, where=FINISHED)
 Index("ix_sweeps_last", _s.manual, _s.rule, _s.tier, _s.finished_at, _s.due_at)
 MOVES_INDEX = _partial("ix_attempts_moves", attempts.c.finished_at, where=MOVES)
 Index("ix_sweep_transfers_transfer", sweep_transfers.c.transfer_id)
@@ -357,3 +388,5 @@ _partial("ix_appointments_sweep", _a.sweep_id, where="sweep_id IS NOT NULL")
 Index("ix_appointment_priors_study", appointment_priors.c.study_instance_uid, appointment_priors.c.appointment_id)
 Index("ix_appointment_transfers_transfer", appointment_transfers.c.transfer_id)
 Index("ix_patient_merges_patient", patient_merges.c.patient_id)
+_partial("ix_notifications_due", notifications.c.next_at, notifications.c.id, where="finished_at IS NULL")
+Index("ix_notifications_made", notifications.c.made_at)

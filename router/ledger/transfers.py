@@ -1,14 +1,13 @@
-"""The queries of people and metrics about transfers: lists, a person's word on one, the backlog."""
+"""The queries of people and metrics about transfers: lists, and a person's word on one."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, func, select, text, update
+from sqlalchemy import Connection, select, text, update
 
-from router.domain.overview import BacklogRow
 from router.domain.transfer import (
     ENDED,
     RULE_HOLDS,
@@ -27,7 +26,7 @@ from router.ledger import commitments, routes
 from router.ledger.instances import DELIVERED, OF_THE_SOURCE
 from router.ledger.intents import forget_lists, starting_over
 from router.ledger.rows import transfer_of
-from router.ledger.tables import MOVES, attempts, sweep_transfers, transfers
+from router.ledger.tables import FINISHED, LEASED, MOVES, attempts, sweep_transfers, transfers
 
 PERSONAL = frozenset({Happening.CANCEL, Happening.HOLD, Happening.RELEASE, Happening.AGAIN})
 """What a person may say to a transfer."""
@@ -68,6 +67,23 @@ def one(connection: Connection, transfer_id: int) -> Transfer | None:
     """One transfer."""
     row = connection.execute(select(transfers).where(_t.id == transfer_id)).one_or_none()
     return None if row is None else transfer_of(row)
+
+
+def under_way(connection: Connection, most: int) -> list[Transfer]:
+    """So many that are moving or verifying, the longest under way first; of more those that somebody works on."""
+    worked_on = select(transfers).where(text(LEASED)).order_by(_t.started_at, _t.id).limit(most)
+    found = connection.execute(worked_on).all()
+    state = State.VERIFYING.value  # a parameter, so that the index has them in order and the limit ends the reading
+    others = select(transfers).where(_t.state == state, _t.lease_until.is_(None)).order_by(_t.id)
+    rows = [*found, *connection.execute(others.limit(most - len(found)))]
+    return sorted(map(transfer_of, rows), key=lambda one: (one.started_at or one.queued_at, one.id))
+
+
+def lately_ended(connection: Connection, states: Iterable[State], most: int) -> list[Transfer]:
+    """So many that ended in one of these states, the newest first."""
+    ended = select(transfers).where(text(FINISHED)).order_by(_t.finished_at.desc(), _t.id.desc()).limit(most)
+    rows = [row for state in states for row in connection.execute(ended.where(_t.state == state.value))]
+    return [transfer_of(row) for row in sorted(rows, key=lambda row: (row.finished_at, row.id), reverse=True)[:most]]
 
 
 def remembered(connection: Connection, transfer_id: int) -> list[Attempt]:
@@ -154,19 +170,3 @@ def moves_since(connection: Connection, moment: datetime) -> list[tuple[Route, d
         .limit(_MOVES_TOLD)
     )
     return [(Route(source, destination), at) for source, destination, at in connection.execute(query)]
-
-
-def backlog(connection: Connection) -> list[BacklogRow]:
-    """Counts by source, destination and state, with the oldest that is queued."""
-    lane = (_t.source, _t.destination, _t.state)
-    rows = connection.execute(select(*lane, func.count(), func.min(_t.queued_at)).group_by(*lane).order_by(*lane))
-    return [
-        BacklogRow(
-            source=source,
-            destination=destination,
-            state=State(state),
-            count=count,
-            oldest_queued_at=oldest if state == State.QUEUED.value else None,
-        )
-        for source, destination, state, count, oldest in rows
-    ]

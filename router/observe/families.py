@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import itertools
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from prometheus_client import Counter, Gauge, Histogram, disable_created_metrics
+from prometheus_client import Counter, Gauge, Histogram, ProcessCollector, disable_created_metrics
 from prometheus_client.exposition import generate_latest
 from prometheus_client.metrics_core import Metric
 from prometheus_client.openmetrics import exposition as openmetrics
 from prometheus_client.registry import Collector
 from prometheus_client.samples import Sample
+from prometheus_client.utils import floatToGoString
 
-from router.observe.catalogue import PREFIX, Definition
+from router.observe.definitions import PREFIX, Definition
 from router.observe.labels import OTHER, Labels, Names
 
 OPEN_METRICS = "application/openmetrics-text"
@@ -42,9 +43,11 @@ class Family:
         self._levels: dict[Labels, float] = {}
         self._changed: set[Labels] = set()
         self._lines: dict[Labels, str] = {}
+        self._heads: dict[Labels, list[str]] = {}
+        """What stands before the values of a label set's lines: only numbers become text again when they change."""
         self._text = ""
         self._headers = [_header(self._described, open_metrics=which) for which in (False, True)]
-        if not definition.labels:
+        if not definition.labels and definition.scope is not None:
             self._child(())
 
     def configure(self, names: Names) -> None:
@@ -63,7 +66,8 @@ class Family:
     def keep(self, labels: Iterable[Labels]) -> None:
         """Drop all other label sets."""
         for gone in self._children.keys() - labels:
-            self.metric.remove(*gone)
+            if gone:
+                self.metric.remove(*gone)
             del self._children[gone]
             self._levels.pop(gone, None)
             self._changed.add(gone)
@@ -94,6 +98,10 @@ class Family:
             child.observe(seconds)
             self._changed.add(labels)
 
+    def collect(self) -> Iterable[Metric]:
+        """As prometheus_client knows it."""
+        return self.metric.collect() if self._children or self._definition.labels else [self._described]
+
     def _child(self, labels: Labels) -> Metered:
         child = self._children.get(labels)
         if child is None:
@@ -107,21 +115,47 @@ class Family:
             changed = {labels: self._samples(labels) for labels in self._changed}
             self._changed.clear()
         if changed:
-            lines = iter(_lines(self._described, [sample for samples in changed.values() for sample in samples]))
+            self._note_heads(changed)
             for labels, samples in changed.items():
                 if samples:
-                    self._lines[labels] = "".join(itertools.islice(lines, len(samples)))
+                    values = (floatToGoString(one.value) for one in samples)  # type: ignore[no-untyped-call]
+                    lines = zip(self._heads[labels], values, strict=True)
+                    self._lines[labels] = "".join([f"{head} {value}\n" for head, value in lines])
                 else:
                     self._lines.pop(labels, None)
+                    self._heads.pop(labels, None)
             self._text = "".join(self._lines.values())
         return self._headers[open_metrics], self._text
 
     def _samples(self, labels: Labels) -> list[Sample]:
         child = self._children.get(labels)
-        if child is None:
-            return []
-        names = dict(zip(self._definition.labels, labels, strict=True))
-        return [sample._replace(labels=names | sample.labels) for own in child.collect() for sample in own.samples]
+        return [] if child is None else [sample for own in child.collect() for sample in own.samples]
+
+    def _note_heads(self, changed: Mapping[Labels, Sequence[Sample]]) -> None:
+        """Have the beginnings of lines written that there are none of yet."""
+        fresh = {labels: samples for labels, samples in changed.items() if samples and labels not in self._heads}
+        named = []
+        for labels, samples in fresh.items():
+            own = dict(zip(self._definition.labels, labels, strict=True))
+            named += [sample._replace(labels=own | sample.labels) for sample in samples]
+        lines = iter(_lines(self._described, named) if named else ())
+        for labels, samples in fresh.items():
+            self._heads[labels] = [line.rpartition(" ")[0] for line in itertools.islice(lines, len(samples))]
+
+
+class ProcessText:
+    """What this process uses, by the names that programs in any language have for it."""
+
+    def __init__(self) -> None:
+        self._collector = ProcessCollector(registry=None)
+
+    def render(self, open_metrics: bool) -> str:
+        """Headers and series."""
+        texts = []
+        for metric in self._collector.collect():
+            described = Metric(metric.name, metric.documentation, metric.type)
+            texts += [_header(described, open_metrics=open_metrics), *_lines(described, metric.samples)]
+        return "".join(texts)
 
 
 class _One(Collector):

@@ -8,10 +8,12 @@ from router.domain.appointment import TRIGGERS, News
 from router.domain.commitment import RESULTS as COMMITMENT_RESULTS
 from router.domain.events import TIMELINESS
 from router.domain.hl7 import ACCEPT, ERROR, REJECT, WORDS
+from router.domain.notice_delivery import RESULTS as NOTIFICATION_RESULTS
 from router.domain.outcome import MOVE_STATUSES
 from router.domain.relevance import OLDEST
-from router.domain.rule import Rule, RuleSet
+from router.domain.rule import Node, Rule, RuleSet
 from router.domain.safety import REFUSALS as VALUE_REFUSALS
+from router.domain.surroundings import certificates
 from router.domain.sweep import SWEEP_ENDED
 from router.domain.transfer import ENDED, State
 from router.domain.triggers import ADMISSION_EVENTS, MERGE_EVENT, ORDER_EVENTS
@@ -70,6 +72,9 @@ ACCEPTED_MESSAGES = ("accepted", "repeated", "ignored")
 MESSAGE_REFUSALS = tuple(word for word in WORDS if word not in ACCEPTED_MESSAGES)
 """Why an HL7 message was not taken."""
 
+NOTIFICATIONS = NOTIFICATION_RESULTS
+"""What can become of a notification."""
+
 _MOVE_STATUSES = frozenset({f"0x{status:04X}" for status in MOVE_STATUSES} | set(RESPONSE_STATUSES))
 
 Labels = tuple[str, ...]
@@ -116,6 +121,11 @@ class Names:
                 self.groups |= dict.fromkeys((rule.name, group) for group in named)
                 self.appointments[rule.name, _trigger(rule)] = None
                 self.looks[rule.name, rule.source] = None
+        self.certificates: dict[Labels, None] = {(key,): None for key in (certificates(rules) if rules else ())}
+        self.channels: dict[Labels, None] = {(name,): None for name in (rules.router.notify.channels if rules else ())}
+        self.paced: dict[Labels, None] = {
+            (name,): None for name, node in (rules.nodes.items() if rules else ()) if _paced(node)
+        }
         self.prefetches: dict[Labels, None] = {labels[:1]: None for labels in self.looks}
         self.prior_sources: dict[Labels, None] = {labels[1:]: None for labels in self.looks}
 
@@ -152,6 +162,11 @@ class Names:
         """Rule, source and destination."""
         route = (rule, source, destination)
         return route if route in self.routes else (OTHER, *self.pair(source, destination))
+
+
+def _paced(node: Node) -> bool:
+    limits = [node.limits.moves_per_hour, *(use.moves_per_hour for use in node.windows)]
+    return any(limit is not None for limit in limits)
 
 
 def _trigger(rule: Rule) -> str:

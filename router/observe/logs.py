@@ -8,101 +8,33 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Hashable, Mapping, MutableMapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, TextIO
 
-import msgspec
 import structlog
 
 from router.domain.events import (
-    AppointmentNoted,
-    AssociationEnded,
-    AssociationsAllowed,
-    AttemptEnded,
-    BreakerClosed,
-    BreakerOpened,
-    CapLearned,
-    CommitmentNoted,
     ConfigurationLoaded,
     Event,
     HoldsLeft,
-    LookEnded,
-    MessageAnswered,
     NodeReachability,
-    PriorEnded,
-    RouteResumed,
-    RouteStopped,
     StoreRefusal,
-    SweepEnded,
-    SweepMissed,
-    TransferEnded,
-    ValueRefused,
 )
-from router.domain.outcome import CLEAN
 from router.errors import RouterError
-from router.observe.labels import ACCEPTED_MESSAGES
+from router.observe.log_lines import MESSAGES, REPEATED, fields_of, line_of
 from router.observe.silence import silence
 
 REPEAT_SECONDS = 10.0
 """The same refusal, failed association or trouble is told once in so many seconds, with how often it happened since."""
 
-_MESSAGES: dict[type[Event], str] = {
-    SweepEnded: "sweep ended",
-    CapLearned: "node cuts its answers short at so many matches (0: it does not); they are asked in parts",
-    SweepMissed: "sweep missed: the one before is still open, or nothing ran at its time",
-    AttemptEnded: "attempt ended",
-    TransferEnded: "transfer ended",
-    RouteStopped: "route stopped: its transfers wait, one tries it now and then",
-    RouteResumed: "route resumed",
-    AppointmentNoted: "news of appointments",
-    ValueRefused: "value refused: it could widen a query; what it stood in is left out",
-    LookEnded: "look for priors ended",
-    PriorEnded: "prior late, or not there at all, for its appointment",
-    MessageAnswered: "HL7 message not taken",
-    StoreRefusal: "store refused",
-    AssociationEnded: "association failed",
-    CommitmentNoted: "storage commitment",
-    BreakerOpened: "node left alone: it does not answer; after the pause it is tried again",
-    BreakerClosed: "node no longer left alone: what waited for it goes on",
-    AssociationsAllowed: "associations to node changed: fewer after it had too many, one more each good minute",
-    ConfigurationLoaded: "configuration loaded",
-    HoldsLeft: "the rule was removed, or leads there no more: the transfers that it held back go on",
-}
-
-_SWEEP_LEVELS = {"complete": "info", "incomplete": "warning", "failed": "error"}
-_LOOK_LEVELS = {"done": "info", "again": "warning", "failed": "error"}
-_VERDICT_LEVELS = {
-    "complete": "info",
-    "nothing": "info",
-    "unproven": "info",
-    "cancelled": "warning",
-    "partial": "error",
-    "contradicted": "error",
-    "failed": "error",
-}
-_EXPECTED = CLEAN | {"", "gone", "cancelled"}
-"""Causes of an attempt's end that nobody needs to look into."""
-
-_REPEATED = (
-    *(StoreRefusal, AssociationEnded, CommitmentNoted, SweepMissed),
-    *(AppointmentNoted, ValueRefused, PriorEnded, MessageAnswered),
-)
-"""Events that a peer or a full disk can bring about thousands of times a minute."""
-
 _TITLES = 100
 """Pairs of AE titles whose refusals are told apart."""
 
-_USUAL: dict[type[Event], tuple[str, frozenset[str]]] = {
-    **dict.fromkeys(
-        (AssociationEnded, CommitmentNoted), ("result", frozenset({"accepted", "requested", "committed", "failed"}))
-    ),
-    AppointmentNoted: ("news", frozenset({"repeated", "unknown"})),
-    PriorEnded: ("result", frozenset({"on_time"})),
-    MessageAnswered: ("word", frozenset(ACCEPTED_MESSAGES)),
-}
-"""Events that are no news where a field has one of these words: what came of it is told elsewhere, or nothing did."""
+_FIRST = ("timestamp", "level", "event", "transfer", "sweep", "appointment", "study", "rule", "source", "destination")
+"""Keys that come first in a line, in this order; the others follow as they were told."""
 
-_UID = re.compile(r"\b(?:\d+(?:\.\d+){4,}|2\.25(?:\.\d+)+)\b")
+_UID = re.compile(r"\d+(?:\.\d+){4,}|(?<![\d.])2\.25(?:\.\d+)+")
 """Something that may be a UID; an IPv4 address, with its three dots, is none."""
 
 
@@ -157,22 +89,25 @@ class _Bridge(logging.Handler):
         logger().log(record.levelno, record.getMessage(), where=record.name)
 
 
-def configure(stream: TextIO | None = None, *, json: bool = False, quiet: bool = False) -> None:
-    """Send logs to a stream (standard error unless given).
+def configure(stream: TextIO | None = None, *, json: bool = False, level: str = "info", quiet: bool = False) -> None:
+    """Send logs of a level (`debug`, `info`, `warning` or `error`) and above to a stream, else to standard error.
 
     `quiet` is for commands that tell on the terminal what becomes of the work. Libraries' own loggers and warnings are
     silenced, and the last words of threads are ours: they know patients.
     """
     out = stream or sys.stderr
-    renderer: Any = structlog.processors.JSONRenderer() if json else structlog.dev.ConsoleRenderer(colors=out.isatty())
+    console = structlog.dev.ConsoleRenderer(colors=out.isatty(), sort_keys=False)
+    renderer: Any = structlog.processors.JSONRenderer() if json else console
+    least = logging.CRITICAL if quiet else logging.getLevelNamesMapping()[level.upper()]
     structlog.configure(
         processors=[
+            structlog.contextvars.merge_contextvars,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             _presentable,
             renderer,
         ],
-        wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL if quiet else logging.INFO),
+        wrapper_class=structlog.make_filtering_bound_logger(least),
         logger_factory=structlog.WriteLoggerFactory(file=_Stream(out)),  # type: ignore[arg-type]
         cache_logger_on_first_use=False,
     )
@@ -184,6 +119,11 @@ def configure(stream: TextIO | None = None, *, json: bool = False, quiet: bool =
 def logger() -> Any:
     """The logger."""
     return structlog.get_logger()
+
+
+def bound(**fields: object) -> AbstractContextManager[None]:
+    """While it lasts, each line of this thread carries these fields too, but for the empty ones."""
+    return structlog.contextvars.bound_contextvars(**{key: value for key, value in fields.items() if value})
 
 
 class LogObserver:
@@ -200,12 +140,11 @@ class LogObserver:
         if isinstance(event, NodeReachability):
             self._reachability(event)
             return
-        message = _MESSAGES.get(type(event))
-        field, usual = _USUAL.get(type(event), ("", ()))
-        if message is None or (field and getattr(event, field) in usual):
+        level, message = line_of(event)
+        if not message or (level == "debug" and not logger().is_enabled_for(logging.DEBUG)):
             return
-        fields = _fields(event)
-        if isinstance(event, _REPEATED):
+        fields = fields_of(event)
+        if isinstance(event, REPEATED) and level != "debug":
             times = self._repeats.times((type(event), *self._told_apart(event, fields).items()))
             if not times:
                 return
@@ -216,14 +155,14 @@ class LogObserver:
         if isinstance(event, ConfigurationLoaded):
             self._loaded(event, fields)
             return
-        getattr(logger(), _level(event))(message, **fields)
+        getattr(logger(), level)(message, **fields)
 
     def _loaded(self, event: ConfigurationLoaded, fields: dict[str, Any]) -> None:
         """One line for the news, and one for each thing to do about it."""
         for own_line in ("diagnostics", "restart_needed"):
             fields.pop(own_line)
         if event.successful:
-            logger().info(_MESSAGES[ConfigurationLoaded], **fields)
+            logger().info(MESSAGES[ConfigurationLoaded], **fields)
         else:
             logger().error("configuration rejected: the one before stays in force", **fields)
         for diagnostic in event.diagnostics:
@@ -251,9 +190,11 @@ class LogObserver:
         with self._lock:
             before = self._up.get(event.node)
             self._up[event.node] = event.up
-        if before is event.up or (before is None and event.up):
+        if before is event.up:
             return
-        if event.up:
+        if before is None and event.up:
+            logger().debug("node answers", node=event.node)
+        elif event.up:
             logger().info("node up", node=event.node)
         else:
             logger().warning("node down", node=event.node)
@@ -281,48 +222,16 @@ def _place(error: BaseException) -> str:
     return f"{Path(code.co_filename).name}:{frame.tb_lineno} {code.co_name}"
 
 
-def _fields(event: Event) -> dict[str, Any]:
-    fields = {key: value for key, value in msgspec.structs.asdict(event).items() if value not in (None, "", {})}
-    for key, value in fields.items():
-        if key.endswith("_seconds"):
-            fields[key] = round(value, 3)
-    if "status" in fields:
-        fields["status"] = f"0x{fields['status']:04X}"
-    if "event" in fields:  # the log's own word for what happened
-        fields["hl7_event"] = fields.pop("event")
-    if "message" in fields:
-        fields["detail"] = fields.pop("message")
-    return fields
-
-
-def _level(event: Event) -> str:
-    match event:
-        case SweepEnded():
-            return _SWEEP_LEVELS.get(event.result, "warning")
-        case TransferEnded():
-            return _VERDICT_LEVELS.get(event.verdict, "error")
-        case AttemptEnded():
-            proven = event.state in ("complete", "nothing")
-            failed = _VERDICT_LEVELS.get(event.state) == "error"
-            return "info" if proven or (event.cause in _EXPECTED and not failed) else "warning"
-        case LookEnded():
-            level = _LOOK_LEVELS.get(event.result, "warning")
-            return "warning" if level == "info" and not event.complete else level
-        case PriorEnded():
-            return "error" if event.result == "missing" else "warning"
-        case AppointmentNoted() | RouteResumed() | BreakerClosed() | AssociationsAllowed(limit=None):
-            return "info"
-        case ConfigurationLoaded():
-            return "info" if event.successful else "error"
-        case _:
-            return "warning"
-
-
 def _presentable(logger: Any, method: str, line: MutableMapping[str, Any]) -> Mapping[str, Any]:
     """One line whatever a text holds, no control over the terminal, and nothing that looks like a UID."""
-    return {key: _clean(value) if isinstance(value, str) else value for key, value in line.items()}
+    keys = dict.fromkeys((*(key for key in _FIRST if key in line), *line))
+    return {key: _clean(line[key]) for key in keys}
 
 
-def _clean(text: str) -> str:
-    printable = "".join(character if character.isprintable() else " " for character in text)
-    return _UID.sub("…", printable)
+def _clean(value: Any) -> Any:
+    if isinstance(value, str):
+        printable = "".join(character if character.isprintable() else " " for character in value)
+        return _UID.sub("…", printable)
+    if isinstance(value, Mapping):
+        return {_clean(key): _clean(inner) for key, inner in value.items()}
+    return [_clean(inner) for inner in value] if isinstance(value, (list, tuple, set, frozenset)) else value

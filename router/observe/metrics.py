@@ -6,7 +6,7 @@ import itertools
 import threading
 import time
 from collections import Counter as Tally
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 
 from prometheus_client import CollectorRegistry
@@ -15,7 +15,6 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from router import __version__
-from router.domain.allowance import allowance
 from router.domain.events import (
     DROPPED,
     HELD_BACK,
@@ -37,7 +36,10 @@ from router.domain.events import (
     MessageAnswered,
     MoveResponded,
     NodeReachability,
+    NodeResponded,
     NodeWaited,
+    NotificationEnded,
+    NotificationsWaiting,
     PriorEnded,
     RouteResumed,
     RouteStopped,
@@ -51,10 +53,10 @@ from router.domain.events import (
 from router.domain.overdue import sweep_due
 from router.domain.overview import BacklogRow
 from router.domain.rule import RuleSet
+from router.domain.surroundings import Space
 from router.domain.sweep import SweepRecord, SweepState
-from router.observe.backlog import Backlog
 from router.observe.catalogue import CATALOGUE
-from router.observe.families import END, OPEN_METRICS, Family, wants_open_metrics
+from router.observe.families import END, OPEN_METRICS, Family, ProcessText, wants_open_metrics
 from router.observe.labels import (
     ACCEPTED_MESSAGES,
     ASSOCIATION_RESULTS,
@@ -64,11 +66,11 @@ from router.observe.labels import (
     MESSAGE_EVENTS,
     MESSAGE_REFUSALS,
     NEWS,
+    NOTIFICATIONS,
     OTHER,
     PRIOR_RESULTS,
     REFUSALS,
     ROLES,
-    STATES,
     SUBOPERATION_OUTCOMES,
     SWEEP_RESULTS,
     VALUES_REFUSED,
@@ -79,6 +81,7 @@ from router.observe.labels import (
     one_of,
     store_status,
 )
+from router.observe.levels import Levels
 
 __all__ = ["OTHER", "Metrics"]
 
@@ -102,10 +105,9 @@ class Metrics(Collector):
         self._remaining: dict[int, tuple[str, str, int]] = {}
         self._active: Tally[tuple[str, str]] = Tally()
         self._stopped: set[Labels] = set()
-        self._limits: dict[str, int | None] = {}
-        """What rejections have left of a node's associations; None: all of them."""
-        self._backlog: Backlog | None = None
+        self._process: ProcessText | None = None
         self._families = {name: Family(definition) for name, definition in CATALOGUE.items()}
+        self._levels = Levels(self._families, self._lock, now)
         self._families["build_info"].set((__version__,), 1)
         self.registry = CollectorRegistry()
         self.registry.register(self)
@@ -132,10 +134,13 @@ class Metrics(Collector):
             NodeReachability: self._reached,
             BreakerOpened: lambda e: self._show_breaker(e.node, is_open=True),
             BreakerClosed: lambda e: self._show_breaker(e.node, is_open=False),
-            AssociationsAllowed: lambda e: self._limits.__setitem__(e.node, e.limit),
+            AssociationsAllowed: lambda e: self._levels.limit(e.node, e.limit),
             NodeWaited: self._waited,
+            NodeResponded: self._node_responded,
             ConfigurationLoaded: self._loaded,
             HoldsLeft: self._holds_left,
+            NotificationEnded: self._notification_ended,
+            NotificationsWaiting: self._notifications_waiting,
         }
 
     def __call__(self, event: Event) -> None:
@@ -150,9 +155,9 @@ class Metrics(Collector):
         with self._lock:
             self._rules = rules
             self._names = names = Names(rules)
-            self._limits = {name: limit for name, limit in self._limits.items() if name in rules.nodes}
             for family in self._families.values():
                 family.configure(names)
+            self._levels.configure(rules, names)
             for pair in (*names.pairs, (OTHER, OTHER)):
                 self._show_remaining(pair)
             self._swept = {sweep: self._swept.get(sweep, self._time()) for sweep in names.sweeps}
@@ -162,31 +167,55 @@ class Metrics(Collector):
                 self._show_route(pair, stopped=True)
             for node, role in itertools.product((*names.nodes, (OTHER,)), ROLES):
                 self._show_active(node[0], role)
+        with self._rendering:  # what is new becomes text now: no scrape waits for it
+            for family in self._families.values():
+                family.render(self._lock, open_metrics=False)
 
     def watch_backlog(self, read: Callable[[], Sequence[BacklogRow]]) -> None:
         """Export the ledger's backlog; `read` is called at most every other second, whoever scrapes.
 
         While it cannot be read, what was read last stands for a minute; then its series are gone.
         """
-        self._backlog = Backlog(read)
+        self._levels.watch_backlog(read)
+
+    def watch_moves(self, read: Callable[[], Mapping[str, int]]) -> None:
+        """Export how many moves of the last hour count towards each node's limit; `read` must not block."""
+        self._levels.watch_moves(read)
+
+    def watch_process(self) -> None:
+        """Export what this process uses: processor time, memory, open files, by their usual names."""
+        self._process = ProcessText()
+
+    def show_space(self, space: Space) -> None:
+        """The store's file system, as it was found now; it is shown for a minute."""
+        with self._lock:
+            self._levels.space(space)
+
+    def show_certificates(self, ends: Mapping[str, datetime | None]) -> None:
+        """When certificates expire, by the key that names them; None: they cannot be read."""
+        with self._lock:
+            for key, end in ends.items():
+                if (key,) in self._names.certificates:
+                    expiry = end.timestamp() if end is not None else 0
+                    self._families["certificate_expiry_timestamp_seconds"].set((key,), expiry)
 
     def render(self, accept: str) -> tuple[bytes, str]:
         """The metrics in the format a scraper accepts, and its content type."""
-        self._look_at_backlog()
-        self._look_at_windows()
+        self._levels.look()
         open_metrics = wants_open_metrics(accept)
         with self._rendering:
             parts = [part for family in self._families.values() for part in family.render(self._lock, open_metrics)]
+            if self._process is not None:
+                parts.append(self._process.render(open_metrics))
         if open_metrics:
             parts.append(END)
         return "".join(parts).encode(), _CONTENT_TYPE_OPEN_METRICS if open_metrics else CONTENT_TYPE_PLAIN_0_0_4
 
     def collect(self) -> Iterable[Metric]:
         """All families as prometheus_client knows them."""
-        self._look_at_backlog()
-        self._look_at_windows()
+        self._levels.look()
         with self._lock:
-            return [metric for family in self._families.values() for metric in family.metric.collect()]
+            return [metric for family in self._families.values() for metric in family.collect()]
 
     def describe(self) -> Iterable[Metric]:
         """Nothing: the gauge `transfers` and the counter `transfers_total` would pass for the same family."""
@@ -292,6 +321,8 @@ class Metrics(Collector):
     def _prior_ended(self, event: PriorEnded) -> None:
         labels = (self._names.prefetch(event.rule), one_of(event.result, PRIOR_RESULTS))
         self._families["priors_ended_total"].add(labels)
+        if event.lead_seconds is not None:
+            self._families["prior_lead_seconds"].observe(labels[:1], max(0.0, event.lead_seconds))
 
     def _message_answered(self, event: MessageAnswered) -> None:
         labels = (one_of(event.event, MESSAGE_EVENTS), one_of(event.code, MESSAGE_CODES))
@@ -342,6 +373,10 @@ class Metrics(Collector):
         if (event.node,) in self._names.nodes:
             self._families["node_waits_total"].add((event.node, one_of(event.reason, WAITS)))
 
+    def _node_responded(self, event: NodeResponded) -> None:
+        if (event.node,) in self._names.nodes:
+            self._families["node_response_seconds"].observe((event.node,), event.seconds)
+
     def _loaded(self, event: ConfigurationLoaded) -> None:
         self._families["config_last_reload_successful"].set((), event.successful)
         if event.successful:
@@ -353,40 +388,11 @@ class Metrics(Collector):
         if event.released:
             self._families["holds_released_total"].add((), event.count)
 
-    def _look_at_windows(self) -> None:
-        """Bring the gauge of the nodes' windows up to date."""
-        with self._lock:
-            if self._rules is None:
-                return
-            now = datetime.fromtimestamp(self._now(), UTC)
-            for name, node in self._rules.nodes.items():
-                limits = allowance(node, self._rules.windows, now)
-                self._families["window_open"].set((name,), limits.open)
-                allowed = min(limits.associations, self._limits.get(name) or limits.associations)
-                self._families["node_associations_allowed"].set((name,), allowed if limits.open else 0)
+    def _notification_ended(self, event: NotificationEnded) -> None:
+        if (event.channel,) in self._names.channels:
+            labels = (event.channel, one_of(event.result, NOTIFICATIONS))
+            self._families["notifications_total"].add(labels, event.count)
 
-    def _look_at_backlog(self) -> None:
-        """Bring the gauges of the backlog up to date."""
-        if self._backlog is None:
-            return
-        rows = self._backlog.rows()
-        with self._lock:
-            if rows is None:
-                self._families["transfers"].keep([])
-                self._families["transfers_oldest_queued_seconds"].keep([])
-                return
-            counts: Tally[Labels] = Tally()
-            ages: dict[Labels, float] = dict.fromkeys(self._names.pairs, 0.0)
-            now = datetime.fromtimestamp(self._now(), UTC)
-            for row in rows:
-                pair = self._names.pair(row.source, row.destination)
-                counts[(row.state, *pair)] += row.count
-                age = (now - row.oldest_queued_at).total_seconds() if row.oldest_queued_at is not None else 0.0
-                ages[pair] = max(ages.get(pair, 0.0), age)
-            labels = [(state, *pair) for pair in ages for state in STATES]
-            self._families["transfers"].keep(labels)
-            self._families["transfers_oldest_queued_seconds"].keep(ages)
-            for one in labels:
-                self._families["transfers"].set(one, counts[one])
-            for pair, age in ages.items():
-                self._families["transfers_oldest_queued_seconds"].set(pair, age)
+    def _notifications_waiting(self, event: NotificationsWaiting) -> None:
+        if (event.channel,) in self._names.channels:
+            self._families["notifications_waiting"].set((event.channel,), event.count)

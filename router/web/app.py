@@ -1,194 +1,232 @@
-"""The HTTP endpoints. Shows what the service says of itself; decides nothing."""
+"""The application: what answers at which path, how errors are told, which headers go with every answer."""
 
 from __future__ import annotations
 
 import asyncio
-import os
-import threading
+import hashlib
 import time
-from typing import Any, Protocol
+from collections.abc import Awaitable, Callable, Sequence
+from http import HTTPStatus
+from importlib import resources
+from typing import Any
 
-import uvicorn
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
+from starlette.datastructures import MutableHeaders
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
+from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from router.config import Reload, Standing
-from router.errors import ConfigurationError, RouterError
+from router.config import Reload
+from router.domain.events import ActionTaken
+from router.errors import RouterError
 from router.observe import logs
-from router.web import guard, status
-from router.web.bounded import BoundedProtocol
+from router.web import status
+from router.web.answers import Problem
+from router.web.api import Api, answered
+from router.web.browser import Browser, now, status_of
+from router.web.callers import Callers
+from router.web.needs import Configured, Watched
+from router.web.reading import Asked, Parameter, body_of, parameters_of, value_of
+from router.web.session import Sessions
+from router.web.stream import Stream
+from router.web.table import ENDPOINTS, EVENT_STREAM, FILTER, NUMBER, RULE, WORD
 
-_START_SECONDS = 10.0
-_STOP_SECONDS = 5.0
 _RELOADS_WAITING = 16
 """Requests to reload that may wait for one that is under way; further ones are told to come again."""
-_NO_STORE = {"cache-control": "no-store"}
+_STATIC_SECONDS = 300
+_MEDIA_TYPES = {"css": "text/css", "js": "text/javascript", "svg": "image/svg+xml"}
+
+HEADERS = {
+    "cache-control": "no-store",
+    "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
+    "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "same-origin",  # with no-referrer browsers do not say which site a form comes from
+    "cross-origin-resource-policy": "same-origin",
+}
+"""Of every answer, unless it has its own: it needs nothing from anywhere, nothing may frame it, nothing keeps it."""
 
 
-class Watched(Protocol):
-    """What the endpoints need of the service."""
+class Reloads:
+    """Reloads, one after the other; knows how many wait."""
 
-    def render_metrics(self, accept: str) -> tuple[bytes, str]:
-        """The metrics and their content type."""
-
-    def health(self) -> dict[str, str]:
-        """What is wrong by part; empty when the process works."""
-
-    def readiness(self) -> dict[str, str]:
-        """What is not ready by part; empty when work can be taken."""
-
-
-class Configured(Protocol):
-    """What the endpoints need of the configuration's coordinator."""
-
-    @property
-    def standing(self) -> Standing:
-        """How things stand."""
-
-    def reload(self) -> Reload:
-        """Load the configuration again; takes as long as that takes."""
-
-    def token(self) -> str | None:
-        """The secret to be shown; None: there is none. Raises ConfigurationError where it is not to be had."""
-
-
-class _Turns:
-    """One after the other; knows how many there are."""
-
-    def __init__(self) -> None:
+    def __init__(self, configuration: Configured) -> None:
+        self._configuration = configuration
         self._lock = asyncio.Lock()
-        self.waiting = 0
+        self._waiting = 0
         """Whose turn it is, included."""
 
-    async def __aenter__(self) -> None:
-        self.waiting += 1
+    async def reload(self) -> Reload:
+        """Load the configuration again. Raises HTTPException 503 where too many want to."""
+        if self._waiting >= _RELOADS_WAITING:
+            sentence = "Too many requests wait for a reload; try again in a moment."
+            raise HTTPException(503, sentence, {"retry-after": "2"})
+        self._waiting += 1
         try:
-            await self._lock.acquire()
-        except BaseException:
-            self.waiting -= 1
-            raise
-
-    async def __aexit__(self, *_: object) -> None:
-        self.waiting -= 1
-        self._lock.release()
+            async with self._lock:  # who waits here takes no thread from those who ask for health or metrics
+                return await run_in_threadpool(self._configuration.reload)
+        finally:
+            self._waiting -= 1
 
 
-def make_app(service: Watched, configuration: Configured) -> Starlette:
-    """The application."""
-    began = time.monotonic()
-    reloads = _Turns()
-
-    def metrics(request: Request) -> Response:
-        body, content_type = service.render_metrics(", ".join(request.headers.getlist("accept")))
-        return Response(body, headers={"content-type": content_type, **_NO_STORE})
-
-    def state(problems: dict[str, str]) -> Response:
-        return JSONResponse(
-            {"status": "ok" if not problems else "failing", "problems": problems},
-            status_code=503 if problems else 200,
-            headers=_NO_STORE,
-        )
-
-    def overview() -> dict[str, Any]:
-        uptime = time.monotonic() - began
-        return status.overview(configuration.standing, service.health(), service.readiness(), uptime)
+def make_app(service: Watched, configuration: Configured, *, clock: Callable[[], float] = time.monotonic) -> Starlette:
+    """The application; `clock` counts the seconds of sessions. Its `state.stream` is to be closed before it ends."""
+    callers = Callers(configuration, Sessions(clock))
+    stream = Stream(lambda variant: browser.sections(variant), callers.holds, logs.trouble)
+    api = Api(service, configuration, callers, stream)
+    browser = Browser(service, api, callers, now)
+    reloads = Reloads(configuration)
 
     async def reload(request: Request) -> Response:
-        refusal = await run_in_threadpool(_refusal, request, configuration)
-        if refusal:
-            return JSONResponse({"error": refusal}, status_code=403, headers=_NO_STORE)
-        if reloads.waiting >= _RELOADS_WAITING:
-            sentence = "Too many requests wait for a reload; try again in a moment."
-            return JSONResponse({"error": sentence}, status_code=503, headers={"retry-after": "2", **_NO_STORE})
-        async with reloads:  # who waits here takes no thread from those who ask for health or metrics
-            done = await run_in_threadpool(configuration.reload)
-        answer = status.reload_answer(configuration.standing, done)
-        return JSONResponse(answer, status_code=200 if done.accepted else 422, headers=_NO_STORE)
+        caller = await run_in_threadpool(callers.program, request, refused_with=403)
+        done = await reloads.reload()
+        service.observe(ActionTaken(by=caller.by, action="reload"))
+        return answered(status.reload_answer(configuration.standing, done), 200 if done.accepted else 422)
+
+    async def reload_form(request: Request) -> Response:
+        caller = await run_in_threadpool(browser.may_reload, Asked(request, {}, {}, await body_of(request)))
+        done = await reloads.reload()
+        service.observe(ActionTaken(by=caller.by, action="reload"))
+        return browser.reloaded(request, caller, done)
+
+    async def events(request: Request) -> Response:
+        caller, variant = await run_in_threadpool(api.listener, Asked(request, {}, parameters_of(_query(request), ())))
+        if request.method == "HEAD":
+            return Response(media_type=EVENT_STREAM)
+        return api.events(caller, variant)
+
+    special = {"reload": reload, "events": events}
+    routes = [
+        Route(
+            one.path,
+            special.get(one.name)
+            or _answering(getattr(api, one.name), one.parameters if one.checked else None, one.path_parameters),
+            methods=[one.method],
+            name=one.name,
+        )
+        for one in ENDPOINTS
+    ]
+    forms: list[tuple[str, str, Any, Sequence[Parameter], Sequence[Parameter]]] = [
+        ("GET", "/", browser.board, (), ()),
+        ("GET", "/transfers", browser.transfers, FILTER, ()),
+        ("POST", "/transfers", browser.search, (), ()),
+        ("GET", "/transfers/{id}", browser.transfer, (), (NUMBER,)),
+        ("POST", "/transfers/{id}/{word}", browser.say, (), (NUMBER, WORD)),
+        ("POST", "/rules/{name}/sweep", browser.sweep, (), (RULE,)),
+        ("GET", "/explain", browser.explain, (), ()),
+        ("POST", "/explain", browser.find_out, (), ()),
+        ("GET", "/configuration", browser.configuration, (), ()),
+        ("GET", "/login", browser.login, (), ()),
+        ("POST", "/login", browser.begin, (), ()),
+        ("POST", "/logout", browser.end, (), ()),
+    ]
+    routes += [
+        Route(path, _answering(handler, query, in_path), methods=[method])
+        for method, path, handler, query, in_path in forms
+    ]
+    routes += [Route("/reload", reload_form, methods=["POST"]), Route("/static/{name}", _Static().answer)]
+
+    def problem(request: Request, code: int, sentence: str, headers: dict[str, str] | None) -> Response:
+        if request.url.path.startswith(("/api/", "/-/")):
+            answer = answered(Problem(error=sentence), code)
+            answer.headers.update(headers or {})
+            return answer
+        return browser.error(request, code, sentence, headers)
+
+    def refused(request: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)
+        headers = dict(error.headers or {})
+        sentence = error.detail
+        if sentence == HTTPStatus(error.status_code).phrase:
+            sentence = f"There is no {request.method} here." if error.status_code == 405 else "There is nothing here."
+        return problem(request, error.status_code, sentence, headers)
+
+    def impossible(request: Request, error: Exception) -> Response:
+        code = status_of(error)
+        return problem(request, code, str(error), {"retry-after": "2"} if code == 503 else None)
 
     def failed(request: Request, error: Exception) -> Response:
         logs.trouble("http", error)
-        return PlainTextResponse("The router failed to answer; see its log.\n", status_code=500)
+        return PlainTextResponse("The router failed to answer; see its log.\n", status_code=500, headers=HEADERS)
 
-    return Starlette(
-        routes=[
-            Route("/", lambda request: HTMLResponse(status.page(overview()), headers=status.HEADERS)),
-            Route("/api/v1/configuration", lambda request: JSONResponse(overview(), headers=_NO_STORE)),
-            Route("/-/reload", reload, methods=["POST"]),
-            Route("/metrics", metrics),
-            Route("/healthz", lambda request: state(service.health())),
-            Route("/readyz", lambda request: state(service.readiness())),
-        ],
-        exception_handlers={Exception: failed},
+    app = Starlette(
+        routes=routes,
+        middleware=[Middleware(_Headers)],
+        exception_handlers={HTTPException: refused, RouterError: impossible, Exception: failed},
     )
+    app.router.redirect_slashes = False
+    app.state.stream = stream
+    return app
 
 
-def _refusal(request: Request, configuration: Configured) -> str:
-    """Why the caller may change nothing, as a sentence; empty where he may."""
+def _answering(
+    handler: Callable[[Asked], Response], query: Sequence[Parameter] | None, in_path: Sequence[Parameter]
+) -> Callable[[Request], Awaitable[Response]]:
+    """Has a request read, and answered in a thread; `query`: the parameters there are, None: any, passed over."""
+
+    async def answer(request: Request) -> Response:
+        asked = Asked(
+            request,
+            {one.name: _of_path(one, request.path_params[one.name]) for one in in_path},
+            {} if query is None else parameters_of(_query(request), query),
+            await body_of(request) if request.method == "POST" else b"",
+        )
+        return await run_in_threadpool(handler, asked)
+
+    return answer
+
+
+def _query(request: Request) -> list[tuple[str, str]]:
+    return request.query_params.multi_items()
+
+
+def _of_path(parameter: Parameter, value: str) -> str | int:
     try:
-        token = configuration.token()
-    except ConfigurationError as error:
-        return f"The token that router.token names is not to be had, so nobody may do this: {error}."
-    if token is None:
-        return guard.without_token(request.headers, request.client.host if request.client else "")
-    return guard.with_token(request.headers, token)
+        return value_of(parameter, value)
+    except HTTPException as error:
+        raise HTTPException(404, error.detail) from None
 
 
-class HttpServer:
-    """Serves the application in a thread."""
+class _Headers:
+    """Adds the headers that every answer has."""
 
-    def __init__(self, service: Watched, configuration: Configured, host: str, port: int) -> None:
-        """Binds at once; port 0 takes a free one. Raises RouterError where the address is taken or not ours."""
-        config = uvicorn.Config(
-            make_app(service, configuration),
-            host=host,
-            port=port,
-            http=BoundedProtocol,
-            log_config=None,
-            access_log=False,
-            lifespan="off",
-            ws="none",
-            server_header=False,
-            proxy_headers=False,  # who connects is what counts, not what he says of himself
-            timeout_keep_alive=5,
-            timeout_graceful_shutdown=2,
-        )
-        try:
-            self._sockets = asyncio.run(_bind(host, port))
-        except OSError as error:
-            # What asyncio says repeats the address; name resolution has numbers of its own.
-            why = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror
-            raise RouterError(f"Cannot listen on {host}:{port} for HTTP ({why}); change router.http.") from None
-        self.port: int = self._sockets[0].getsockname()[1]
-        self._where = f"{host}:{port}"
-        self._server = uvicorn.Server(config)
-        self._thread = threading.Thread(
-            target=self._server.run, kwargs={"sockets": self._sockets}, name="http", daemon=True
-        )
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
 
-    def start(self) -> None:
-        """Serve. Raises RouterError where that does not come about."""
-        self._thread.start()
-        deadline = time.monotonic() + _START_SECONDS
-        while not self._server.started:
-            if not self._thread.is_alive() or time.monotonic() > deadline:
-                raise RouterError(f"The HTTP server on {self._where} did not start; change router.http.")
-            time.sleep(0.01)
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                for name, value in HEADERS.items():
+                    headers.setdefault(name, value)
+            await send(message)
 
-    def stop(self) -> None:
-        """Stop serving; requests under way have two seconds to end."""
-        self._server.should_exit = True
-        if self._thread.ident is not None:
-            self._thread.join(_STOP_SECONDS)
-        for each in self._sockets:
-            each.close()
+        await self._app(scope, receive, with_headers)
 
 
-async def _bind(host: str, port: int) -> list[Any]:
-    """Sockets bound to every address of the host; uvicorn, asked to do it, ends the process where it cannot."""
-    server = await asyncio.get_running_loop().create_server(asyncio.Protocol, host, port, start_serving=False)
-    sockets = [bound.dup() for bound in server.sockets]
-    server.close()
-    return sockets
+class _Static:
+    """The files of the page, kept in memory: what a browser has already is not sent again."""
+
+    def __init__(self) -> None:
+        directory = resources.files("router.web") / "static"
+        self._files: dict[str, tuple[bytes, str, str]] = {}
+        for file in directory.iterdir() if directory.is_dir() else ():
+            media_type = _MEDIA_TYPES.get(file.name.rpartition(".")[2])
+            if media_type is not None:
+                body = file.read_bytes()
+                self._files[file.name] = (body, media_type, f'"{hashlib.sha256(body).hexdigest()[:32]}"')
+
+    async def answer(self, request: Request) -> Response:
+        """A file, or that it is the one that the browser has."""
+        found = self._files.get(request.path_params["name"])
+        if found is None:
+            raise HTTPException(404)
+        body, media_type, tag = found
+        headers = {"etag": tag, "cache-control": f"max-age={_STATIC_SECONDS}"}
+        if tag in request.headers.get("if-none-match", ""):
+            return Response(status_code=304, headers=headers)
+        return Response(body, media_type=media_type, headers=headers)

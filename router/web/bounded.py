@@ -10,12 +10,16 @@ MOST_CONNECTIONS = 200
 """Open at once; further ones are closed as they come."""
 REQUEST_SECONDS = 10.0
 """In which a request's header must be there; an idle connection is closed then at the latest."""
+READ_SECONDS = 20.0
+"""In which a peer must take what waits to be sent, once that is more than a little; else he is dropped."""
 
 
 class BoundedProtocol(H11Protocol):
     """HTTP/1.1 as uvicorn speaks it; see above."""
 
     _patience: asyncio.TimerHandle | None = None
+    _unread: asyncio.TimerHandle | None = None
+    _ending = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """A peer has connected."""
@@ -27,16 +31,31 @@ class BoundedProtocol(H11Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """It is gone."""
-        if self._patience is not None:
-            self._patience.cancel()
+        for timer in (self._patience, self._unread):
+            if timer is not None:
+                timer.cancel()
         super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        """The peer does not read as fast as it is written."""
+        super().pause_writing()
+        self._unread = self.loop.call_later(READ_SECONDS, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        """He has read."""
+        super().resume_writing()
+        if self._unread is not None:
+            self._unread.cancel()
 
     def _wait(self) -> None:
         self._patience = self.loop.call_later(REQUEST_SECONDS, self._look)
 
     def _look(self) -> None:
         cycle = getattr(self, "cycle", None)  # there is none before the first request
-        if cycle is not None and not cycle.response_complete:
-            self._wait()
-        else:
+        if self._ending:  # since the last look, and the peer does not take the rest
+            self.transport.abort()
+            return
+        if cycle is None or cycle.response_complete:
             self.transport.close()
+        self._ending = self.transport.is_closing()
+        self._wait()

@@ -1,4 +1,4 @@
-"""Who may change something over HTTP: who shows the token, or a program on this machine. Pure."""
+"""Who may change something over HTTP: who shows the token, or a program on this machine; from which pages. Pure."""
 
 from __future__ import annotations
 
@@ -16,9 +16,8 @@ _SCHEME = "bearer "
 
 def with_token(headers: Mapping[str, str], token: str) -> str:
     """Why a caller may not, as a sentence; empty where he shows the token. Takes as long whatever is shown."""
-    given = headers.get("authorization", "")
-    shown = given[len(_SCHEME) :].strip() if given[: len(_SCHEME)].lower() == _SCHEME else ""
-    if hmac.compare_digest(shown.encode("utf-8", "replace"), token.encode()):
+    shown = bearer(headers)
+    if same(shown, token):
         return ""
     if not shown:
         return "This needs the token that router.token names: send it as Authorization: Bearer TOKEN."
@@ -36,11 +35,34 @@ def without_token(headers: Mapping[str, str], peer: str) -> str:
     host = headers.get("host", "")
     if not _is_here(host):
         return f"The request is for another host than this machine: call it as 127.0.0.1 or localhost, or {_SET_TOKEN}."
-    origin = headers.get("origin")
-    elsewhere = origin is not None and _site(origin) != host.lower()
-    if elsewhere or headers.get("sec-fetch-site", "none") not in _OWN_SITES:
+    if not _from_own_page(headers, host):
         return f"The request comes from a page of another site; use a program such as curl, or {_SET_TOKEN}."
     return ""
+
+
+def own_form(headers: Mapping[str, str]) -> str:
+    """Why a form is not taken, as a sentence; empty where it comes from a page of this router (or no browser says)."""
+    if _from_own_page(headers, headers.get("host", "")):
+        return ""
+    return "The form comes from a page of another site; open the page of this router and do it there."
+
+
+def same(shown: str, wanted: str) -> bool:
+    """Whether two secrets are the same; takes as long whatever is shown."""
+    return hmac.compare_digest(shown.encode("utf-8", "replace"), wanted.encode("utf-8", "replace"))
+
+
+def bearer(headers: Mapping[str, str]) -> str:
+    """The token that a program shows; empty where it shows none."""
+    given = headers.get("authorization", "")
+    return given[len(_SCHEME) :].strip() if given[: len(_SCHEME)].lower() == _SCHEME else ""
+
+
+def _from_own_page(headers: Mapping[str, str], host: str) -> bool:
+    """Whether nothing says that a page of another site had the browser send this."""
+    origin = headers.get("origin")
+    elsewhere = origin is not None and (not host or _site(origin) != host.lower())
+    return not elsewhere and headers.get("sec-fetch-site", "none") in _OWN_SITES
 
 
 def _site(origin: str) -> str:

@@ -6,29 +6,13 @@ from datetime import datetime
 from typing import Any
 
 import msgspec
-from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from router import __version__
-from router.config import Reload, Standing
+from router.config import Reload, Severity, Standing
+from router.domain.attention import Loaded
 
 DIAGNOSTICS_SHOWN = 500
 """Diagnostics in one answer, at most."""
-
-_ENVIRONMENT = Environment(
-    loader=PackageLoader("router.web"),
-    autoescape=True,
-    undefined=StrictUndefined,
-    trim_blocks=True,
-    lstrip_blocks=True,
-)
-HEADERS = {
-    "cache-control": "no-store",
-    "content-security-policy": "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; "
-    "form-action 'none'; frame-ancestors 'none'",
-    "x-content-type-options": "nosniff",
-    "referrer-policy": "no-referrer",
-}
-"""Of the page: it needs nothing from anywhere, and nothing may frame it."""
 
 
 def reload_answer(standing: Standing, reload: Reload) -> dict[str, Any]:
@@ -45,7 +29,7 @@ def reload_answer(standing: Standing, reload: Reload) -> dict[str, Any]:
 def overview(
     standing: Standing, health: dict[str, str], readiness: dict[str, str], uptime_seconds: float
 ) -> dict[str, Any]:
-    """The values of `GET /api/v1/configuration` and of the page."""
+    """The values of `GET /api/v1/configuration` and of its page."""
     last = standing.last
     return {
         "version": __version__,
@@ -72,9 +56,17 @@ def overview(
     }
 
 
-def page(values: dict[str, Any]) -> str:
-    """The status page of an overview."""
-    return _ENVIRONMENT.get_template("status.html").render(values, uptime=_spelled(values["uptime_seconds"]))
+def loaded(standing: Standing) -> Loaded:
+    """What came of the latest attempt to load the configuration, in short."""
+    last = standing.last
+    errors = sum(one.severity is Severity.ERROR for one in last.diagnostics)
+    return Loaded(
+        accepted=last.accepted,
+        at=last.at,
+        errors=errors,
+        warnings=len(last.diagnostics) - errors,
+        restart_needed=standing.restart_needed,
+    )
 
 
 def _diagnostics(reload: Reload) -> list[dict[str, Any]]:
@@ -87,13 +79,3 @@ def _time(moment: datetime) -> str:
 
 def _word(problems: dict[str, str]) -> str:
     return "failing" if problems else "ok"
-
-
-def _spelled(seconds: float) -> str:
-    """A duration in its two largest units."""
-    minutes, rest = divmod(int(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    days, hours = divmod(hours, 24)
-    parts = [(days, "d"), (hours, "h"), (minutes, "min"), (rest, "s")]
-    first = next((number for number, (amount, _) in enumerate(parts) if amount), len(parts) - 1)
-    return " ".join(f"{amount} {unit}" for amount, unit in parts[first : first + 2])

@@ -710,12 +710,22 @@ class TestLists:
         queue(ledger, [new(intent(1)), new(intent(2))])
         queue(ledger, [new(intent(3)), new(intent(4, destination="local"))], after(3))
         claim(ledger)
-        rows = {(row.source, row.destination, row.state): (row.count, row.oldest_queued_at) for row in ledger.backlog()}
-        assert rows == {
-            ("archive", "ws", State.QUEUED): (2, NOW),
-            ("archive", "ws", State.MOVING): (1, None),
-            ("archive", "local", State.QUEUED): (1, after(3)),
+        rows = {
+            (row.source, row.destination, row.state): (row.count, row.oldest_queued_at, row.next_at)
+            for row in ledger.backlog()
         }
+        assert rows == {
+            ("archive", "ws", State.QUEUED): (2, NOW, NOW),
+            ("archive", "ws", State.MOVING): (1, None, None),
+            ("archive", "local", State.QUEUED): (1, after(3), after(3)),
+        }
+
+    def test_the_backlog_knows_when_the_first_of_any_priority_may_be_taken_up(self, ledger: SqlLedger) -> None:
+        queue(ledger, [new(intent(1), priority=0), new(intent(2), priority=2)])
+        for seconds in (90, 60):
+            ledger.finish(claim(ledger), Finish(happening=Happening.RETRY, next_at=after(seconds)), NOW, NOW)
+        (row,) = ledger.backlog()
+        assert (row.count, row.oldest_queued_at, row.next_at) == (2, NOW, after(60))
 
     def test_times_come_back_exactly_and_aware(self, ledger: SqlLedger) -> None:
         queue(ledger, [new(intent(1))])

@@ -29,6 +29,7 @@ from router.ledger.ledger import SqlLedger
 from tests.contract import test_appointments as appointments
 from tests.contract.ledgers import LEASE, NOW, after, claim, intent, look, new, queue, running_sweep
 
+COMPLETE = SweepReport(state=SweepState.COMPLETE)
 ROOT = Path(__file__).parents[2]
 DATA = ROOT / "tests" / "data" / "ledger"
 
@@ -156,6 +157,10 @@ def _columns(connection: sqlite3.Connection) -> set[tuple[str, str]]:
     }
 
 
+def _triggers(connection: sqlite3.Connection) -> set[str]:
+    return {sql for (sql,) in connection.execute("SELECT sql FROM sqlite_master WHERE type = 'trigger'")}
+
+
 class TestVersions:
     def test_a_newer_one_is_refused(self, path: Path) -> None:
         open_at(path).close()
@@ -194,6 +199,8 @@ class TestVersions:
         open_at(fresh).close()
         with raw(path) as old, raw(fresh) as new_one:
             assert _columns(old) == _columns(new_one)
+            assert _triggers(old) == _triggers(new_one)
+            assert sum(count for (count,) in old.execute("SELECT count FROM transfer_counts")) == 2
 
     def test_only_to_read_an_older_one_asks_for_the_router(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         open_at(path).close()
@@ -386,7 +393,7 @@ class Plans:
         sa.event.remove(sa.Engine, "before_cursor_execute", self._note)
 
     def _note(self, _c: object, _u: object, statement: str, parameters: Any, _o: object, many: bool) -> None:
-        if statement.startswith(("SELECT", "UPDATE", "DELETE", "INSERT")):
+        if statement.startswith(("SELECT", "UPDATE", "DELETE", "INSERT", "WITH")):
             self._seen[statement] = parameters[0] if many else parameters
 
     def lines(self) -> list[tuple[str, int, str]]:
@@ -467,13 +474,60 @@ class TestIndexes:
         assert len(searches) == 2 * 3 + 2
         assert searches & sorts == set()
 
-    def test_the_backlog_and_services_read_indexes(self, path: Path) -> None:
+    def test_the_backlog_reads_what_is_counted_and_looks_into_indexes(self, path: Path) -> None:
+        with open_at(path) as ledger, Plans(path) as plans:
+            ledger.backlog()
+        steps = {step for _, _, step in plans.lines() if "transfers" in step and "counts" not in step}
+        assert steps == {
+            "SEARCH transfers USING INDEX ix_transfers_oldest (source=? AND destination=?)",
+            "SEARCH transfers USING INDEX ix_transfers_routes (source=? AND destination=? AND priority=?)",
+        }
+
+    def test_an_overview_reads_indexes_and_sorts_nothing_big(self, path: Path) -> None:
         with open_at(path) as ledger:
-            ledger.announce(ServiceInfo(owner="a", address="", seen_at=NOW))
+            queue(ledger, [new(intent(1))])
             with Plans(path) as plans:
+                ledger.overview(100, 50)
+            lines = plans.lines()
+        open_ones = "ix_transfers_leases|ix_sweeps_due|ix_sweeps_running"
+        scanned = re.compile(rf"SCAN (transfers|sweeps)\b(?! USING INDEX ({open_ones}))")
+        assert [line for line in lines if scanned.match(line[2])] == []
+        sorts = [statement for statement, _, step in lines if "TEMP B-TREE" in step and "FROM transfers" in statement]
+        assert all("lease_until IS NOT NULL" in statement for statement in sorts), "only what workers hold"
+        used = {index for _, _, step in lines for index in re.findall(r"ix_\w+", step)}
+        assert {"ix_transfers_ended", "ix_transfers_state", "ix_transfers_leases", "ix_sweeps_latest"} <= used
+
+    def test_to_look_at_it_takes_as_many_steps_with_many_rows_as_with_few(self, path: Path) -> None:
+        def fill(first: int, last: int) -> None:
+            with open_at(path) as ledger:
+                queue(ledger, [new(intent(n)) for n in range(first, last)])
+                for number in range(first, last, 500):
+                    ledger.finish_sweep(running_sweep(ledger, after(number + 9)), COMPLETE, [], [], after(number + 9))
+            with raw(path) as connection:
+                for place, state in enumerate(("complete", "failed", "verifying")):
+                    ended = "NULL" if state == "verifying" else "id"
+                    connection.execute(
+                        f"UPDATE transfers SET state = ?, finished_at = {ended} WHERE id % 4 = ?", (state, place)
+                    )
+
+        def looked(counted: Steps) -> tuple[int, int]:
+            with open_at(path) as ledger:
+                ledger.overview(10, 5)
+                counted.steps = 0
                 ledger.backlog()
-            (line,) = plans.lines()
-        assert line[2] == "SCAN transfers USING COVERING INDEX ix_transfers_backlog"
+                scraped = counted.steps
+                ledger.overview(10, 5)
+                return scraped, counted.steps - scraped
+
+        fill(0, 1000)
+        with Steps() as counted:
+            few = looked(counted)
+        fill(1000, 20_000)
+        with Steps() as counted:
+            many = looked(counted)
+        assert min(few) > 50
+        assert many[0] <= few[0] * 1.2
+        assert many[1] <= few[1] * 1.2
 
     def test_storage_commitment_reads_indexes(self, path: Path) -> None:
         with open_at(path) as ledger:

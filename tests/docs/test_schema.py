@@ -99,6 +99,7 @@ def test_every_definition_is_used() -> None:
 
 STRUCTS = [
     (("router",), model.RouterSettings),
+    (("router", "log"), model.LogSettings),
     (("nodes", "x"), model.Node),
     (("nodes", "x", "limits"), model.NodeLimits),
     (("nodes", "x", "windows", 0), model.WindowUse),
@@ -194,6 +195,14 @@ BASE: dict[str, Any] = {
     },
     "router": {
         "hl7": {},
+        "notify": {
+            "channels": {
+                "on-call": {"mail": {"to": ["a@x.example"], "from": "r@x.example", "server": "mail.x.example:25"}},
+                "chat": {"webhook": {"url": "https://chat.x.example/"}},
+            }
+        },
+        "log": {},
+        "page": {},
         "token": {"env": "TOKEN"},
         "tls": {"ca": "ca.pem", "certificate": "router.pem", "key": {"file": "router.key"}},
     },

@@ -282,7 +282,7 @@ def test_logs_hold_no_identifier_whatever_goes_wrong(ward: Ward) -> None:
     for name in list(ward.nodes):
         ward.rules[f"from-{name}"] = ward.rule(name)
         ward.rules[f"from-{name}"]["move"]["retry"] = {"attempts": 1}
-    router = ward.run()
+    router = ward.run(log={"level": "debug"})
     ward.site.call("apply")
     assert router.stop() == 0
     for name in ("failing", "strangers", "aborting", "forgetful", "unknowing"):

@@ -1,17 +1,14 @@
-"""What monitoring/ ships, checked without Grafana: the dashboard is sound and asks for metrics the router has."""
+"""What monitoring/ ships for Prometheus: rules and scrape example are sound and ask for metrics the router has."""
 
 from __future__ import annotations
 
-import json
 import re
-from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from tests.support.dashboard import OVERVIEW, expressions, load, panels, resolve
 from tests.support.process import run
 from tests.support.prometheus import check_configuration
 
@@ -48,6 +45,7 @@ METRICS: dict[str, set[str]] = {
     "prior_look_duration_seconds": {"source"},
     "priors_selected_total": {"rule", "group"},
     "priors_ended_total": {"rule", "result"},
+    "prior_lead_seconds": {"rule"},
     "order_messages_total": {"event", "code"},
     "order_messages_refused_total": {"reason"},
     "values_refused_total": {"trigger", "reason"},
@@ -59,6 +57,20 @@ METRICS: dict[str, set[str]] = {
     "node_up": {"node"},
     "breaker_open": {"node"},
     "window_open": {"node"},
+    "sweep_held_total": {"reason"} | SWEEP,
+    "storage_commitments_total": {"node", "result"},
+    "node_waits_total": {"node", "reason"},
+    "node_associations_allowed": {"node"},
+    "node_associations_limit": {"node"},
+    "node_moves_last_hour": {"node"},
+    "node_moves_per_hour_limit": {"node"},
+    "node_response_seconds": {"node"},
+    "store_free_bytes": set(),
+    "store_size_bytes": set(),
+    "store_minimum_free_bytes": set(),
+    "certificate_expiry_timestamp_seconds": {"certificate"},
+    "notifications_total": {"channel", "result"},
+    "notifications_waiting": {"channel"},
     "config_last_reload_successful": set(),
     "config_last_reload_success_timestamp_seconds": set(),
     "config_info": {"hash"},
@@ -69,6 +81,8 @@ HISTOGRAMS = {
     "seen_to_verified_seconds",
     "sweep_duration_seconds",
     "prior_look_duration_seconds",
+    "prior_lead_seconds",
+    "node_response_seconds",
 }
 SERIES = {f"dicom_router_{name}": labels for name, labels in METRICS.items() if name not in HISTOGRAMS} | {
     f"dicom_router_{name}_{part}": METRICS[name] | ({"le"} if part == "bucket" else set())
@@ -77,144 +91,11 @@ SERIES = {f"dicom_router_{name}": labels for name, labels in METRICS.items() if 
 }
 TARGET_LABELS = {"instance", "job"}
 
-DASHBOARD = load()
-PANELS = list(panels(DASHBOARD))
-DATASOURCE = {"type": "prometheus", "uid": "${datasource}"}
-
 
 def selectors(expression: str) -> list[tuple[str, set[str]]]:
     """Return each metric an expression names, with the labels it selects by."""
     found = re.findall(r"(dicom_router_\w+)(\{[^}]*\})?", expression)
     return [(name, set(re.findall(r"(\w+)\s*(?:=~|!~|!=|=)", labels))) for name, labels in found]
-
-
-def everything_in(value: Any) -> list[dict[str, Any]]:
-    """Return every object in a JSON value."""
-    if isinstance(value, list):
-        return [found for item in value for found in everything_in(item)]
-    if isinstance(value, dict):
-        return [value, *(found for item in value.values() for found in everything_in(item))]
-    return []
-
-
-def test_each_panel_has_its_own_id_and_place() -> None:
-    identifiers = [panel["id"] for panel in PANELS]
-    assert len(set(identifiers)) == len(identifiers)
-    for panel in PANELS:
-        place = panel["gridPos"]
-        assert 0 <= place["x"] < place["x"] + place["w"] <= 24, panel["title"]
-        assert place["h"] > 0, panel["title"]
-    for one, other in combinations(PANELS, 2):
-        a, b = one["gridPos"], other["gridPos"]
-        apart = (
-            a["x"] + a["w"] <= b["x"]
-            or b["x"] + b["w"] <= a["x"]
-            or a["y"] + a["h"] <= b["y"]
-            or b["y"] + b["h"] <= a["y"]
-        )
-        assert apart, f"{one['title']} overlaps {other['title']}"
-
-
-def test_each_panel_says_what_it_shows() -> None:
-    titles = [panel["title"] for panel in PANELS]
-    assert len(set(titles)) == len(titles)
-    for panel in PANELS:
-        if panel["type"] != "row":
-            assert panel["description"].endswith("."), panel["title"]
-            assert panel["targets"], panel["title"]
-            references = [target["refId"] for target in panel["targets"]]
-            assert len(set(references)) == len(references), panel["title"]
-
-
-def test_the_data_source_is_a_variable_everywhere() -> None:
-    assert DASHBOARD["templating"]["list"][0]["name"] == "datasource"
-    assert DASHBOARD["templating"]["list"][0]["type"] == "datasource"
-    queries = [item for item in PANELS if item["type"] != "row"]
-    queries += [target for item in PANELS for target in item.get("targets", [])]
-    queries += [variable for variable in DASHBOARD["templating"]["list"] if variable["type"] == "query"]
-    assert all(item["datasource"] == DATASOURCE for item in queries)
-    # Nowhere else either, overrides and annotations included, is a data source fixed.
-    assert all(item["datasource"] == DATASOURCE for item in everything_in(DASHBOARD) if "datasource" in item)
-
-
-def test_every_variable_used_is_defined() -> None:
-    defined = {variable["name"] for variable in DASHBOARD["templating"]["list"]}
-    used = set(re.findall(r"\$\{?(\w+)", json.dumps(DASHBOARD)))
-    assert used - defined <= {"__all", "__rate_interval", "__range"}
-    assert defined <= used
-
-
-def test_all_metrics_and_labels_are_the_routers() -> None:
-    for title, expression in expressions():
-        named = selectors(expression)
-        assert named, title
-        for name, labels in named:
-            assert name in SERIES, f"{title}: {name}"
-            assert labels <= SERIES[name] | TARGET_LABELS, f"{title}: {labels - SERIES[name]}"
-        known = set().union(*(SERIES[name] for name, _ in named)) | TARGET_LABELS
-        for clause in re.findall(r"\bby \(([^)]*)\)", expression):
-            grouped = {label.strip() for label in clause.split(",")}
-            assert grouped <= known, f"{title}: {grouped - known}"
-    for variable in DASHBOARD["templating"]["list"]:
-        if variable["type"] == "query":
-            metric, label = re.fullmatch(r"label_values\((\w+)(?:\{.*\})?, (\w+)\)", variable["definition"]).groups()
-            assert label in SERIES[metric] | TARGET_LABELS
-            assert variable["query"]["query"] == variable["definition"]
-
-
-def test_legends_use_labels_the_query_keeps() -> None:
-    for panel in PANELS:
-        for target in panel.get("targets", []):
-            wanted = set(re.findall(r"\{\{(\w+)\}\}", target["legendFormat"]))
-            kept = {
-                label.strip()
-                for clause in re.findall(r"\bby \(([^)]*)\)", target["expr"])
-                for label in clause.split(",")
-            }
-            if not kept:
-                kept = set().union(*(SERIES[name] for name, _ in selectors(target["expr"])))
-            assert wanted <= kept, panel["title"]
-
-
-@pytest.mark.parametrize(
-    "subject",
-    [
-        "move_suboperations_total",
-        "move_suboperations_remaining",
-        "move_responses_total",
-        "transfers",
-        "transfers_oldest_queued_seconds",
-        "transfers_total",
-        "sweep_last_success_timestamp_seconds",
-        "sweep_duration_seconds_bucket",
-        "sweep_complete",
-        "store_instances_total",
-        "store_bytes_total",
-        "store_refused_total",
-        "associations_total",
-        "node_up",
-        "config_last_reload_successful",
-    ],
-)
-def test_the_overview_shows(subject: str) -> None:
-    shown = {name for _, expression in expressions() for name, _ in selectors(expression)}
-    assert f"dicom_router_{subject}" in shown
-
-
-def test_prometheus_understands_every_expression(tmp_path: Path) -> None:
-    rules = [
-        {"record": f"panel:expression:{number}", "expr": expression.promql}
-        for number, expression in enumerate(expressions())
-    ]
-    path = tmp_path / "rules.yml"
-    path.write_text(json.dumps({"groups": [{"name": "panels", "rules": rules}]}), encoding="utf-8")
-    output = run(["promtool", "check", "rules", "--lint-fatal", path]).stdout
-    assert f"{len(rules)} rules found" in output
-
-
-def test_variables_are_replaced_as_grafana_does() -> None:
-    expression = 'rate(x{a=~"$a",b=~"${b}",c=~"${c:regex}"}[$__rate_interval]) + y[$__range]'
-    assert resolve(expression) == 'rate(x{a=~".*",b=~".*",c=~".*"}[1m]) + y[1h]'
 
 
 def test_prometheus_accepts_the_scrape_example() -> None:
@@ -224,42 +105,76 @@ def test_prometheus_accepts_the_scrape_example() -> None:
     assert [job["job_name"] for job in jobs] == ["dicom-router"]
 
 
-def test_grafana_is_told_where_everything_is() -> None:
-    provisioning = MONITORING / "grafana" / "provisioning"
-    (source,) = yaml.safe_load((provisioning / "datasources" / "prometheus.yaml").read_text())["datasources"]
-    scrape = yaml.safe_load((MONITORING / "prometheus.yml").read_text())["global"]["scrape_interval"]
-    assert source["type"] == "prometheus"
-    assert source["isDefault"]
-    assert source["jsonData"]["timeInterval"] == scrape
-    (provider,) = yaml.safe_load((provisioning / "dashboards" / "dicom-router.yaml").read_text())["providers"]
-    assert provider["options"]["path"]
-    assert sorted(OVERVIEW.parent.glob("*.json")) == [OVERVIEW]
-    assert DASHBOARD["uid"]
-    assert DASHBOARD["title"]
+@pytest.mark.parametrize("name", ["alerts.yaml", "recording.yaml"])
+def test_rules_do_what_their_tests_say(name: str) -> None:
+    run(["promtool", "check", "rules", "--lint-fatal", MONITORING / name])
+    run(["promtool", "test", "rules", MONITORING / "tests" / name], seconds=180)
 
 
-def test_alerts_do_what_their_tests_say() -> None:
-    run(["promtool", "check", "rules", "--lint-fatal", MONITORING / "alerts.yaml"])
-    run(["promtool", "test", "rules", MONITORING / "tests" / "alerts.yaml"])
-
-
-def alerts() -> list[dict[str, Any]]:
-    groups = yaml.safe_load((MONITORING / "alerts.yaml").read_text())["groups"]
+def rules(name: str = "alerts.yaml") -> list[dict[str, Any]]:
+    groups = yaml.safe_load((MONITORING / name).read_text())["groups"]
     return [rule for group in groups for rule in group["rules"]]
 
 
-@pytest.mark.parametrize("alert", alerts(), ids=lambda alert: alert["alert"])
+RECORDED = {rule["record"]: rule["expr"] for rule in rules("recording.yaml")}
+
+
+def minutes(span: str) -> int:
+    """A span of a test: of minutes, hours or both."""
+    found = re.fullmatch(r"(?:(\d+)h)?(?:(\d+)m)?", span)
+    assert found is not None, span
+    return 60 * int(found[1] or 0) + int(found[2] or 0)
+
+
+def cases(alert: str) -> list[list[bool]]:
+    """Whether the alert fires, in order of time, in each test that asks."""
+    found = []
+    for test in yaml.safe_load((MONITORING / "tests" / "alerts.yaml").read_text())["tests"]:
+        asked = [one for one in test["promql_expr_test"] if f'"{alert}"' in one["expr"]]
+        if asked:
+            asked.sort(key=lambda one: minutes(one["eval_time"]))
+            found.append([bool(one["exp_samples"]) for one in asked])
+    return found
+
+
+@pytest.mark.parametrize("alert", [rule["alert"] for rule in rules()])
+def test_of_each_alert_it_is_tested_that_it_is_quiet_fires_and_ends(alert: str) -> None:
+    assert any(not fires[0] and True in fires and not fires[-1] for fires in cases(alert)), cases(alert)
+
+
+def test_of_each_recording_rule_a_value_is_tested() -> None:
+    tests = yaml.safe_load((MONITORING / "tests" / "recording.yaml").read_text())["tests"]
+    asked = {one["expr"] for test in tests for one in test["promql_expr_test"] if one["exp_samples"]}
+    assert asked == set(RECORDED)
+
+
+@pytest.mark.parametrize("rule", rules("recording.yaml"), ids=lambda rule: rule["record"])
+def test_a_recording_rule_has_a_name_of_three_parts_and_asks_for_what_there_is(rule: dict[str, Any]) -> None:
+    level, metric, operations = rule["record"].split(":")
+    assert level
+    assert operations
+    assert metric.startswith("dicom_router_")
+    for name, labels in selectors(re.sub(r"\w+:dicom_router_\w+:\w+", "", rule["expr"])):
+        assert name in SERIES
+        assert labels <= SERIES[name] | TARGET_LABELS
+    assert set(re.findall(r"\w+:dicom_router_\w+:\w+", rule["expr"])) <= set(RECORDED)
+
+
+@pytest.mark.parametrize("alert", rules(), ids=lambda alert: alert["alert"])
 def test_an_alert_asks_for_what_there_is_and_says_what_to_do(alert: dict[str, Any]) -> None:
     assert alert["labels"]["severity"] in ("warning", "critical")
     assert all(alert["annotations"][text].strip() for text in ("summary", "description", "runbook"))
-    asked = selectors(alert["expr"])
-    assert asked
+    recorded = set(re.findall(r"\w+:dicom_router_\w+:\w+", alert["expr"]))
+    assert recorded <= set(RECORDED)
+    asked = selectors(re.sub(r"\w+:dicom_router_\w+:\w+", "", alert["expr"]))
+    assert recorded or asked or 'up{job="dicom-router"}' in alert["expr"]
     for name, labels in asked:
         assert name in SERIES
         assert labels <= SERIES[name] | TARGET_LABELS
-    assert alert["alert"] in (MONITORING / "tests" / "alerts.yaml").read_text()
 
 
-def test_prometheus_loads_the_alerts() -> None:
-    assert yaml.safe_load((MONITORING / "prometheus.yml").read_text())["rule_files"] == ["alerts.yaml"]
-    assert "./monitoring/alerts.yaml:/etc/prometheus/alerts.yaml:ro" in (ROOT / "compose.yaml").read_text()
+def test_prometheus_loads_all_rules_and_so_does_the_stack() -> None:
+    loaded = yaml.safe_load((MONITORING / "prometheus.yml").read_text())["rule_files"]
+    assert sorted(loaded) == sorted(path.name for path in MONITORING.glob("*.yaml"))
+    for name in loaded:
+        assert f"./monitoring/{name}:/etc/prometheus/{name}:ro" in (ROOT / "compose.yaml").read_text()

@@ -109,6 +109,7 @@ def news(router: RunningRouter, word: str) -> float:
 
 
 def test_an_order_brings_the_priors_once_and_nobody_learns_whose(clinic: Clinic) -> None:
+    clinic.site.settings["log"] = {"level": "debug"}
     router = clinic.run()
     assert clinic.order().code == "AA"
     wait_for(lambda: clinic.has(clinic.abdomen), "the prior")

@@ -227,6 +227,7 @@ def test_what_the_workstation_has_already_uses_up_no_quota(asked: Ward) -> None:
 
 
 def test_the_service_brings_them_by_itself_and_once(ward: Ward) -> None:
+    ward.site.settings["log"] = {"level": "debug"}
     router = ward.run()
     wait_for(lambda: ward.has(*ward.taken), "the priors")
     ward.wait_for_states("done")

@@ -13,6 +13,7 @@ from router.domain.condition import Condition
 from router.domain.dicom import Identifier
 from router.domain.events import Event, SubOperationsCounted
 from router.domain.priors import PriorGroup, Priors, Within
+from router.domain.pseudonym import Pseudonyms
 from router.domain.rule import Move, Node, NodeLimits, Order, RouterSettings, Rule, RuleSet, Sweep
 from router.domain.sweep import SweepDue, SweepReport
 from router.domain.transfer import Transfer
@@ -49,6 +50,7 @@ class Bench:
         self.peers = FakePeers(self.ledger)
         self.peers.titles = {"WS": "ws", "PACS": "pacs"}
         self.events: list[Event] = []
+        self.pseudonyms = Pseudonyms(b"the bench's key")
         self.never = threading.Event()
         self.lost_files: set[str] = set()
         settings = Move(to=("local",), **move)  # type: ignore[arg-type]
@@ -64,7 +66,7 @@ class Bench:
         self.slots = slots = NodeSlots(observer=self.events.append)
         self.inquiry = inquiry = Inquiry(self.peers, slots)
         evidence = EvidenceGatherer(self.ledger, inquiry, self.held)
-        observer = self.events.append
+        observer = self.observe
         tallies = Tallies(observer)
         self.sweeper = Sweeper(
             rules=lambda: self.rules, ledger=self.ledger, inquiry=inquiry, clock=self.clock, observer=observer
@@ -104,6 +106,7 @@ class Bench:
             detours=self.detours,
             clock=self.clock,
             observer=observer,
+            pseudonym=self.pseudonyms.of,
         )
         self.committer = Committer(
             ledger=self.ledger,
@@ -123,7 +126,12 @@ class Bench:
             terms=terms,
             clock=self.clock,
             observer=observer,
+            pseudonym=self.pseudonyms.of,
         )
+
+    def observe(self, event: Event) -> None:
+        """Take an event."""
+        self.events.append(event)
 
     def _woken(self) -> None:
         self.woken += 1

@@ -8,7 +8,7 @@ import subprocess
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -35,13 +35,16 @@ class Prometheus(Process):
     def __init__(
         self,
         directory: Path,
-        targets: Mapping[str, int],
+        targets: Mapping[str, int | Sequence[int]],
         *,
         scrape_interval: str = "250ms",
         rules: Path | None = None,
         metrics_path: str = "/metrics",
     ) -> None:
-        """Start it and wait until it is ready. `targets` maps job names to ports on loopback."""
+        """Start it and wait until it is ready.
+
+        `targets` maps job names to ports on loopback, `rules` is a file or a pattern of files.
+        """
         directory.mkdir(parents=True, exist_ok=True)
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
@@ -56,9 +59,11 @@ class Prometheus(Process):
                 {
                     "job_name": job,
                     "metrics_path": metrics_path,
-                    "static_configs": [{"targets": [f"127.0.0.1:{port}"]}],
+                    "static_configs": [
+                        {"targets": [f"127.0.0.1:{port}" for port in ([ports] if isinstance(ports, int) else ports)]}
+                    ],
                 }
-                for job, port in targets.items()
+                for job, ports in targets.items()
             ],
         }
         path = directory / "prometheus.yml"
@@ -106,6 +111,11 @@ class Prometheus(Process):
     def targets(self) -> list[dict[str, Any]]:
         """Return the active targets, with `lastError` where a scrape failed."""
         active: list[dict[str, Any]] = self._get("/api/v1/targets")["data"]["activeTargets"]
+        return active
+
+    def alerts(self) -> list[dict[str, Any]]:
+        """Return the alerts that are pending or fire, with their texts."""
+        active: list[dict[str, Any]] = self._get("/api/v1/alerts")["data"]["alerts"]
         return active
 
     def _up(self, job: str) -> bool:

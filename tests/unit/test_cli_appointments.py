@@ -156,6 +156,9 @@ class Ledger:
     def receipt_paths(self, study: str) -> set[str]:
         return set()
 
+    def site_key(self) -> bytes:
+        return bytes(32)
+
 
 Command = Callable[..., Result]
 

@@ -197,7 +197,33 @@ MISTAKES = [
     ("hl7-not-used", "DR046", 2, "warning"),
     ("secret-in-plain-text", "DR066", 9, "error"),
     ("secret-not-to-be-had", "DR067", 9, "warning"),
+    ("log-key-not-to-be-had", "DR067", 9, "warning"),
+    ("log-key-in-plain-text", "DR066", 9, "error"),
+    ("log-level-unknown", "DR014", 9, "error"),
+    ("page-identifiers-without-token", "DR080", 9, "error"),
     ("watch-too-often", "DR014", 9, "error"),
+    ("notify-unknown-channel", "DR075", 11, "error"),
+    ("notify-unknown-channel-of-a-rule", "DR075", 21, "error"),
+    ("notify-without-channels", "DR076", 9, "warning"),
+    ("notify-channel-not-used", "DR046", 10, "warning"),
+    ("notify-channel-twofold", "DR014", 11, "error"),
+    ("notify-template-misspelt", "DR077", 11, "error"),
+    ("notify-template-missing", "DR077", 11, "error"),
+    ("notify-password-in-the-open", "DR078", 11, "error"),
+    ("notify-url-in-the-open", "DR078", 11, "error"),
+    ("notify-header-in-the-open", "DR078", 11, "error"),
+    ("notify-header-in-plain-text", "DR066", 11, "error"),
+    ("notify-password-in-plain-text", "DR066", 11, "error"),
+    ("notify-no-e-mail-address", "DR079", 11, "error"),
+    ("notify-no-url", "DR079", 11, "error"),
+    ("notify-user-without-password", "DR079", 11, "error"),
+    ("notify-header-of-ours", "DR079", 11, "error"),
+    ("notify-server-without-port", "DR024", 11, "error"),
+    ("notify-ca-missing", "DR028", 11, "error"),
+    ("notify-link", "DR014", 9, "error"),
+    ("notify-unknown-word", "DR014", 9, "error"),
+    ("notify-wait-too-long", "DR043", 9, "error"),
+    ("notify-off", "DR014", 21, "error"),
     ("hl7-same-port", "DR027", 3, "error"),
     ("hl7-bad-address", "DR024", 3, "error"),
     ("hl7-tls-without-files", "DR013", 5, "error"),
@@ -249,7 +275,8 @@ MISTAKES = [
 
 def load(name: str, directory: Path) -> config.Loaded:
     shutil.copy(DATA / f"{name}.yaml", directory)
-    shutil.copy(DATA / "authority.pem", directory)  # a certificate, for those that name one
+    for file in ("authority.pem", "misspelt.j2"):  # a certificate and a template, for those that name one
+        shutil.copy(DATA / file, directory)
     return config.load(directory)
 
 
@@ -318,6 +345,10 @@ HINTS = [
     ("same-misspelt", "did you mean InstitutionName?"),
     ("same-in-a-list", "{equals: same}"),
     ("group-within-hours", "5y"),
+    ("notify-unknown-channel", "did you mean on-call?"),
+    ("notify-unknown-channel-of-a-rule", "channels: on-call"),
+    ("notify-unknown-word", "did you mean failed?"),
+    ("notify-off", "none"),
     ("hl7-bad-network", "did you mean 10.0.0.0/8?"),
     ("hl7-attribute-misspelt", "did you mean AccessionNumber?"),
     ("hl7-bad-path", "PID-3.1"),

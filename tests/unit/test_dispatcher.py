@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -11,9 +12,11 @@ from typing import Any
 import msgspec
 import pytest
 
+from router.domain.appointment import Appointment
+from router.domain.events import AttemptEnded, Event, SweepEnded, TransferEnded
 from router.domain.rule import BreakerSettings, Node, NodeLimits, WindowUse
-from router.domain.sweep import SweepDue, SweepReport, SweepState
-from router.domain.transfer import Intent, NewTransfer, Route, State
+from router.domain.sweep import SweepDue, SweepRecord, SweepReport, SweepState
+from router.domain.transfer import Intent, NewTransfer, Route, State, Transfer
 from router.domain.window import Window, parse_span
 from router.engine.dispatcher import Dispatcher
 from router.engine.gates import Gates, recall_moves
@@ -29,6 +32,9 @@ class Works(Bench):
     """A bench whose dispatcher works by itself."""
 
     def __init__(self, directory: Path) -> None:
+        self.work: dict[int, Transfer | SweepRecord | Appointment] = {}
+        """The piece of work that each thread is at."""
+        self.told: list[tuple[Event, Transfer | SweepRecord | Appointment | None]] = []
         super().__init__(directory)
         self.troubles: list[BaseException] = []
         self.dispatcher = Dispatcher(
@@ -42,9 +48,25 @@ class Works(Bench):
             slots=self.slots,
             prober=Prober(self.peers, self.slots, lambda where, error: self.troubles.append(error)),
             clock=self.clock,
-            observer=self.events.append,
+            observer=self.observe,
+            pseudonym=self.pseudonyms.of,
+            correlate=self.correlate,
             trouble=lambda where, error: self.troubles.append(error),
         )
+
+    def observe(self, event: Event) -> None:
+        """Note of which piece of work it is told."""
+        super().observe(event)
+        self.told.append((event, self.work.get(threading.get_ident())))
+
+    @contextmanager
+    def correlate(self, claim: Transfer | SweepRecord | Appointment) -> Iterator[None]:
+        """Note what is worked on, by the thread that does."""
+        self.work[threading.get_ident()] = claim
+        try:
+            yield
+        finally:
+            del self.work[threading.get_ident()]
 
     def node(self, name: str, **settings: Any) -> Node:
         """Set up a node otherwise."""
@@ -187,3 +209,20 @@ def test_gates_know_when_the_first_of_them_may_open(works: Works) -> None:
     assert gates.opens_at == float("inf")
     time[0] = 10.1
     assert gates.open(resting)
+
+
+def test_what_is_told_while_a_piece_of_work_is_done_is_told_of_that_piece(works: Works) -> None:
+    works.queue(*(to_local(f"1.2.{n}") for n in range(5)), to_local("1.2.9", source="ws"))
+    works.ledger.add_sweeps([SweepDue(rule="r", source="pacs", due_at=works.clock.now())])
+    with works.working():
+        wait_for(works.ended, "all transfers")
+        wait_for(lambda: not works.ledger.open_sweeps(), "the sweep")
+    of_transfers = [(event, work) for event, work in works.told if isinstance(event, AttemptEnded | TransferEnded)]
+    assert len({event.transfer for event, _ in of_transfers}) == 6
+    for event, work in of_transfers:
+        assert isinstance(work, Transfer)
+        assert work.id == event.transfer
+        assert event.study == works.pseudonyms.of(work.intent.study_instance_uid)
+    (sweep,) = [work for event, work in works.told if isinstance(event, SweepEnded)]
+    assert isinstance(sweep, SweepRecord)
+    assert works.work == {}

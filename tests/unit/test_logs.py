@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import io
 import json
@@ -11,6 +12,8 @@ import re
 import threading
 import warnings
 from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, get_type_hints
 
 import pytest
@@ -20,6 +23,7 @@ from hypothesis import strategies as st
 
 from router.domain.dicom import SubOperationCounts
 from router.domain.events import (
+    ActionTaken,
     AppointmentNoted,
     AssociationEnded,
     AssociationsActive,
@@ -28,8 +32,10 @@ from router.domain.events import (
     BreakerClosed,
     BreakerOpened,
     CapLearned,
+    CertificateExpires,
     CommitmentNoted,
     ConfigurationLoaded,
+    DiskSpace,
     Event,
     HoldsLeft,
     InstanceStored,
@@ -37,7 +43,10 @@ from router.domain.events import (
     MessageAnswered,
     MoveResponded,
     NodeReachability,
+    NodeResponded,
     NodeWaited,
+    NotificationEnded,
+    NotificationsWaiting,
     PriorEnded,
     RouteResumed,
     RouteStopped,
@@ -51,15 +60,17 @@ from router.domain.events import (
 from router.errors import LedgerError
 from router.observe import logs
 
-ROUTE = {"transfer": 7, "rule": "ct", "source": "pacs", "destination": "ws"}
+ROUTE = {"transfer": 7, "study": "0c5ae3c9b1f4", "rule": "ct", "source": "pacs", "destination": "ws"}
+
+MOVE = {key: value for key, value in ROUTE.items() if key != "study"}
 
 
 class Journal:
     """What is logged."""
 
-    def __init__(self, *, console: bool = False) -> None:
+    def __init__(self, *, console: bool = False, level: str = "info") -> None:
         self.stream = io.StringIO()
-        logs.configure(self.stream, json=not console)
+        logs.configure(self.stream, json=not console, level=level)
         self.now = 0.0
         self.observe = logs.LogObserver(clock=lambda: self.now)
 
@@ -111,6 +122,18 @@ def journal() -> Journal:
 
 LINES: list[tuple[Event, dict[str, Any]]] = [
     (
+        NotificationEnded(channel="pager", kind="verdict", result="failed", count=3, message="The server says 503."),
+        {
+            "event": "notification (failed: it is tried again; suppressed: told in a summary, with others)",
+            "level": "warning",
+            "channel": "pager",
+            "kind": "verdict",
+            "result": "failed",
+            "count": 3,
+            "detail": "The server says 503.",
+        },
+    ),
+    (
         SweepEnded(
             rule="ct", source="pacs", result="complete", matches=9, selected=2, queries=1, duration_seconds=0.12345
         ),
@@ -155,7 +178,7 @@ LINES: list[tuple[Event, dict[str, Any]]] = [
         CapLearned(node="pacs", matches=100),
         {
             "event": "node cuts its answers short at so many matches (0: it does not); they are asked in parts",
-            "level": "warning",
+            "level": "info",
             "node": "pacs",
             "matches": 100,
         },
@@ -174,7 +197,7 @@ LINES: list[tuple[Event, dict[str, Any]]] = [
         AttemptEnded(**ROUTE, cause="timeout", state="queued", status=0xFE00, message="Silent.", duration_seconds=1.0),
         {
             "event": "attempt ended",
-            "level": "warning",
+            "level": "info",
             **ROUTE,
             "cause": "timeout",
             "state": "queued",
@@ -209,7 +232,7 @@ LINES: list[tuple[Event, dict[str, Any]]] = [
         RouteStopped(source="pacs", destination="ws", cause="destination-unknown", message="Nobody knows it."),
         {
             "event": "route stopped: its transfers wait, one tries it now and then",
-            "level": "warning",
+            "level": "error",
             "source": "pacs",
             "destination": "ws",
             "cause": "destination-unknown",
@@ -241,7 +264,7 @@ LINES: list[tuple[Event, dict[str, Any]]] = [
         AssociationsAllowed(node="pacs", limit=2),
         {
             "event": "associations to node changed: fewer after it had too many, one more each good minute",
-            "level": "warning",
+            "level": "info",
             "node": "pacs",
             "limit": 2,
         },
@@ -252,13 +275,13 @@ LINES: list[tuple[Event, dict[str, Any]]] = [
     ),
     (
         StoreRefusal(calling="pacs", reason="out-of-space"),
-        {"event": "store refused", "level": "warning", "calling": "pacs", "reason": "out-of-space"},
+        {"event": "store refused", "level": "error", "calling": "pacs", "reason": "out-of-space"},
     ),
     (
         AssociationEnded(node="pacs", role="requestor", result="timeout"),
         {
             "event": "association failed",
-            "level": "warning",
+            "level": "info",
             "node": "pacs",
             "role": "requestor",
             "result": "timeout",
@@ -301,6 +324,16 @@ LINES: list[tuple[Event, dict[str, Any]]] = [
             "source": "pacs",
             "destination": "ws",
             "count": 4,
+        },
+    ),
+    (
+        ActionTaken(by="session", action="retry", transfer=17),
+        {
+            "event": "somebody had something done over HTTP",
+            "level": "info",
+            "by": "session",
+            "action": "retry",
+            "transfer": 17,
         },
     ),
     (
@@ -360,7 +393,7 @@ LINES: list[tuple[Event, dict[str, Any]]] = [
         ),
         {
             "event": "look for priors ended",
-            "level": "warning",
+            "level": "info",
             "rule": "mr",
             "source": "pacs",
             "appointment": 3,
@@ -374,7 +407,7 @@ LINES: list[tuple[Event, dict[str, Any]]] = [
         },
     ),
     (
-        PriorEnded(rule="mr", result="late"),
+        PriorEnded(rule="mr", result="late", lead_seconds=-61.5),
         {
             "event": "prior late, or not there at all, for its appointment",
             "level": "warning",
@@ -402,21 +435,76 @@ LINES: list[tuple[Event, dict[str, Any]]] = [
             "detail": "PID-3 is empty.",
         },
     ),
+    (
+        DiskSpace(state="full", free=5, size=100, minimum=10),
+        {
+            "event": "room on the store's file system (full: instances are refused; low: they soon will be)",
+            "level": "error",
+            "state": "full",
+            "free": 5,
+            "size": 100,
+            "minimum": 10,
+        },
+    ),
+    (
+        CertificateExpires(
+            certificate="router.tls.certificate",
+            state="expiring",
+            expires_at=datetime(2026, 12, 1, 12, 0, 0, 5, tzinfo=UTC),
+        ),
+        {
+            "event": "certificates of a file (expiring: within 14 days)",
+            "level": "warning",
+            "certificate": "router.tls.certificate",
+            "state": "expiring",
+            "expires_at": "2026-12-01T12:00:00+00:00",
+        },
+    ),
 ]
+STEPS: list[tuple[Event, dict[str, Any]]] = [
+    (
+        SubOperationsCounted(**MOVE, counts=SubOperationCounts(0, 2, None, 0)),
+        {"event": "sub-operations counted", **MOVE, "remaining": 0, "completed": 2},
+    ),
+    (
+        MoveResponded(source="pacs", destination="ws", status=0xFF00),
+        {"event": "C-MOVE response", "source": "pacs", "destination": "ws", "status": "0xFF00"},
+    ),
+    (
+        InstanceStored(calling="pacs", status=0, size=9),
+        {"event": "instance stored", "calling": "pacs", "status": "0x0000", "size": 9},
+    ),
+    (
+        AssociationEnded(node="pacs", role="acceptor", result="accepted"),
+        {"event": "association ended", "node": "pacs", "role": "acceptor", "result": "accepted"},
+    ),
+    (
+        CommitmentNoted(node="pacs", result="committed"),
+        {"event": "storage commitment", "node": "pacs", "result": "committed"},
+    ),
+    (NodeReachability(node="pacs", up=True), {"event": "node answers", "node": "pacs"}),
+    (NodeWaited(node="pacs", reason="duty"), {"event": "request waited", "node": "pacs", "reason": "duty"}),
+    (NodeResponded(node="pacs", seconds=0.12345), {"event": "node responded", "node": "pacs", "seconds": 0.123}),
+    (
+        AppointmentNoted(rule="mr", trigger="worklist", news="repeated"),
+        {"event": "nothing new of appointments", "rule": "mr", "trigger": "worklist", "news": "repeated"},
+    ),
+    (PriorEnded(rule="mr", result="on_time"), {"event": "prior on time", "rule": "mr", "result": "on_time"}),
+    (
+        MessageAnswered(event="ORM^O01", code="AA", word="accepted"),
+        {"event": "HL7 message taken", "hl7_event": "ORM^O01", "code": "AA", "word": "accepted"},
+    ),
+    (
+        MessageAnswered(event="ADT^A01", code="AA", word="ignored"),
+        {"event": "HL7 message taken", "hl7_event": "ADT^A01", "code": "AA", "word": "ignored"},
+    ),
+]
+"""What happens all the time, as debug has it."""
 SILENT: list[Event] = [
-    SubOperationsCounted(**ROUTE, counts=SubOperationCounts(1, 2, 3, 4)),
-    MoveResponded(source="pacs", destination="ws", status=0xFF00),
-    InstanceStored(calling="pacs", status=0, size=9),
-    AssociationEnded(node="pacs", role="acceptor", result="accepted"),
     AssociationsActive(node="pacs", role="acceptor", change=1),
-    CommitmentNoted(node="pacs", result="committed"),
-    NodeReachability(node="pacs", up=True),
-    NodeWaited(node="pacs", reason="duty"),
-    AppointmentNoted(rule="mr", trigger="worklist", news="repeated"),
-    PriorEnded(rule="mr", result="on_time"),
-    MessageAnswered(event="ORM^O01", code="AA", word="accepted"),
-    MessageAnswered(event="ADT^A01", code="AA", word="ignored"),
+    NotificationsWaiting(channel="pager", count=1),
 ]
+"""For metrics only."""
 
 
 @pytest.mark.parametrize(("event", "line"), LINES, ids=[str(number) for number in range(len(LINES))])
@@ -424,10 +512,33 @@ def test_an_event_is_one_line_with_its_level_and_fields(journal: Journal, event:
     assert journal.of(event) == line
 
 
-def test_what_happens_all_the_time_is_not_logged(journal: Journal) -> None:
-    for event in SILENT:
+def test_what_happens_all_the_time_is_told_at_debug_only(journal: Journal) -> None:
+    for event in [*SILENT, *(event for event, _ in STEPS)]:
         journal.observe(event)
     assert journal.lines == []
+
+
+@pytest.mark.parametrize(("event", "line"), STEPS, ids=[str(number) for number in range(len(STEPS))])
+def test_at_debug_each_step_is_a_line_however_often_it_happens(event: Event, line: dict[str, Any]) -> None:
+    journal = Journal(level="debug")
+    assert journal.of(event) == {"level": "debug", **line}
+    if not isinstance(event, NodeReachability):
+        for _ in range(99):
+            journal.observe(event)
+        assert journal.lines == [{"level": "debug", **line}] * 100
+    for silent in SILENT:
+        journal.observe(silent)
+    assert len(journal.lines) in (1, 100)
+
+
+@pytest.mark.parametrize(("level", "told"), [("warning", {"warning", "error"}), ("error", {"error"})])
+def test_a_level_leaves_out_what_matters_less(level: str, told: set[str]) -> None:
+    journal = Journal(level=level)
+    for event, _ in LINES:
+        journal.observe(event)
+    logs.logger().info("started")
+    logs.trouble("work", ValueError("x"))
+    assert {line["level"] for line in journal.lines} == told
 
 
 def test_a_refused_configuration_has_a_line_for_each_diagnostic_and_a_pending_restart_one(journal: Journal) -> None:
@@ -446,7 +557,7 @@ def test_a_refused_configuration_has_a_line_for_each_diagnostic_and_a_pending_re
 
 def test_no_kind_of_event_is_forgotten() -> None:
     kinds = {kind for kind in Event.__subclasses__() if kind.__module__ == "router.domain.events"}
-    assert {type(event) for event, _ in LINES} | {type(event) for event in SILENT} == kinds
+    assert {type(event) for event, _ in [*LINES, *STEPS]} | {type(event) for event in SILENT} == kinds
 
 
 @pytest.mark.parametrize(
@@ -455,7 +566,7 @@ def test_no_kind_of_event_is_forgotten() -> None:
         ("complete", "info"),
         ("nothing", "info"),
         ("unproven", "info"),
-        ("cancelled", "warning"),
+        ("cancelled", "info"),
         ("partial", "error"),
         ("contradicted", "error"),
         ("failed", "error"),
@@ -466,33 +577,36 @@ def test_the_verdict_says_how_much_it_matters(journal: Journal, verdict: str, le
     assert journal.of(event)["level"] == level
 
 
+@pytest.mark.parametrize("state", ["queued", "verifying", "complete", "partial", "contradicted", "failed"])
+@pytest.mark.parametrize("cause", ["success", "timeout", "unreachable", "destination-unknown"])
+def test_an_attempt_wakes_nobody_for_another_follows_or_the_verdict_does(
+    journal: Journal, cause: str, state: str
+) -> None:
+    assert journal.of(AttemptEnded(**ROUTE, cause=cause, state=state))["level"] == "info"
+
+
 @pytest.mark.parametrize(
-    ("cause", "state", "level"),
+    ("event", "level"),
     [
-        ("success", "verifying", "info"),
-        ("warning", "verifying", "info"),
-        ("already-present", "complete", "info"),
-        ("already-present", "unproven", "info"),
-        ("timeout", "complete", "info"),
-        ("gone", "nothing", "info"),
-        ("cancelled", "queued", "info"),
-        ("", "verifying", "info"),
-        ("timeout", "verifying", "warning"),
-        ("unreachable", "queued", "warning"),
-        ("some-failed", "partial", "warning"),
-        ("success", "contradicted", "warning"),
-        ("destination-unknown", "failed", "warning"),
+        (AssociationEnded(node="pacs", role="requestor", result="rejected_permanent"), "warning"),
+        (AssociationEnded(node="pacs", role="requestor", result="rejected_transient"), "info"),
+        (CommitmentNoted(node="pacs", result="refused"), "warning"),
+        (CommitmentNoted(node="pacs", result="unknown"), "info"),
+        (StoreRefusal(calling="other", reason="association-rejected"), "warning"),
+        (SweepEnded(rule="r", source="s", result="failed", duration_seconds=1.0, cause="cancelled"), "info"),
+        (SweepEnded(rule="r", source="s", result="incomplete", duration_seconds=1.0, cause="capped"), "warning"),
+        (AssociationsAllowed(node="pacs", limit=None), "info"),
     ],
 )
-def test_an_attempt_warns_only_where_something_went_wrong(journal: Journal, cause: str, state: str, level: str) -> None:
-    assert journal.of(AttemptEnded(**ROUTE, cause=cause, state=state))["level"] == level
+def test_what_somebody_must_look_at_is_a_warning_or_an_error(journal: Journal, event: Event, level: str) -> None:
+    assert journal.of(event)["level"] == level
 
 
 def test_all_lines_of_a_transfer_carry_its_number(journal: Journal) -> None:
     journal.observe(AttemptEnded(**ROUTE, cause="timeout", state="queued"))
     journal.observe(AttemptEnded(**ROUTE, cause="success", state="verifying"))
     journal.observe(TransferEnded(**ROUTE, verdict="complete", duration_seconds=1.0, seen_to_verified_seconds=1.0))
-    assert [line["transfer"] for line in journal.lines] == [7, 7, 7]
+    assert [(line["transfer"], line["study"]) for line in journal.lines] == [(7, "0c5ae3c9b1f4")] * 3
 
 
 def test_a_node_is_spoken_of_when_that_changes(journal: Journal) -> None:
@@ -509,7 +623,7 @@ def test_a_node_is_spoken_of_when_that_changes(journal: Journal) -> None:
 
 @pytest.mark.parametrize(
     ("result", "complete", "level"),
-    [("done", True, "info"), ("done", False, "warning"), ("again", True, "warning"), ("failed", False, "error")],
+    [("done", True, "info"), ("done", False, "warning"), ("again", True, "info"), ("failed", False, "error")],
 )
 def test_a_look_warns_where_it_did_not_find_everything(
     journal: Journal, result: str, complete: bool, level: str
@@ -564,6 +678,90 @@ def test_what_is_remembered_of_repetitions_has_a_bound() -> None:
     assert [repeats.times(number) for number in range(100)] == [1] * 100
     assert repeats.times(99) == 0
     assert repeats.times(0) == 1, "forgotten"
+
+
+# --- What each line means, as docs/logs.md tells it -------------------------------------------------------------------
+
+ROOT = Path(__file__).parents[2]
+OTHER_LEVELS: list[Event] = [
+    *(
+        SweepEnded(rule="r", source="s", result=result, cause=cause, duration_seconds=1.0)
+        for result, cause in (("complete", ""), ("incomplete", "capped"), ("failed", "timeout"))
+    ),
+    *(
+        TransferEnded(**ROUTE, verdict=verdict, duration_seconds=1.0, seen_to_verified_seconds=1.0)
+        for verdict in ("complete", "failed")
+    ),
+    *(LookEnded(rule="r", source="s", appointment=1, result="done", complete=complete) for complete in (True, False)),
+    LookEnded(rule="r", source="s", appointment=1, result="failed"),
+    AssociationEnded(node="n", role="requestor", result="rejected_permanent"),
+    CommitmentNoted(node="n", result="unknown"),
+    StoreRefusal(calling="n", reason="association-rejected"),
+    ConfigurationLoaded(successful=False, diagnostics=("x",)),
+    ConfigurationLoaded(successful=True, restart_needed=("http",)),
+    *(NotificationEnded(channel="pager", result=result) for result in ("sent", "given_up", "suppressed")),
+    DiskSpace(state="ok", free=50, size=100, minimum=10),
+    DiskSpace(state="low", free=11, size=100, minimum=10),
+    CertificateExpires(certificate="router.tls.certificate", state="ok"),
+    CertificateExpires(certificate="router.tls.certificate", state="expired"),
+]
+"""What LINES and STEPS have at other levels."""
+
+
+def told_by_events() -> set[tuple[str, str]]:
+    """Message and level of all that comes of events."""
+    journal = Journal(level="debug")
+    for event in [*(event for event, _ in [*LINES, *STEPS]), *OTHER_LEVELS, NodeReachability(node="pacs", up=False)]:
+        journal.now += 2 * logs.REPEAT_SECONDS
+        journal.observe(event)
+    journal.observe(NodeReachability(node="pacs", up=True))
+    return {(line["event"], line["level"]) for line in journal.lines}
+
+
+def calls() -> Iterator[tuple[str, ast.Call]]:
+    """Level and call of all that is logged without an event: every `logger().level("message", ...)` there is."""
+    for path in sorted((ROOT / "router").rglob("*.py")):
+        for call in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute) and call.args:
+                of, level = call.func.value, call.func.attr
+                if isinstance(of, ast.Call) and ast.unparse(of.func) in ("logger", "logs.logger"):
+                    yield level, call
+
+
+def told_in_so_many_words() -> Iterator[tuple[str, str]]:
+    """Message and level of it."""
+    for level, call in calls():
+        for text in ast.walk(call.args[0]):
+            if isinstance(text, ast.Constant) and isinstance(text.value, str):
+                yield text.value, level
+
+
+def documented() -> dict[tuple[str, str], list[str]]:
+    """Message and level -> what else docs/logs.md says of it."""
+    lines = (ROOT / "docs" / "logs.md").read_text("utf-8").splitlines()
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines]
+    found = [row for row in rows if len(row) == 4 and row[0].startswith("`")]
+    return {(row[0].strip("`"), level): row[2:] for row in found for level in row[1].split(", ")}
+
+
+def test_each_line_is_documented_with_its_levels_and_no_other(journal: Journal) -> None:
+    assert set(documented()) == told_by_events() | set(told_in_so_many_words())
+
+
+def test_of_each_line_that_somebody_must_look_at_it_is_said_what_to_do() -> None:
+    for (message, level), (meaning, todo) in documented().items():
+        assert meaning.endswith("."), message
+        if level in ("warning", "error"):
+            assert todo.endswith((".", "?")), message
+
+
+def test_each_key_of_a_line_is_documented() -> None:
+    text = (ROOT / "docs" / "logs.md").read_text("utf-8")
+    keys = {key for _, line in [*LINES, *STEPS] for key in line} | {"times", "timestamp", "transfer", "sweep"}
+    keys |= {keyword.arg for _, call in calls() for keyword in call.keywords if keyword.arg is not None}
+    keys |= {"appointment", "where", "error", "at", "calling_ae_title", "called_ae_title", "ip_address"}
+    for key in keys:
+        assert f"`{key}`" in text, key
 
 
 # --- Troubles --------------------------------------------------------------------------------------------------------
@@ -634,6 +832,7 @@ def test_the_last_words_of_a_thread_are_without_values(journal: Journal, capsys:
 def test_events_have_no_place_for_an_identifier() -> None:
     """Texts are names of the configuration or of programs, words of a finite set, sentences of ours; nothing else."""
     texts = {
+        "study": "pseudonym",
         "rule": "name",
         "source": "name",
         "destination": "name",
@@ -647,12 +846,17 @@ def test_events_have_no_place_for_an_identifier() -> None:
         "reason": "word or sentence",
         "message": "sentence",
         "account": "sentence",
+        "channel": "name",
+        "kind": "word",
         "trigger": "word",
         "news": "word",
+        "by": "word",
+        "action": "word",
         "word": "word",
         "code": "word",
         "event": "a message's type",
         "attribute": "keyword",
+        "certificate": "key",
         "content_hash": "hash",
         "calling_ae_title": "a program's name",
         "called_ae_title": "a program's name",
@@ -660,10 +864,11 @@ def test_events_have_no_place_for_an_identifier() -> None:
     }
     counts = {"held": "word", "dropped": "word", "groups": "name"}
     of_the_configuration = {"diagnostics": "sentence", "restart_needed": "key"}
+    numbers = (int, bool, float, int | None, float | None, datetime | None)
     for kind in Event.__subclasses__():
         for name, hint in get_type_hints(kind).items():
             if not name.startswith("__") and hint is not SubOperationCounts:
-                allowed = hint in (int, bool, float, int | None) or (hint is str and name in texts)
+                allowed = hint in numbers or (hint is str and name in texts)
                 allowed = allowed or (hint == dict[str, int] and name in counts)
                 allowed = allowed or (hint == tuple[str, ...] and name in of_the_configuration)
                 assert allowed, f"{kind.__name__}.{name}"
@@ -681,12 +886,37 @@ def test_a_sentence_stays_one_line_and_cannot_command_the_terminal(text: str) ->
         assert all(character.isprintable() for character in written[:-1])
 
 
+UIDS = st.lists(st.integers(0, 10**12), min_size=5, max_size=10).map(lambda parts: ".".join(map(str, parts)))
+SHORT_UIDS = st.lists(st.integers(0, 10**38), min_size=1, max_size=3).map(lambda p: ".".join(["2", "25", *map(str, p)]))
+
+
+@given(st.text(max_size=20), UIDS | SHORT_UIDS, st.text(max_size=20))
+def test_no_uid_is_logged_whatever_stands_around_it_and_wherever_it_stands(before: str, uid: str, after: str) -> None:
+    text = f"{before} {uid}{after}"
+    for console in (False, True):
+        with untouched():
+            journal = Journal(console=console, level="debug")
+            logs.trouble(text, LedgerError(text))
+            with logs.bound(study=text):
+                logs.logger().debug(text, sentence=text, table={text: [text, {text: text}]}, several=(text,))
+        assert uid not in journal.stream.getvalue()
+
+
+@given(UIDS, st.sampled_from(["x", "_", "é", "UID", "="]))
+def test_a_uid_is_masked_where_a_word_goes_over_into_it(uid: str, before: str) -> None:
+    with untouched():
+        journal = Journal()
+        logs.logger().info(f"{before}{uid}{before}")
+    assert uid not in journal.stream.getvalue()
+
+
 @pytest.mark.parametrize(
     ("said", "logged"),
     [
         ("1.2.840.113619.2.55.3.604688", "…"),
         ("of 2.25.329800735698586629295641978511506172918.1.", "of …."),
         ("at 10.0.0.5:104", "at 10.0.0.5:104"),
+        ("at 10.2.25.7:104", "at 10.2.25.7:104"),
         ("took 1.25 s", "took 1.25 s"),
         ("dicom-router 1.2.3", "dicom-router 1.2.3"),
     ],

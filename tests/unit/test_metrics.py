@@ -26,6 +26,7 @@ from router.domain.appointment import News
 from router.domain.condition import Condition
 from router.domain.dicom import SubOperationCounts
 from router.domain.events import (
+    ActionTaken,
     AppointmentNoted,
     AssociationEnded,
     AssociationsActive,
@@ -34,8 +35,10 @@ from router.domain.events import (
     BreakerClosed,
     BreakerOpened,
     CapLearned,
+    CertificateExpires,
     CommitmentNoted,
     ConfigurationLoaded,
+    DiskSpace,
     Event,
     HoldsLeft,
     InstanceStored,
@@ -43,7 +46,10 @@ from router.domain.events import (
     MessageAnswered,
     MoveResponded,
     NodeReachability,
+    NodeResponded,
     NodeWaited,
+    NotificationEnded,
+    NotificationsWaiting,
     PriorEnded,
     RouteResumed,
     RouteStopped,
@@ -54,10 +60,23 @@ from router.domain.events import (
     TransferEnded,
     ValueRefused,
 )
+from router.domain.notify import Mail, NotifySettings
 from router.domain.outcome import MOVE_STATUSES
 from router.domain.overview import BacklogRow
 from router.domain.priors import PriorGroup, Priors
-from router.domain.rule import Move, Node, RouterSettings, Rule, RuleSet, Sweep, Tier, WindowUse
+from router.domain.rule import (
+    Move,
+    Node,
+    NodeLimits,
+    RouterSettings,
+    Rule,
+    RuleSet,
+    Sweep,
+    Tier,
+    TlsSettings,
+    WindowUse,
+)
+from router.domain.surroundings import Space
 from router.domain.sweep import SweepDue, SweepRecord, SweepState
 from router.domain.timing import Schedule
 from router.domain.transfer import ENDED, State
@@ -94,7 +113,8 @@ HOSPITAL = rule_set({"ct": ("pacs", ["ws", "local"]), "mr": ("pacs", ["local"])}
 
 
 def with_priors(rules: RuleSet = HOSPITAL) -> RuleSet:
-    """The same with a rule that fetches priors from pacs for what the worklist of spare says."""
+    """The same with a rule that fetches priors from pacs for what the worklist of spare says, and somebody to tell."""
+    pager = Mail(to=("a@x.example",), sender="r@x.example", host="mail", port=587)
     rule = Rule(
         name="priors",
         worklist=Worklist(source="spare"),
@@ -102,7 +122,8 @@ def with_priors(rules: RuleSet = HOSPITAL) -> RuleSet:
         priors=Priors(source="pacs", groups=(PriorGroup(name="same"), PriorGroup(name="any"))),
         move=Move(to=("ws",)),
     )
-    return msgspec.structs.replace(rules, rules={**rules.rules, rule.name: rule})
+    router = msgspec.structs.replace(rules.router, notify=NotifySettings(channels={"pager": pager}))
+    return msgspec.structs.replace(rules, router=router, rules={**rules.rules, rule.name: rule})
 
 
 def samples(text: str) -> dict[Series, float]:
@@ -331,7 +352,23 @@ EXACT: list[tuple[Event, dict[str, float]]] = [
             "priors_selected_total{group=oldest,rule=priors}": 1,
         },
     ),
-    (PriorEnded(rule="priors", result="late"), {"priors_ended_total{result=late,rule=priors}": 1}),
+    (
+        PriorEnded(rule="priors", result="on_time", lead_seconds=7200.0),
+        {
+            "priors_ended_total{result=on_time,rule=priors}": 1,
+            "prior_lead_seconds_count{rule=priors}": 1,
+            "prior_lead_seconds_sum{rule=priors}": 7200,
+        },
+    ),
+    (
+        PriorEnded(rule="priors", result="late", lead_seconds=-60.0),
+        {"priors_ended_total{result=late,rule=priors}": 1, "prior_lead_seconds_count{rule=priors}": 1},
+    ),
+    (PriorEnded(rule="priors", result="missing"), {"priors_ended_total{result=missing,rule=priors}": 1}),
+    (
+        NodeResponded(node="pacs", seconds=0.5),
+        {"node_response_seconds_count{node=pacs}": 1, "node_response_seconds_sum{node=pacs}": 0.5},
+    ),
     (
         MessageAnswered(event="ORM^O01", code="AA", word="repeated"),
         {"order_messages_total{code=AA,event=ORM^O01}": 1},
@@ -347,6 +384,18 @@ EXACT: list[tuple[Event, dict[str, float]]] = [
         ValueRefused(rule="priors", trigger="worklist", attribute="PatientID", reason="wildcard"),
         {"values_refused_total{reason=wildcard,trigger=worklist}": 1},
     ),
+    (
+        NotificationEnded(channel="pager", kind="transfers", result="failed", message="No answer."),
+        {"notifications_total{channel=pager,result=failed}": 1},
+    ),
+    (
+        NotificationEnded(channel="pager", result="suppressed", count=7),
+        {"notifications_total{channel=pager,result=suppressed}": 7},
+    ),
+    (NotificationEnded(channel="removed", result="given_up"), {}),
+    (NotificationsWaiting(channel="pager", count=2), {"notifications_waiting{channel=pager}": 2}),
+    (NotificationsWaiting(channel="removed", count=2), {}),
+    (ActionTaken(by="token", action="sweep", rule="ct"), {}),
 ]
 
 
@@ -357,9 +406,13 @@ def test_an_event_changes_exactly_its_series(event: Event, changes: dict[str, fl
     assert Bench(with_priors()).changes(event) == changes
 
 
+SHOWN = {DiskSpace, CertificateExpires}
+"""Events of what has a gauge that is shown with each look; see test_surroundings."""
+
+
 def test_every_event_is_counted_or_says_that_work_ended() -> None:
     events = {event for event in Event.__subclasses__() if event.__module__ == "router.domain.events"}
-    assert {type(event) for event, _ in EXACT} | {AttemptEnded} == events
+    assert {type(event) for event, _ in EXACT} | {AttemptEnded} | SHOWN == events
 
 
 def test_a_duration_is_in_its_bucket_and_all_above(bench: Bench) -> None:
@@ -501,6 +554,8 @@ def test_every_configured_label_set_exists_from_the_start_at_0(bench: Bench) -> 
         expected.add(f"find_cap{{node={node}}}")
         expected.add(f"breaker_open{{node={node}}}")
         expected.add(f"node_associations_allowed{{node={node}}}")
+        expected.add(f"node_associations_limit{{node={node}}}")
+        expected.add(f"node_response_seconds_count{{node={node}}}")
         for reason in ("slots", "pause", "duty", "pace", "incoming"):
             expected.add(f"node_waits_total{{node={node},reason={reason}}}")
     for node in [*nodes, "other"]:
@@ -521,6 +576,8 @@ def test_every_configured_label_set_exists_from_the_start_at_0(bench: Bench) -> 
         f"build_info{{version={__version__}}}": 1,
         **{f"window_open{{node={node}}}": 1 for node in nodes},
         **{f"node_associations_allowed{{node={node}}}": 1 for node in nodes},
+        **{f"node_associations_limit{{node={node}}}": 1 for node in nodes},
+        "store_minimum_free_bytes": 1 << 30,
     }
 
 
@@ -532,6 +589,7 @@ def test_a_rule_with_priors_has_its_label_sets_from_the_start_and_they_go_with_i
         *(f"prior_looks_total{{result={result},rule=priors,source=pacs}}" for result in ("done", "again", "failed")),
         *(f"priors_selected_total{{group={group},rule=priors}}" for group in ("same", "any", "oldest")),
         *(f"priors_ended_total{{result={result},rule=priors}}" for result in ("on_time", "late", "missing")),
+        "prior_lead_seconds_count{rule=priors}",
         "sweep_matches_total{rule=priors,source=spare}",
         "transfers_total{destination=ws,rule=priors,source=pacs,verdict=complete}",
     } <= own
@@ -717,8 +775,18 @@ def test_all_reasons_and_statuses_the_router_answers_with_have_their_series() ->
 # --- Formats ---------------------------------------------------------------------------------------------------------
 
 
+def limited(rules: RuleSet) -> RuleSet:
+    """The same with a limit of moves an hour for pacs and TLS for ws."""
+    slow = msgspec.structs.replace(rules.nodes["pacs"], limits=NodeLimits(moves_per_hour=50))
+    secured = msgspec.structs.replace(
+        rules.nodes["ws"], tls=TlsSettings(ca="/ca.pem", certificate="/own.pem", key="/own.key")
+    )
+    return msgspec.structs.replace(rules, nodes={**rules.nodes, "pacs": slow, "ws": secured})
+
+
 def filled() -> Bench:
-    bench = Bench(with_priors())
+    bench = Bench(limited(with_priors()))
+    bench.metrics.show_space(Space(free=1, size=2))
     bench.metrics.watch_backlog(
         lambda: [BacklogRow(source="pacs", destination="ws", state=State.QUEUED, count=3, oldest_queued_at=None)]
     )
@@ -756,6 +824,7 @@ def test_the_metrics_are_those_of_the_design() -> None:
         "prior_look_duration_seconds": {"source"},
         "priors_selected_total": {"rule", "group"},
         "priors_ended_total": {"rule", "result"},
+        "prior_lead_seconds": {"rule"},
         "order_messages_total": {"event", "code"},
         "order_messages_refused_total": {"reason"},
         "values_refused_total": {"trigger", "reason"},
@@ -770,6 +839,16 @@ def test_the_metrics_are_those_of_the_design() -> None:
         "node_associations_allowed": {"node"},
         "node_waits_total": {"node", "reason"},
         "window_open": {"node"},
+        "node_associations_limit": {"node"},
+        "node_moves_last_hour": {"node"},
+        "node_moves_per_hour_limit": {"node"},
+        "node_response_seconds": {"node"},
+        "store_free_bytes": set(),
+        "store_size_bytes": set(),
+        "store_minimum_free_bytes": set(),
+        "certificate_expiry_timestamp_seconds": {"certificate"},
+        "notifications_total": {"channel", "result"},
+        "notifications_waiting": {"channel"},
         "config_last_reload_successful": set(),
         "config_last_reload_success_timestamp_seconds": set(),
         "config_info": {"hash"},
@@ -1011,7 +1090,7 @@ def test_nothing_is_lost_between_threads_that_count_scrape_and_reload(bench: Ben
 
 @pytest.fixture(scope="module")
 def large() -> Metrics:
-    """100 nodes and 500 rules: 43,000 series."""
+    """100 nodes and 500 rules: 52,000 series."""
     nodes = [f"node-{number}" for number in range(100)]
     rules = {f"rule-{n}": (nodes[n % 100], ["local", nodes[(n + 1 + n // 100) % 100]]) for n in range(500)}
     metrics = Metrics()
@@ -1032,6 +1111,27 @@ def test_a_large_scrape_costs_what_changed(large: Metrics, accept: str) -> None:
         spans.append(time.perf_counter() - begun)
     # About 10 ms; made anew it would be half a second, which the bound still tells apart.
     assert min(spans) < 0.15
+
+
+def test_series_are_as_many_as_the_readme_says() -> None:
+    """By what is configured, never by what happens."""
+
+    def series(rules: dict[str, tuple[str, Sequence[str]]], nodes: Sequence[str]) -> int:
+        metrics = Metrics()
+        metrics.configure(rule_set(rules, nodes))
+        metrics.watch_backlog(list)
+        return len(samples(metrics.render("")[0].decode()))
+
+    nodes = ["a", "b", "c"]
+    none = series({}, nodes)
+    one = series({"r": ("a", ["b"])}, nodes)
+    wider = series({"r": ("a", ["b", "c"])}, nodes)
+    twice = series({"r": ("a", ["b"]), "s": ("a", ["b"])}, nodes)
+    node, rule, pair, route = 50, 28, 38, 10
+    assert series({}, [*nodes, "d"]) - none == node
+    assert one - none == rule + pair + route
+    assert wider - one == pair + route
+    assert twice - one == rule + route
 
 
 def test_the_age_of_the_last_sweep_survives_a_restart(bench: Bench) -> None:

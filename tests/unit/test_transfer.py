@@ -2,12 +2,27 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from router.domain.rule import Retry
-from router.domain.transfer import ENDED, TRANSITIONS, UNDER_WAY, Happening, IllegalTransition, State, after, backoff
+from router.domain.transfer import (
+    ENDED,
+    TRANSITIONS,
+    UNDER_WAY,
+    Happening,
+    IllegalTransition,
+    Intent,
+    State,
+    Transfer,
+    after,
+    backoff,
+    lead_of,
+    timely,
+)
 
 
 def test_every_state_has_a_row_and_every_target_is_a_state() -> None:
@@ -66,3 +81,24 @@ def test_backoff_doubles_with_full_jitter() -> None:
     retry = Retry(delay=10.0, maximum_delay=1000.0)
     assert [backoff(retry, n, 0.5).total_seconds() for n in (1, 2, 3)] == [5.0, 10.0, 20.0]
     assert backoff(retry, 3, 0.0).total_seconds() == 0.0
+
+
+@given(st.sampled_from(State), st.none() | st.integers(-(10**6), 10**6))
+def test_what_is_there_has_a_lead_on_its_deadline_and_what_is_not_has_none(state: State, seconds: int | None) -> None:
+    now = datetime(2026, 11, 28, 12, 0, tzinfo=UTC)
+    transfer = Transfer(
+        id=1,
+        intent=Intent("archive", "1.2.3", "", "ws1"),
+        rule="priors",
+        priority=0,
+        state=state,
+        instance_count=1,
+        queued_at=now,
+        next_at=now,
+        updated_at=now,
+        deadline_at=None if seconds is None else now + timedelta(seconds=seconds),
+    )
+    lead = lead_of(transfer, now)
+    assert lead == (seconds if state in (State.COMPLETE, State.UNPROVEN) else None)
+    late = timely(transfer, now) == "late"
+    assert late == (lead is not None and lead < 0)
