@@ -117,7 +117,7 @@ def lines_of(node: yaml.Node, key: yaml.Node | None) -> frozenset[int]:
 def keys_misspelt(text: str) -> Iterator[Mutation]:
     """Each key in every second of the ways, which are others for its neighbour."""
     for number, (path, _, key) in enumerate(values(text)):
-        if key is None or is_name(path) or is_of_the_current_study(path):
+        if key is None or is_name(path) or is_of_the_current_study(path) or path[-2:-1] == ("channels",):
             continue
         for way, wrong in enumerate(dict.fromkeys(misspelt(key.value))):
             if (number + way) % 2 == 0:
@@ -142,8 +142,9 @@ def values_mistyped(text: str) -> Iterator[Mutation]:
 def references_broken(text: str) -> Iterator[Mutation]:
     for path, node, key in values(text):
         last = [step for step in path if isinstance(step, str)][-1]
-        of_senders = last == "from" and "arrival" not in path  # of HL7 messages, who are not configured
-        if isinstance(node, yaml.ScalarNode) and last in REFERENCES and not of_senders:
+        # Senders of HL7 messages are not configured, and addresses of mail are no names.
+        of_others = (last == "from" and "arrival" not in path) or "mail" in path
+        if isinstance(node, yaml.ScalarNode) and last in REFERENCES and not of_others:
             for wrong in (f"{node.value}x", f"x-{node.value}", node.value.upper()):
                 name = f"{'.'.join(map(str, path))} = {wrong}"
                 yield Mutation(name, lines_of(node, key), replaced(text, node, wrong))
