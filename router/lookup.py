@@ -45,7 +45,7 @@ class TransferShown(msgspec.Struct, frozen=True, kw_only=True):
 
     transfer: TransferSeen
     attempts: tuple[Attempt, ...]
-    """The oldest first."""
+    """The oldest first; with what peers said of them only where the reader may see identifiers."""
     missing: MissingSeen | None = None
     """None where nobody can say without asking a node."""
     appointments: tuple[dict[str, Any], ...] | None = None
@@ -92,7 +92,7 @@ class Lookup:
         missing = missing_instances(self._ledger, transfer)
         return TransferShown(
             transfer=seen,
-            attempts=tuple(self._ledger.attempts(transfer_id)),
+            attempts=tuple(one if identifiers else one.discreet for one in self._ledger.attempts(transfer_id)),
             missing=None
             if missing is None
             else MissingSeen(count=len(missing), sop_instance_uids=tuple(missing) if identifiers else None),

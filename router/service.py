@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import platform
-import shutil
 import threading
 import uuid
 from pathlib import Path
@@ -94,10 +93,12 @@ class Service:
         self._surroundings = Surroundings(
             rules=lambda: self.rules,
             space=self.store.space,
+            intact=self.store.intact,
             clock=self.clock,
             observer=self.observe,
             show_space=self.metrics.show_space,
             show_certificates=self.metrics.show_certificates,
+            well=self.notifier,
         )
         self._reception = Reception(
             rules=lambda: self.rules,
@@ -341,15 +342,7 @@ class Service:
             problems["hl7"] = self.prefetch.problem
         if self._reception.problem:
             problems["store"] = self._reception.problem
-        if not self.store.intact():
-            problems["store"] = "the store's directory was moved or replaced: restart"
-        try:
-            free = shutil.disk_usage(self.rules.router.store).free
-            if free < self.rules.router.minimum_free:
-                problems["disk"] = f"{free} bytes free in the store, {self.rules.router.minimum_free} wanted"
-        except OSError as error:
-            problems["disk"] = error.strerror or "not readable"
-        return problems
+        return problems | self._surroundings.problems()
 
     # events -------------------------------------------------------------------------------------------------------
 

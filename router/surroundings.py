@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from datetime import datetime
 
 from router.dimse.probing import first_end
-from router.domain.events import Event
+from router.domain.events import CertificateExpires, DiskSpace, Event
 from router.domain.rule import RuleSet
 from router.domain.surroundings import Space, certificates, expiry_change, space_change
 from router.engine.ports import Clock
@@ -18,13 +18,19 @@ from router.observe import logs
 SPACE_SECONDS = 5.0
 CERTIFICATES_SECONDS = 900.0
 """Files are renewed without a reload too."""
+LOOK_SECONDS = 1.0
+"""How long whoever asks waits for a look; then he is told what the one before found."""
+HANGING_SECONDS = 10.0
+"""After so long a look that has not ended is a problem itself."""
 _STOP_SECONDS = 2.0
 
 
 class Surroundings:
     """Looks in a thread of its own, which a file system that hangs may hold: nobody waits for it.
 
-    `space` may raise OSError. `show_space` and `show_certificates` are told of each look, `observer` of what changed.
+    `space` may raise OSError; `intact`: whether the store's directory is the one that was opened. `show_space` and
+    `show_certificates` are told of each look, `observer` of what changed, and `well` of what is in order when it is
+    looked at first: no news, but for those who knew it otherwise before a restart.
     """
 
     def __init__(
@@ -32,22 +38,33 @@ class Surroundings:
         *,
         rules: Callable[[], RuleSet],
         space: Callable[[], Space],
+        intact: Callable[[], bool],
         clock: Clock,
         observer: Callable[[Event], None],
         show_space: Callable[[Space], None],
         show_certificates: Callable[[Mapping[str, datetime | None]], None],
+        well: Callable[[Event], None] = lambda event: None,
         first_end: Callable[[str], datetime | None] = first_end,
     ) -> None:
         self._rules = rules
         self._space = space
+        self._intact = intact
         self._clock = clock
         self._observer = observer
         self._show_space = show_space
         self._show_certificates = show_certificates
+        self._well = well
         self._first_end = first_end
-        self._space_told = "ok"
+        self._space_told = ""
         self._certificates_told: dict[str, str] = {}
         self._certificates_at = float("-inf")
+        self._store_problems: dict[str, str] = {}
+        """What the last look at the store found."""
+        self._news = threading.Condition()
+        self._begun = self._ended = 0
+        """Looks at the store."""
+        self._began_at = float("-inf")
+        """When the last of them began, monotonic."""
         self._stopping = False
         self._changed = threading.Event()
         self._thread: threading.Thread | None = None
@@ -69,9 +86,33 @@ class Surroundings:
         self._certificates_at = float("-inf")
         self._changed.set()
 
+    def problems(self) -> dict[str, str]:
+        """Why the store takes nothing now, by part; of a look that begins now, or the last one where it hangs."""
+        if self._thread is None or self._stopping:
+            return dict(self._store_problems)
+        with self._news:
+            wanted = self._begun + 1
+            self._changed.set()
+            if self._hanging_for() < LOOK_SECONDS:
+                self._news.wait_for(lambda: self._ended >= wanted, LOOK_SECONDS)
+            if (seconds := self._hanging_for()) >= HANGING_SECONDS:
+                return {"disk": f"the file system of the store has not answered for {seconds:.0f} seconds"}
+            return dict(self._store_problems)
+
+    def _hanging_for(self) -> float:
+        return time.monotonic() - self._began_at if self._begun > self._ended else 0.0
+
     def look(self) -> None:
         """One look."""
-        self._look_at_space()
+        with self._news:
+            self._begun, self._began_at = self._begun + 1, time.monotonic()
+        problems = {"disk": "nobody could look at the store; see the log"}
+        try:
+            problems = self._look_at_store()
+        finally:
+            with self._news:
+                self._ended, self._store_problems = self._begun, problems
+                self._news.notify_all()
         if time.monotonic() - self._certificates_at >= CERTIFICATES_SECONDS:
             self._certificates_at = time.monotonic()
             self._look_at_certificates()
@@ -85,17 +126,23 @@ class Surroundings:
                 logs.trouble("surroundings", error)
             self._changed.wait(SPACE_SECONDS)
 
-    def _look_at_space(self) -> None:
+    def _look_at_store(self) -> dict[str, str]:
+        """Tell how full it is; what is wrong with it."""
+        problems = {} if self._intact() else {"store": "the store's directory was moved or replaced: restart"}
+        minimum = self._rules().router.minimum_free
         try:
             space = self._space()
         except OSError as error:
             logs.trouble("store", StoreError(f"The disk does not say how full it is ({error.strerror})."))
-            return
+            return {**problems, "disk": error.strerror or "not readable"}
         self._show_space(space)
-        change = space_change(self._space_told, space, self._rules().router.minimum_free)
+        change = space_change(self._space_told, space, minimum)
         if change is not None:
+            self._tell(change, first=not self._space_told)
             self._space_told = change.state
-            self._observer(change)
+        if space.free < minimum:
+            problems["disk"] = f"{space.free} bytes free in the store, {minimum} wanted"
+        return problems
 
     def _look_at_certificates(self) -> None:
         ends = {key: self._first_end(path) for key, path in certificates(self._rules()).items()}
@@ -103,7 +150,11 @@ class Surroundings:
         told = self._certificates_told
         self._certificates_told = {}
         for key, end in ends.items():
-            change = expiry_change(told.get(key, "ok"), key, end, self._clock.now())
-            self._certificates_told[key] = change.state if change is not None else told.get(key, "ok")
+            before = told.get(key, "")
+            change = expiry_change(before, key, end, self._clock.now())
+            self._certificates_told[key] = change.state if change is not None else before
             if change is not None:
-                self._observer(change)
+                self._tell(change, first=not before)
+
+    def _tell(self, change: DiskSpace | CertificateExpires, *, first: bool) -> None:
+        (self._well if first and change.state == "ok" else self._observer)(change)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import datetime
 
 from rich.text import Text
@@ -36,15 +37,17 @@ def screen(answer: Answer, width: int, height: int | None, trouble: str = "") ->
 
 def _head(answer: Answer, trouble: str) -> list[Text]:
     board = answer.board
-    counts = [f"{board.states.get(state, 0)} {state}" for state in _COUNTED if board.states.get(state)]
-    first = Text.assemble(
-        (f"{board.at.astimezone():%m-%d %H:%M:%S}", "bold"), "  ", ", ".join(counts) or "no transfers"
-    )
+    counts = _counts(board, _COUNTED) or _counts(board, State) or "no transfers yet"
+    first = Text.assemble((f"{board.at.astimezone():%m-%d %H:%M:%S}", "bold"), "  ", counts)
     lines = [first, plain(answer.origin, "dim" if board.served else "yellow")]
     if trouble:
         lines.append(plain(trouble, "red"))
     lines += [plain(f"{part}: {sentence}", "red") for part, sentence in sorted(board.problems.items())]
     return lines
+
+
+def _counts(board: Board, states: Iterable[State]) -> str:
+    return ", ".join(f"{board.states[state]} {state}" for state in states if board.states.get(state))
 
 
 def _sections(board: Board, width: int) -> list[Section]:

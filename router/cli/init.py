@@ -26,7 +26,11 @@ router:
   listen: 0.0.0.0:11112           # where archives send to when a rule says `to: [local]`
   store: ./data/store             # relative paths start at the working directory of the process
   ledger: sqlite:///./data/ledger.db
-  http: 127.0.0.1:9104            # /metrics /healthz /readyz
+  http: 127.0.0.1:9104            # the status page, /metrics, /healthz, /readyz
+  # token: {file: /run/secrets/dicom-router-token}   # whoever shows it may act on the status page and over the API
+  # notify:                                          # who is told when something goes wrong; dicom-router notify test
+  #   channels:
+  #     on-call: {mail: {to: [pacs@hospital.example], from: router@hospital.example, server: "mail.example:587"}}
 """
     ),
     "nodes.yaml": lambda: (

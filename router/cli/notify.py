@@ -116,7 +116,8 @@ def _row(one: Told) -> dict[str, Any]:
 def _fate(one: Told) -> str:
     if one.result == "sent" and one.finished_at is not None:
         late = one.attempts - 1
-        return f"sent {_time(one.finished_at)}" + (f", after {late} vain attempts" if late else "")
+        after = f", after {late} vain attempt{'s' if late > 1 else ''}" if late else ""
+        return f"sent {_time(one.finished_at)}{after}" + (f"; {one.reason}" if one.reason else "")
     if one.result:
         return f"given up: {one.reason}"
     return f"next attempt {_time(one.next_at)}: {one.reason}" if one.reason else "is about to be sent"

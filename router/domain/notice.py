@@ -25,6 +25,7 @@ from router.domain.events import (
     TransferEnded,
 )
 from router.domain.rule import Rule, RuleSet
+from router.domain.surroundings import certificates
 
 SEVERITIES = ("info", "warning", "error", "critical")
 """From what is over to what stops the work."""
@@ -196,6 +197,22 @@ _SAYS: dict[type[Event], Callable[[Any], Notice | None]] = {
     DiskSpace: _space,
     CertificateExpires: _certificate,
 }
+
+
+_USED: dict[str, Callable[[tuple[str, ...], RuleSet], bool]] = {
+    ROUTE: lambda names, rules: any(
+        rule.enabled and rule.source == names[0] and names[1] in rule.move.to for rule in rules.rules.values()
+    ),
+    NODE: lambda names, rules: rules.node(names[0]) is not None,
+    SWEEP: lambda names, rules: any(rule.enabled and (rule.name, rule.asked) == names for rule in rules.rules.values()),
+    CERTIFICATE: lambda names, rules: names[0] in certificates(rules),
+}
+
+
+def is_used(key: Key, rules: RuleSet) -> bool:
+    """Whether the configuration still has what a group is about: of what it has not, nothing good is ever heard."""
+    used = _USED.get(key[0])
+    return used is None or used(key[1:], rules)
 
 
 def size_text(size: int) -> str:

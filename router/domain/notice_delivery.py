@@ -14,7 +14,8 @@ REMEMBERED = timedelta(days=2)
 """How long a notification that was delivered or given up is remembered."""
 _FIRST_PAUSE = timedelta(seconds=30)
 _LONGEST_PAUSE = timedelta(minutes=30)
-_LONGEST_ASKED = timedelta(hours=2)
+LONGEST_ASKED = timedelta(hours=2)
+"""Nobody is left alone for longer, whatever he asks for."""
 _REFUSALS = 5
 """Attempts after which a message that is itself refused is given up: others wait behind it."""
 
@@ -42,7 +43,7 @@ class Told(msgspec.Struct, frozen=True, kw_only=True):
     result: str
     """`sent` or `given_up`; empty while it is on its way."""
     reason: str
-    """Why the latest attempt to deliver it failed."""
+    """Why the latest attempt to deliver it failed; once it is sent, what there is to remark of that."""
     next_at: datetime
     """When the next attempt is due, while it is on its way."""
     finished_at: datetime | None
@@ -57,6 +58,6 @@ def tried_again_at(
     """
     pause = min(_FIRST_PAUSE * 2 ** min(delivery.attempts - 1, 10), _LONGEST_PAUSE)
     if asked_seconds is not None:
-        pause = max(pause, min(timedelta(seconds=max(0.0, min(asked_seconds, 1e6))), _LONGEST_ASKED))
+        pause = max(pause, min(timedelta(seconds=max(0.0, min(asked_seconds, 1e6))), LONGEST_ASKED))
     hopeless = now - delivery.made_at >= GIVEN_UP_AFTER or (refused and delivery.attempts >= _REFUSALS)
     return None if hopeless else now + pause

@@ -25,6 +25,8 @@ MOST_PARTS = 30
 """Groups that a summary names; of those after them it only counts what happened."""
 FORGOTTEN_AFTER = timedelta(days=7)
 """What went on when it was last heard of is forgotten then: nobody knows any more how it stands."""
+CLOCKS_DIFFER = timedelta(minutes=1)
+"""So much may the clocks of machines that work on one ledger."""
 OTHER_RULES = "other"
 _DETAIL = 1000
 """Characters that are kept of what happened."""
@@ -62,6 +64,8 @@ class Group(msgspec.Struct, frozen=True, kw_only=True):
     ongoing: bool = False
     over_at: datetime | None = None
     """Since when it is over; None: it is not, or that is told."""
+    unused: bool = False
+    """It is over, for the configuration has it no more."""
     # What is told.
     told_at: datetime | None = None
     told_severity: str = "info"
@@ -118,15 +122,23 @@ def merged(before: Group | None, after: Group) -> Group:
         last_at=after.last_at or before.last_at,
         ongoing=after.ongoing,
         over_at=after.over_at,
+        unused=after.unused,
         seen_at=max(before.seen_at, after.seen_at),
     )
 
 
-def ended(group: Group, now: datetime) -> Group:
+def ended(group: Group, now: datetime, *, unused: bool = False) -> Group:
     """The group, over since now."""
     if not group.ongoing:
         return group
-    return msgspec.structs.replace(group, ongoing=False, over_at=now, seen_at=now)
+    return msgspec.structs.replace(group, ongoing=False, over_at=now, unused=unused, seen_at=now)
+
+
+def _not_ahead(group: Group, now: datetime) -> Group:
+    """The group as one that nothing has happened to after now: the clock may have been set back."""
+    times = {key: getattr(group, key) for key in ("first_at", "last_at", "over_at", "told_at", "seen_at")}
+    ahead = {key: now for key, at in times.items() if at is not None and at - now > CLOCKS_DIFFER}
+    return msgspec.structs.replace(group, **ahead) if ahead else group
 
 
 def _summed(one: Mapping[str, int], other: Mapping[str, int]) -> dict[str, int]:
@@ -188,6 +200,7 @@ def told(group: Group, now: datetime) -> Group:
         first_at=None,
         last_at=None,
         over_at=None,
+        unused=False,
         told_at=now,
         told_severity="info" if over else max(group.severity, before, key=SEVERITIES.index),
         told_open=not over,
@@ -218,6 +231,8 @@ class Notification(msgspec.Struct, frozen=True, kw_only=True):
     kind: str
     names: tuple[str, ...] = ()
     over: bool = False
+    unused: bool = False
+    """It is over, for the configuration has it no more."""
     severity: str
     counts: dict[str, int] = {}
     rules: dict[str, int] = {}
@@ -260,16 +275,17 @@ def turn(
     settings: NotifySettings,
     now: datetime,
     confirmed: Collection[Key] = (),
+    unused: Collection[Key] = (),
 ) -> Turn:
     """Put together what is known, what is new and what is `over`, and decide what is told now.
 
-    `made`: when notifications of the last hour were made, by channel.
+    `made`: when notifications of the last hour were made, by channel. `unused`: what the configuration has no more.
     """
     known = {(one.channel, one.key): one for one in groups}
-    kept = dict(known)
-    for name, group in known.items():
+    kept = {name: _not_ahead(group, now) for name, group in known.items()}
+    for name, group in kept.items():
         if group.key in over:
-            kept[name] = ended(group, over[group.key])
+            kept[name] = ended(group, over[group.key], unused=group.key in unused)
     for group in news:
         name = (group.channel, group.key)
         kept[name] = merged(kept.get(name), group)
@@ -282,7 +298,7 @@ def turn(
         if not due:
             continue
         due.sort(key=lambda one: (-SEVERITIES.index(one.severity), one.first_at or now, one.key))
-        lately = sorted(at for at in made.get(channel, ()) if now - at < timedelta(hours=1))
+        lately = sorted(at for at in made.get(channel, ()) if -CLOCKS_DIFFER <= now - at < timedelta(hours=1))
         free = settings.at_most - len(lately)
         if free <= 0:
             waits.append(lately[-settings.at_most] + timedelta(hours=1))
@@ -319,6 +335,7 @@ def _notification(group: Group) -> Notification:
         kind=group.kind,
         names=group.names,
         over=over,
+        unused=group.unused,
         severity="info" if over else group.severity if group.counts else group.told_severity,
         counts=group.counts,
         rules=group.rules,

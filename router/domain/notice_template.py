@@ -10,7 +10,8 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from jinja2 import StrictUndefined, TemplateError, TemplateSyntaxError, UndefinedError, meta
+from jinja2 import StrictUndefined, TemplateError, TemplateRuntimeError, TemplateSyntaxError, UndefinedError, meta
+from jinja2.runtime import Context
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from router.domain import notice as kinds
@@ -21,6 +22,9 @@ MAXIMUM_TEMPLATE = 64 << 10
 """Characters of a template."""
 MAXIMUM_RESULT = 256 << 10
 """Characters of what a template makes."""
+
+MOST_STEPS = 10_000
+"""What a template may count to with `range`, all loops together."""
 
 _SUBJECT = "subject:"
 _WORDS = {
@@ -41,19 +45,48 @@ class TemplateFault(Exception):
     """A template that cannot be used; the message ends a sentence about it."""
 
 
-def _environment() -> ImmutableSandboxedEnvironment:
-    return ImmutableSandboxedEnvironment(undefined=StrictUndefined, autoescape=False, keep_trailing_newline=True)
+class _Environment(ImmutableSandboxedEnvironment):
+    """What a template can do; made anew for each rendering, for it counts."""
+
+    intercepted_binops = frozenset({"*", "**"})
+
+    def __init__(self) -> None:
+        super().__init__(undefined=StrictUndefined, autoescape=False, keep_trailing_newline=True)
+        self._steps = MOST_STEPS
+        self.globals.pop("lipsum")
+        self.globals["range"] = self._range
+
+    def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
+        """Work out what could grow without a bound, where it stays small."""
+        if operator == "**":
+            raise TemplateRuntimeError("powers are not worked out")
+        for repeated, times in ((left, right), (right, left)):
+            if isinstance(repeated, str | list | tuple) and len(repeated) * times > MAXIMUM_RESULT:
+                raise TemplateRuntimeError(f"makes more than {MAXIMUM_RESULT >> 10} KiB of text")
+        return super().call_binop(context, operator, left, right)
+
+    def _range(self, *numbers: int) -> range:
+        found = range(*numbers)
+        self._steps -= len(found)
+        if self._steps < 0:
+            raise TemplateRuntimeError(f"counts to more than {MOST_STEPS} in all")
+        return found
 
 
 def render(template: str, document: Mapping[str, Any]) -> str:
     """What a template makes of a document. Raises TemplateFault."""
-    environment = _environment()
+    environment = _Environment()
     try:
         strangers = meta.find_undeclared_variables(environment.parse(template)) - {*document, *environment.globals}
         if strangers:
             known = ", ".join(document)
             raise TemplateFault(f"asks for {min(strangers)}, which is not there; there are: {known}")
-        result = environment.from_string(template).render(document)
+        pieces, size = [], 0
+        for piece in environment.from_string(template).generate(document):
+            pieces.append(piece)
+            size += len(piece)
+            if size > MAXIMUM_RESULT:
+                raise TemplateFault(f"makes more than {MAXIMUM_RESULT >> 10} KiB of text")
     except TemplateSyntaxError as error:
         raise TemplateFault(f"is no template: line {error.lineno}: {error.message}") from None
     except UndefinedError as error:
@@ -64,9 +97,7 @@ def render(template: str, document: Mapping[str, Any]) -> str:
         raise TemplateFault(f"cannot be used: {error.message}") from None
     except Exception as error:  # noqa: BLE001  what an expression of the template runs into, whatever it is
         raise TemplateFault(f"cannot be used: {type(error).__name__}") from None
-    if len(result) > MAXIMUM_RESULT:
-        raise TemplateFault(f"makes more than {MAXIMUM_RESULT >> 10} KiB of text")
-    return result
+    return "".join(pieces)
 
 
 def render_json(template: str, document: Mapping[str, Any]) -> str:

@@ -5,7 +5,6 @@ Nothing here holds an identifier but `study_instance_uids`, which are handed in 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any, NamedTuple
@@ -14,15 +13,13 @@ import msgspec
 
 from router.domain import notice as kinds
 from router.domain.notice_group import SUMMARY, Example, Notification
+from router.domain.pseudonym import without_uids
 
 VERSION = 1
 """Of the document; a key may come, none changes its meaning."""
 
 TEST = "test"
 """The kind of a notification that a person asked for, to see whether it arrives."""
-
-_UID = re.compile(r"\d+(?:\.\d+){4,}|(?<![\d.])2\.25(?:\.\d+)+")
-"""Something that may be a UID: no reason should hold one, and none leaves."""
 
 _COUNTED = {
     "failed": ("transfer failed", "transfers failed"),
@@ -53,7 +50,7 @@ class Sender(NamedTuple):
 def discreet(text: str) -> str:
     """A text without anything that looks like a UID, and without control characters but line ends."""
     kept = "".join(character if character.isprintable() or character == "\n" else " " for character in text)
-    return _UID.sub("…", kept)
+    return without_uids(kept)
 
 
 # --- Title ------------------------------------------------------------------------------------------------------------
@@ -61,7 +58,8 @@ def discreet(text: str) -> str:
 
 def title_of(notification: Notification) -> str:
     """What it is about, in one line without identifiers."""
-    return discreet(_TITLES[notification.kind](notification)).replace("\n", " ")
+    title = _TITLES[notification.kind] if not notification.unused else _unused
+    return discreet(title(notification)).replace("\n", " ")
 
 
 def _subject(told: Notification) -> str:
@@ -88,6 +86,10 @@ def _standing(bad: str, good: str) -> Callable[[Notification], str]:
         return (good if told.over else bad).format(_subject(told))
 
     return title
+
+
+def _unused(told: Notification) -> str:
+    return f"{_subject(told)}: not in the configuration any more"
 
 
 def _sweep(told: Notification) -> str:

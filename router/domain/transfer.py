@@ -331,6 +331,10 @@ class Finish(msgspec.Struct, frozen=True, kw_only=True):
     """Stop the route, in the same transaction."""
 
 
+SAID = " It says: "
+"""Stands between the reason of an attempt and what the peer said of it."""
+
+
 class Attempt(msgspec.Struct, frozen=True, kw_only=True):
     """One run of a C-MOVE, or one look for evidence, as the ledger remembers it."""
 
@@ -346,6 +350,11 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True):
     completed: int
     failed: int
     warning: int
+
+    @property
+    def discreet(self) -> Attempt:
+        """The same without what the peer said, which may name a patient."""
+        return msgspec.structs.replace(self, reason=self.reason.partition(SAID)[0])
 
 
 def backoff(retry: Retry, attempts: int, uniform: float) -> timedelta:

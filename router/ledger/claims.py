@@ -25,7 +25,18 @@ from sqlalchemy import (
 
 from router.domain.dicom import SubOperationCounts
 from router.domain.outcome import CAUSES
-from router.domain.transfer import ENDED, WISHES, Finish, Happening, IllegalTransition, Route, State, Transfer, after
+from router.domain.transfer import (
+    ENDED,
+    SAID,
+    WISHES,
+    Finish,
+    Happening,
+    IllegalTransition,
+    Route,
+    State,
+    Transfer,
+    after,
+)
 from router.errors import LedgerError
 from router.ledger import commitments, routes
 from router.ledger.queue import next_probe, next_transfer, next_verification
@@ -120,7 +131,7 @@ def finish(
         "finished_at": now,
         "happening": finish.happening.value,
         "cause": finish.cause,
-        "reason": f"{finish.reason} It says: {finish.comment}" if finish.comment else finish.reason,
+        "reason": f"{finish.reason}{SAID}{finish.comment}" if finish.comment else finish.reason,
         "status": finish.status,
         "completed": finish.completed,
         "failed": finish.failed,

@@ -32,10 +32,10 @@ class NoticeBook:
         with self._database.write() as connection:
             return notices.claim(connection, now, lease_seconds)
 
-    def finish_notification(self, delivery: Delivery, result: str, now: datetime) -> bool:
-        """It was delivered, or is given up. False where the claim was lost."""
+    def finish_notification(self, delivery: Delivery, result: str, now: datetime, reason: str = "") -> bool:
+        """It was delivered, or is given up; `reason`: why, or what there is to remark. False: the claim was lost."""
         with self._database.write() as connection:
-            return notices.finish(connection, delivery, result, now)
+            return notices.finish(connection, delivery, result, now, reason)
 
     def put_off_notification(self, delivery: Delivery, next_at: datetime, reason: str) -> bool:
         """An attempt to deliver it failed; the next one is at that time. False where the claim was lost."""

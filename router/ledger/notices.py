@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 from sqlalchemy import Connection, Select, and_, delete, func, insert, or_, select, update
 
-from router.domain.notice_delivery import REMEMBERED, Delivery, Told
+from router.domain.notice_delivery import LONGEST_ASKED, REMEMBERED, Delivery, Told
 from router.domain.notice_group import Group, Notification, Turn
 from router.ledger.database import insert_or
 from router.ledger.tables import notice_groups, notifications
@@ -18,6 +18,8 @@ Decide = Callable[[Sequence[Group], Mapping[str, Sequence[datetime]]], Turn]
 
 _g, _n = notice_groups.c, notifications.c
 _HOUR = timedelta(hours=1)
+_AHEAD = LONGEST_ASKED + _HOUR
+"""What is due later than this was put off before the clock was set back."""
 _group = msgspec.msgpack.Decoder(Group)
 _notification = msgspec.msgpack.Decoder(Notification)
 
@@ -73,14 +75,14 @@ def _heads() -> Select[tuple[int]]:
 
 
 def _due(now: datetime) -> Select[Any]:
-    free = or_(_n.lease_until.is_(None), _n.lease_until < now)
-    wanted = and_(_n.id.in_(_heads()), _n.next_at <= now, free)
+    free = or_(_n.lease_until.is_(None), _n.lease_until < now, _n.lease_until > now + _AHEAD)
+    wanted = and_(_n.id.in_(_heads()), or_(_n.next_at <= now, _n.next_at > now + _AHEAD), free)
     return select(notifications).where(wanted).order_by(_n.next_at, _n.id).limit(1)
 
 
-def finish(connection: Connection, delivery: Delivery, result: str, now: datetime) -> bool:
+def finish(connection: Connection, delivery: Delivery, result: str, now: datetime, reason: str) -> bool:
     """It was delivered, or is given up. False where the claim was lost."""
-    values = {"result": result, "finished_at": now, "lease_until": None}
+    values = {"result": result, "finished_at": now, "lease_until": None, "reason": reason}
     return _of(connection, delivery, values)
 
 

@@ -179,6 +179,8 @@ def level_of(event: Event) -> str:
             return "info"
         case DiskSpace() | CertificateExpires():
             return _STATE_LEVELS.get(event.state, "error")
+        case NotificationEnded(result="sent", message=remark) if remark:
+            return "warning"
         case NotificationEnded():
             return _NOTIFICATION_LEVELS.get(event.result, "warning")
         case ConfigurationLoaded():

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
-import re
 import sys
 import threading
 import time
 from collections.abc import Callable, Hashable, Mapping, MutableMapping
 from contextlib import AbstractContextManager
 from pathlib import Path
+from types import NoneType
 from typing import Any, TextIO
 
 import structlog
@@ -21,6 +21,7 @@ from router.domain.events import (
     NodeReachability,
     StoreRefusal,
 )
+from router.domain.pseudonym import without_uids
 from router.errors import RouterError
 from router.observe.log_lines import MESSAGES, REPEATED, fields_of, line_of
 from router.observe.silence import silence
@@ -33,9 +34,6 @@ _TITLES = 100
 
 _FIRST = ("timestamp", "level", "event", "transfer", "sweep", "appointment", "study", "rule", "source", "destination")
 """Keys that come first in a line, in this order; the others follow as they were told."""
-
-_UID = re.compile(r"\d+(?:\.\d+){4,}|(?<![\d.])2\.25(?:\.\d+)+")
-"""Something that may be a UID; an IPv4 address, with its three dots, is none."""
 
 
 class _Stream:
@@ -231,7 +229,11 @@ def _presentable(logger: Any, method: str, line: MutableMapping[str, Any]) -> Ma
 def _clean(value: Any) -> Any:
     if isinstance(value, str):
         printable = "".join(character if character.isprintable() else " " for character in value)
-        return _UID.sub("…", printable)
+        return without_uids(printable)
     if isinstance(value, Mapping):
         return {_clean(key): _clean(inner) for key, inner in value.items()}
-    return [_clean(inner) for inner in value] if isinstance(value, (list, tuple, set, frozenset)) else value
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return [_clean(inner) for inner in value]
+    if isinstance(value, Path):
+        return _clean(str(value))
+    return value if isinstance(value, (int, float, NoneType)) else f"<{type(value).__name__}>"  # its text may hold any

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Iterable
 from datetime import datetime, timedelta
 
-from router.domain.events import Event, NotificationEnded, NotificationsWaiting
-from router.domain.notice import KINDS, ROUTE, Key, Notice, hearers, notice_of
+from router.domain.events import Event, NodeReachability, NotificationEnded, NotificationsWaiting
+from router.domain.notice import KINDS, NODE, ROUTE, Key, Notice, hearers, is_used, notice_of
 from router.domain.notice_delivery import FAILED, GIVEN_UP, SENT, SUPPRESSED, Delivery, tried_again_at
 from router.domain.notice_group import Group, Turn, ended, merged, single, turn
 from router.domain.notice_text import Sender
@@ -71,6 +71,9 @@ class Notifier:
     def __call__(self, event: Event) -> None:
         """Take an event."""
         try:
+            if isinstance(event, NodeReachability):
+                self._reached(event)
+                return
             notice = notice_of(event)
             if notice is not None:
                 self._take(notice)
@@ -92,6 +95,13 @@ class Notifier:
             if self._news:
                 self._changed.notify()
 
+    def _reached(self, event: NodeReachability) -> None:
+        """A node answers. That says something only of one that did not before a restart: no breaker closes then."""
+        key = (NODE, event.node)
+        with self._changed:
+            if event.up and key not in self._confirmed and (self._going_on is None or key in self._going_on):
+                self._note_end(key, self._now())
+
     def _note_end(self, key: Key, now: datetime) -> None:
         known = self._going_on is None or key in self._going_on or key in self._confirmed
         self._confirmed.discard(key)
@@ -108,9 +118,7 @@ class Notifier:
     def start(self, stopped: Iterable[Route] = ()) -> None:
         """Begin to tell. `stopped`: the routes that are stopped now; others that were are not any more."""
         with self._changed:
-            routes: set[Key] = {(ROUTE, route.source, route.destination) for route in stopped}
-            self._confirmed |= routes
-        self._recall(routes)
+            self._confirmed |= {(ROUTE, route.source, route.destination) for route in stopped}
         for work, name in ((self._collecting, "notify"), (self._delivering, "postman")):
             thread = threading.Thread(target=work, name=name, daemon=True)
             thread.start()
@@ -129,26 +137,18 @@ class Notifier:
         for thread in self._threads:
             thread.join(1.0)
 
-    def _recall(self, routes: Collection[Key]) -> None:
-        """Routes that were stopped when they were heard of last, and are not any more, are over."""
-        if not self._rules().router.notify.channels:
-            return
-        for key in self._turned() or ():
-            if key[0] == ROUTE and key not in routes:
-                with self._changed:
-                    self._note_end(key, self._now())
-
     # collecting -------------------------------------------------------------------------------------------------------
 
     def _collecting(self) -> None:
         while not self._stopping.is_set():
             with self._changed:
-                if not (self._news or self._over or self._stopping.is_set()):
+                begins = self._going_on is None and bool(self._rules().router.notify.channels)
+                if not (begins or self._news or self._over or self._stopping.is_set()):
                     self._changed.wait(self._idle_seconds())
                 pause = COLLECTED_SECONDS if self._news or self._over else 0.0
             if pause:
                 self._stopping.wait(pause)
-            if self._rules().router.notify.channels and self._turned() is None:
+            if not self._turned():
                 self._stopping.wait(_TROUBLE_SECONDS)
         if self._news or self._over:
             self._turned()
@@ -158,26 +158,38 @@ class Notifier:
             return _IDLE_SECONDS
         return min(_IDLE_SECONDS, max(0.05, (self._next_at - self._now()).total_seconds()))
 
-    def _turned(self) -> frozenset[Key] | None:
-        """One turn: what has happened goes into the ledger. Returns what goes on; None where that did not work."""
-        settings, now = self._rules().router.notify, self._now()
+    def _turned(self) -> bool:
+        """One turn: what has happened goes into the ledger. False where that did not work."""
+        rules = self._rules()
+        settings = rules.router.notify
         with self._changed:
             news, self._news = self._news, {}
             over, self._over = self._over, {}
-            confirmed = frozenset(self._confirmed)
+            now = self._now()
+            if not settings.channels:
+                return True  # nobody is told, and nobody will be
+            known = {*self._confirmed, *(self._going_on or ()), *over}
+            unused = {key for key in known if not is_used(key, rules)}
+            confirmed = frozenset(self._confirmed - unused)
+            gone = {key for key in unused if key[0] != ROUTE}  # a route may hold transfers of a rule that is gone
+            self._confirmed -= gone
+            over = dict.fromkeys(gone, now) | over
         try:
             done = self._ledger.turn_notices(
-                lambda groups, made: turn(groups, news.values(), over, made, settings, now, confirmed), now
+                lambda groups, made: turn(groups, news.values(), over, made, settings, now, confirmed, unused), now
             )
         except Exception as error:  # noqa: BLE001  whatever it was, what has happened must not be lost
             logs.trouble("notify", error)
             self._put_back(news, over)
-            return None
+            return False
         with self._changed:
+            if self._going_on is None:  # routes that were stopped before the start, and are not any more
+                resumed = {key for key in done.going_on if key[0] == ROUTE} - self._confirmed
+                self._over |= dict.fromkeys(resumed, now)
             self._going_on = done.going_on
             self._next_at = done.next_at
         self._tell_of(done)
-        return done.going_on
+        return True
 
     def _put_back(self, news: dict[tuple[str, Key], Group], over: dict[Key, datetime]) -> None:
         with self._changed:
@@ -255,7 +267,7 @@ class Notifier:
             self._say(delivery, FAILED, str(error))
 
     def _end(self, delivery: Delivery, result: str, message: str) -> None:
-        if self._ledger.finish_notification(delivery, result, self._now()):
+        if self._ledger.finish_notification(delivery, result, self._now(), message):
             self._say(delivery, result, message)
 
     def _say(self, delivery: Delivery, result: str, message: str) -> None:

@@ -6,6 +6,7 @@ a URL, password or header: those are secrets, or may be.
 
 from __future__ import annotations
 
+import base64
 import email.policy
 import email.utils
 import http.client
@@ -50,8 +51,8 @@ class _Deadline:
 
     def __init__(self, seconds: float, socket: Callable[[], Any]) -> None:
         self._socket = socket
-        self._timer = threading.Timer(seconds, self.end)
-        self._timer.daemon = True
+        self._seconds = seconds
+        self._left = threading.Event()
         self.over = False
 
     def end(self) -> None:
@@ -60,12 +61,18 @@ class _Deadline:
         with suppress(OSError, AttributeError, ValueError):
             self._socket().shutdown(_BOTH)
 
+    def _watch(self) -> None:
+        seconds = self._seconds
+        while not self._left.wait(seconds):
+            self.end()
+            seconds = 1.0  # there may be no socket yet: a name server takes its time as well
+
     def __enter__(self) -> Self:
-        self._timer.start()
+        threading.Thread(target=self._watch, name="deadline", daemon=True).start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self._timer.cancel()
+        self._left.set()
 
 
 class Postman:
@@ -142,7 +149,8 @@ class Postman:
                     client.starttls(context=context)
                 if mail.user:
                     client.login(mail.user, password)
-                refused = client.send_message(message, mail.sender, list(mail.to))
+                # Not send_message(): it puts a > before a line that begins with "From ".
+                refused = client.sendmail(mail.sender, list(mail.to), message.as_bytes())
                 if refused:
                     remark = f"{len(refused)} of {len(mail.to)} recipients were refused"
                 with suppress(OSError, smtplib.SMTPException):
@@ -154,18 +162,20 @@ class Postman:
     # webhook ----------------------------------------------------------------------------------------------------------
 
     def _post(self, webhook: Webhook, document: Mapping[str, Any]) -> str:
-        url = urllib.parse.urlsplit(self._text(webhook.url))
-        if url.scheme not in ("http", "https") or not url.hostname:
+        url, port = _parts(self._text(webhook.url))
+        if url is None or not url.hostname:
             raise NotDelivered("The webhook's URL is none; it begins with https:// and names a host.")
-        if url.scheme == "http" and webhook.encryption == TLS and not is_loopback(url.hostname):
-            raise NotDelivered("The webhook's URL is not encrypted; use https, or set encryption: none.")
+        if url.scheme == "http" and not is_loopback(url.hostname):
+            if url.username is not None:
+                raise NotDelivered("The webhook's URL would send its password in the open; use https.")
+            if webhook.encryption == TLS:
+                raise NotDelivered("The webhook's URL is not encrypted; use https, or set encryption: none.")
         body, remark = body_of(webhook, document)
         headers = {"Content-Type": "application/json", "User-Agent": f"dicom-router/{__version__}"}
+        if url.username is not None:
+            login = f"{url.username}:{url.password or ''}"
+            headers["Authorization"] = f"Basic {base64.b64encode(urllib.parse.unquote_to_bytes(login)).decode()}"
         headers |= {name: self._text(value) for name, value in webhook.headers.items()}
-        try:
-            port = url.port or (443 if url.scheme == "https" else 80)
-        except ValueError:
-            raise NotDelivered("The webhook's URL has a port that is none.") from None
         if url.scheme == "https":
             context = client_context(webhook.ca)
             connection: http.client.HTTPConnection = http.client.HTTPSConnection(
@@ -232,6 +242,17 @@ def body_of(webhook: Webhook, document: Mapping[str, Any]) -> tuple[str, str]:
         return render_json(webhook.template, document), ""
     except TemplateFault as fault:
         return usual, f"its template {fault}; the usual JSON was sent"
+
+
+def _parts(text: str) -> tuple[urllib.parse.SplitResult | None, int]:
+    """What a URL of HTTP says, and its port; None where it is none."""
+    try:
+        url = urllib.parse.urlsplit(text)
+        port = url.port or (443 if url.scheme == "https" else 80)
+    except ValueError:
+        return None, 0
+    usable = url.scheme in ("http", "https") and text.isascii() and text.isprintable() and " " not in text
+    return (url, port) if usable else (None, 0)
 
 
 def is_loopback(host: str) -> bool:

@@ -37,6 +37,10 @@ from router.web.table import ENDPOINTS, EVENT_STREAM, FILTER, NUMBER, RULE, WORD
 
 _RELOADS_WAITING = 16
 """Requests to reload that may wait for one that is under way; further ones are told to come again."""
+MOST_AT_WORK = 32
+"""Requests that may ask the ledger at once. There are 40 threads: if a disk hangs, some are left to tell of it."""
+WORK_SECONDS = 10.0
+"""How long a further one waits for its turn."""
 _STATIC_SECONDS = 300
 _MEDIA_TYPES = {"css": "text/css", "js": "text/javascript", "svg": "image/svg+xml"}
 
@@ -80,6 +84,7 @@ def make_app(service: Watched, configuration: Configured, *, clock: Callable[[],
     api = Api(service, configuration, callers, stream)
     browser = Browser(service, api, callers, now)
     reloads = Reloads(configuration)
+    at_work = asyncio.Semaphore(MOST_AT_WORK)
 
     async def reload(request: Request) -> Response:
         caller = await run_in_threadpool(callers.program, request, refused_with=403)
@@ -104,7 +109,12 @@ def make_app(service: Watched, configuration: Configured, *, clock: Callable[[],
         Route(
             one.path,
             special.get(one.name)
-            or _answering(getattr(api, one.name), one.parameters if one.checked else None, one.path_parameters),
+            or _answering(
+                getattr(api, one.name),
+                one.parameters if one.checked else None,
+                one.path_parameters,
+                at_work if 503 in one.problems else None,
+            ),
             methods=[one.method],
             name=one.name,
         )
@@ -125,7 +135,7 @@ def make_app(service: Watched, configuration: Configured, *, clock: Callable[[],
         ("POST", "/logout", browser.end, (), ()),
     ]
     routes += [
-        Route(path, _answering(handler, query, in_path), methods=[method])
+        Route(path, _answering(handler, query, in_path, at_work), methods=[method])
         for method, path, handler, query, in_path in forms
     ]
     routes += [Route("/reload", reload_form, methods=["POST"]), Route("/static/{name}", _Static().answer)]
@@ -164,9 +174,15 @@ def make_app(service: Watched, configuration: Configured, *, clock: Callable[[],
 
 
 def _answering(
-    handler: Callable[[Asked], Response], query: Sequence[Parameter] | None, in_path: Sequence[Parameter]
+    handler: Callable[[Asked], Response],
+    query: Sequence[Parameter] | None,
+    in_path: Sequence[Parameter],
+    at_work: asyncio.Semaphore | None,
 ) -> Callable[[Request], Awaitable[Response]]:
-    """Has a request read, and answered in a thread; `query`: the parameters there are, None: any, passed over."""
+    """Has a request read, and answered in a thread; `query`: the parameters there are, None: any, passed over.
+
+    `at_work`: it may take long, and waits for its turn.
+    """
 
     async def answer(request: Request) -> Response:
         asked = Asked(
@@ -175,7 +191,18 @@ def _answering(
             {} if query is None else parameters_of(_query(request), query),
             await body_of(request) if request.method == "POST" else b"",
         )
-        return await run_in_threadpool(handler, asked)
+        if at_work is None:
+            return await run_in_threadpool(handler, asked)
+        try:
+            async with asyncio.timeout(WORK_SECONDS):
+                await at_work.acquire()
+        except TimeoutError:
+            sentence = "Too many requests wait for the ledger; try again in a moment."
+            raise HTTPException(503, sentence, {"retry-after": "10"}) from None
+        try:
+            return await run_in_threadpool(handler, asked)
+        finally:
+            at_work.release()
 
     return answer
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
@@ -12,6 +13,9 @@ REQUEST_SECONDS = 10.0
 """In which a request's header must be there; an idle connection is closed then at the latest."""
 READ_SECONDS = 20.0
 """In which a peer must take what waits to be sent, once that is more than a little; else he is dropped."""
+
+DEAD_SECONDS = 30.0
+"""In which a peer must confirm what it was sent: a computer that was put to sleep does not say that it is gone."""
 
 
 class BoundedProtocol(H11Protocol):
@@ -27,6 +31,8 @@ class BoundedProtocol(H11Protocol):
         if len(self.connections) > MOST_CONNECTIONS:
             transport.abort()
             return
+        peer = transport.get_extra_info("socket")
+        peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(DEAD_SECONDS * 1000))
         self._wait()
 
     def connection_lost(self, exc: Exception | None) -> None:

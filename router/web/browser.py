@@ -16,7 +16,7 @@ from router import __version__
 from router.config import Reload
 from router.domain.events import ActionTaken
 from router.domain.wishes import WORDS
-from router.errors import NotPossible, NotThere, RouterError, TooBusy
+from router.errors import LedgerError, NotPossible, NotThere, RouterError, TooBusy
 from router.web import guard, pages
 from router.web.api import Api, wanted
 from router.web.callers import Caller, Callers, cookie_name, is_encrypted
@@ -106,7 +106,11 @@ class Browser:
             problems=self._service.readiness(),
             loaded=self._api.loaded(),
         )
-        return pages.sections(self._service.boards.board(identifiers=variant.identifiers), context)
+        try:
+            board = self._service.boards.board(identifiers=variant.identifiers)
+        except LedgerError as error:
+            return pages.troubled(str(error), context)
+        return pages.sections(board, context)
 
     # forms --------------------------------------------------------------------------------------------------------
 

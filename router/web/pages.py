@@ -13,7 +13,7 @@ from urllib.parse import quote
 import msgspec
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from router.domain.attention import Level, Loaded, attention, nodes_in_order, overdue, rules_in_order
+from router.domain.attention import Concern, Level, Loaded, attention, nodes_in_order, overdue, rules_in_order
 from router.domain.board import MOST_LIVE, MOST_RECENT, Board, RuleSeen, TransferSeen
 from router.domain.transfer import UNDER_WAY, Attempt, State
 from router.lookup import MissingSeen
@@ -59,6 +59,13 @@ def sections(board: Board, context: PageContext) -> dict[str, str]:
     They change only when something happens; the script makes times relative and fills in the key.
     """
     return _sections(board, msgspec.structs.replace(context, form_key=""), relative=False)
+
+
+def troubled(sentence: str, context: PageContext) -> dict[str, str]:
+    """The same where there is no board to be had: the first section says why, the others stay as they are."""
+    problems = {**context.problems, "ledger": sentence}
+    concerns = attention(Board(at=context.now, states={}), problems, context.loaded)
+    return {"summary": _summary(concerns, [], context, stale=True)}
 
 
 def transfers_page(rows: Sequence[TransferSeen], filters: dict[str, str], context: PageContext) -> str:
@@ -128,14 +135,22 @@ def _sections(board: Board, context: PageContext, *, relative: bool) -> dict[str
         "context": context,
         "clock": clock,
         "row": rule_row,
-        "concerns": concerns,
-        "headline": _headline([one.level for one in concerns]),
-        "counts": _counts(board),
         "waiting": [one for one in board.queues if one.queued or one.held],
         "nodes": nodes_in_order(board.nodes),
         "rules": rules_in_order(board.rules, board.at),
     }
-    return {name: _ENVIRONMENT.get_template(f"section_{name}.html").render(values).strip() for name in SECTIONS}
+    return {
+        "summary": _summary(concerns, _counts(board), context),
+        **{name: _ENVIRONMENT.get_template(f"section_{name}.html").render(values).strip() for name in SECTIONS[1:]},
+    }
+
+
+def _summary(
+    concerns: Sequence[Concern], counts: list[tuple[str, int]], context: PageContext, *, stale: bool = False
+) -> str:
+    headline = _headline([one.level for one in concerns])
+    template = _ENVIRONMENT.get_template("section_summary.html")
+    return template.render(concerns=concerns, headline=headline, counts=counts, context=context, stale=stale).strip()
 
 
 def _rule_row(rule: RuleSeen, late: bool, context: PageContext | _Viewer, clock: Clock) -> str:
@@ -184,7 +199,7 @@ def _clean(value: object) -> str:
     if text.isprintable():
         return text
     return "".join(
-        " " if one in "\t\n\r" else "\ufffd" if unicodedata.category(one) in ("Cc", "Cf") else one for one in text
+        " " if one in "\t\n\r" else "\ufffd" if unicodedata.category(one) in ("Cc", "Cf", "Cs") else one for one in text
     )
 
 

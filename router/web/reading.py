@@ -121,14 +121,14 @@ def form_of(asked: Asked) -> list[tuple[str, str]]:
 def json_of(asked: Asked, kind: type[Kind]) -> Kind:
     """The body as a value. Raises HTTPException 400 where it is none."""
     if _media_type(asked.request) != _JSON:
-        raise HTTPException(400, f"The body is no JSON: content-type {_JSON}.")
+        raise HTTPException(400, f"Send the body as JSON, with the header Content-Type: {_JSON}.")
     try:
         return msgspec.json.decode(asked.body, type=kind)
     except msgspec.ValidationError:
         fields = ", ".join(field.name for field in msgspec.structs.fields(kind))
         raise HTTPException(400, f"The body is no object of these fields: {fields}.") from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        raise HTTPException(400, "The body is no JSON.") from None
+        raise HTTPException(400, "The body is not valid JSON.") from None
 
 
 def _media_type(request: Request) -> str:

@@ -35,10 +35,10 @@ def overview(
         "version": __version__,
         "uptime_seconds": round(uptime_seconds, 1),
         "configuration": {
-            "directory": standing.directory,
+            "directory": _sayable(standing.directory),
             "hash": standing.content_hash,
             "loaded_at": _time(standing.loaded_at),
-            "files": list(standing.files),
+            "files": [_sayable(file) for file in standing.files],
             "rules": standing.rules,
             "nodes": standing.nodes,
             "restart_needed": list(standing.restart_needed),
@@ -70,7 +70,13 @@ def loaded(standing: Standing) -> Loaded:
 
 
 def _diagnostics(reload: Reload) -> list[dict[str, Any]]:
-    return [msgspec.to_builtins(one.discreet) for one in reload.diagnostics[:DIAGNOSTICS_SHOWN]]
+    discreet = (one.discreet for one in reload.diagnostics[:DIAGNOSTICS_SHOWN])
+    return [msgspec.to_builtins(msgspec.structs.replace(one, file=_sayable(one.file))) for one in discreet]
+
+
+def _sayable(path: str) -> str:
+    """A path without what is no character: names of files are bytes."""
+    return path.encode("utf-8", "replace").decode()
 
 
 def _time(moment: datetime) -> str:

@@ -7,10 +7,10 @@ sent. Everything but `render` and `holds` happens in the event loop.
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
+import msgspec
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
@@ -42,13 +42,13 @@ class Listener:
     def __init__(self, caller: Caller, variant: Variant) -> None:
         self.caller = caller
         self.variant = variant
-        self.pending: dict[str, str] = {}
-        """Section -> its newest HTML, as far as that was not sent."""
+        self.pending: dict[str, bytes] = {}
+        """Section -> its newest HTML as JSON, as far as that was not sent."""
         self.news = asyncio.Event()
         """There is something to be sent, or it is over."""
         self.over = False
 
-    def give(self, sections: Mapping[str, str]) -> None:
+    def give(self, sections: Mapping[str, bytes]) -> None:
         """Sections that changed."""
         self.pending.update(sections)
         if self.pending:
@@ -74,7 +74,8 @@ class Stream:
         self._holds = holds
         self._trouble = trouble
         self._listeners: list[Listener] = []
-        self._shown: dict[Variant, Mapping[str, str]] = {}
+        self._shown: dict[Variant, Mapping[str, bytes]] = {}
+        """Section -> its HTML as JSON: that is made once for all who get it."""
         self._producer: asyncio.Task[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closed = False
@@ -120,28 +121,32 @@ class Stream:
             await asyncio.sleep(EVERY_SECONDS)
         self._producer, self._shown = None, {}
 
-    def _look(self, listeners: list[Listener]) -> tuple[dict[Variant, Mapping[str, str]], list[Listener]]:
+    def _look(self, listeners: list[Listener]) -> tuple[dict[Variant, Mapping[str, bytes]], list[Listener]]:
         gone = [one for one in listeners if not self._holds(one.caller)]
         variants = {one.variant for one in listeners if one not in gone}
-        return {variant: self._render(variant) for variant in variants}, gone
+        return {variant: self._encoded(variant) for variant in variants}, gone
 
-    def _tell(self, listeners: list[Listener], shown: dict[Variant, Mapping[str, str]], gone: list[Listener]) -> None:
+    def _encoded(self, variant: Variant) -> Mapping[str, bytes]:
+        return {name: msgspec.json.encode(html) for name, html in self._render(variant).items()}
+
+    def _tell(self, listeners: list[Listener], shown: dict[Variant, Mapping[str, bytes]], gone: list[Listener]) -> None:
         for listener in listeners:
             if listener in gone:
                 listener.end()
                 continue
             sections, before = shown[listener.variant], self._shown.get(listener.variant, {})
-            listener.give({name: html for name, html in sections.items() if before.get(name) != html})
+            listener.give({name: text for name, text in sections.items() if before.get(name) != text})
         # One that came meanwhile was given what was shown before: it gets the difference now as well.
         for listener in self._listeners:
             if listener not in listeners and listener.variant in shown:
                 listener.give(shown[listener.variant])
         self._shown = shown
 
-    def event(self, sections: Mapping[str, str]) -> bytes:
+    def event(self, sections: Mapping[str, bytes]) -> bytes:
         """An event as it is sent."""
         self.number += 1
-        return f"event: board\nid: {self.number}\ndata: {json.dumps(sections)}\n\n".encode()
+        data = b", ".join(b'"%s": %s' % (name.encode(), text) for name, text in sections.items())
+        return b"event: board\nid: %d\ndata: {%s}\n\n" % (self.number, data)
 
 
 class Events(Response):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,11 +21,12 @@ from router.domain.events import ActionTaken
 from router.domain.rule import PageSettings, RouterSettings
 from router.domain.transfer import State
 from router.errors import LedgerError
-from router.web import reading
+from router.web import app, reading
 from router.web.app import make_app
 from router.web.server import HttpServer
 from router.web.table import ENDPOINTS, Needs
-from tests.support.web import PATIENT, STUDY, TOKEN, Configuration, Part, Reply, Work
+from tests.support.process import wait_for
+from tests.support.web import COMMENT, MISTAKE, PATIENT, STUDY, TOKEN, Configuration, Part, Reply, Work
 
 BEARER = {"Authorization": f"Bearer {TOKEN}"}
 JSON = {"Content_Type": "application/json"}
@@ -247,7 +249,7 @@ def test_who_has_not_shown_the_token_sees_no_identifier_anywhere(
     for path in [*PATHS, *PAGES]:
         reply = Reply(server.port, path.replace("{id}", "1"))
         assert reply.status in (200, 404), path
-        for secret in (STUDY, PATIENT, TOKEN):
+        for secret in (STUDY, PATIENT, TOKEN, COMMENT):
             assert secret not in reply.text, path
     shown = Reply(server.port, "/api/v1/transfers/1").json
     assert shown["missing"] == {"count": 3, "sop_instance_uids": None}
@@ -259,7 +261,8 @@ def test_the_token_alone_shows_no_identifiers_unless_the_configuration_does(
     server: HttpServer, configuration: Configuration
 ) -> None:
     for path in ("/api/v1/board", "/api/v1/transfers", "/api/v1/transfers/1"):
-        assert STUDY not in Reply(server.port, path, **BEARER).text
+        text = Reply(server.port, path, **BEARER).text
+        assert (STUDY in text, COMMENT in text) == (False, False)
     assert Reply(server.port, "/api/v1/transfers/1", **BEARER).json["appointments"] == []
     configuration.settings = SHOWN
     for path in ("/api/v1/board", "/api/v1/transfers", "/api/v1/transfers/1"):
@@ -268,6 +271,7 @@ def test_the_token_alone_shows_no_identifiers_unless_the_configuration_does(
         assert PATIENT in text
     detail = Reply(server.port, "/api/v1/transfers/1", **BEARER).json
     assert len(detail["missing"]["sop_instance_uids"]) == detail["missing"]["count"] == 3
+    assert detail["attempts"][0]["reason"].endswith(f"It says: {COMMENT}")
 
 
 def test_a_study_has_the_same_pseudonym_everywhere(server: HttpServer, work: Work) -> None:
@@ -445,10 +449,15 @@ def test_nonsense_is_never_a_defect(
     connection.putheader("Referer", header)
     connection.putheader("Cookie", header)
     connection.putheader("Authorization", header)
-    connection.endheaders(body)
-    response = connection.getresponse()
-    text = response.read().decode()
-    connection.close()
+    try:
+        connection.endheaders(body)
+        response = connection.getresponse()
+        text = response.read().decode()
+    except ConnectionError:  # who sends what is no HTTP is left without reading on
+        assert set(header) & set(b"\v\f")
+        return
+    finally:
+        connection.close()
     assert response.status < 500, text
     assert "Traceback" not in text
 
@@ -514,6 +523,55 @@ def test_nothing_of_a_request_is_logged(
     for secret in (STUDY, TOKEN, PATIENT, "DOE"):
         assert secret not in said
     assert len(work.events) == 2
+
+
+def test_a_ledger_that_hangs_does_not_keep_probes_and_metrics_from_an_answer(
+    work: Work, configuration: Configuration, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(app, "WORK_SECONDS", 0.5)
+    let_go = threading.Event()
+
+    class Hanging:
+        def board(self, *, identifiers: bool) -> Any:
+            let_go.wait(60)
+            return real.board(identifiers=identifiers)
+
+    real, work.boards = work.boards, Hanging()
+    server = HttpServer(work, configuration, "127.0.0.1", 0)
+    server.start()
+    callers = 50
+    replies: list[Reply] = []
+    threads = [
+        threading.Thread(target=lambda: replies.append(Reply(server.port, "/api/v1/board"))) for _ in range(callers)
+    ]
+    try:
+        for thread in threads:
+            thread.start()
+        wait_for(lambda: len(replies) == callers - app.MOST_AT_WORK, "those who are too many to be told so")
+        assert {reply.status for reply in replies} == {503}
+        assert "try again in a moment" in replies[0].json["error"]
+        for path in ("/healthz", "/readyz", "/metrics", "/api/v1/configuration"):
+            assert Reply(server.port, path).status == 200, path
+        let_go.set()
+        for thread in threads:
+            thread.join(30)
+        assert sorted(reply.status for reply in replies)[: app.MOST_AT_WORK] == [200] * app.MOST_AT_WORK
+    finally:
+        let_go.set()
+        server.stop()
+
+
+def test_a_file_whose_name_is_no_text_is_named_as_far_as_it_goes(
+    server: HttpServer, configuration: Configuration
+) -> None:
+    name = os.fsdecode(b"a\xff.yaml")
+    configuration.refuse(msgspec.structs.replace(MISTAKE, file=name))
+    configuration.reload()
+    configuration.standing = msgspec.structs.replace(configuration.standing, directory=name, files=(name,))
+    said = Reply(server.port, "/api/v1/configuration").json["configuration"]
+    assert (said["directory"], said["files"]) == ("a?.yaml", ["a?.yaml"])
+    assert said["last_reload"]["diagnostics"][0]["file"] == "a?.yaml"
+    assert "a?.yaml" in Reply(server.port, "/configuration").text
 
 
 def test_a_part_that_shows_nothing_has_an_api_too() -> None:

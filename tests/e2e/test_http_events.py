@@ -203,10 +203,29 @@ def test_the_board_is_asked_for_only_while_somebody_listens_and_once_for_all(
     wait_for(lambda: (before := len(asked), time.sleep(0.5), len(asked) == before)[2], "nobody asks any more")
 
 
-def test_a_ledger_that_fails_for_a_while_ends_no_stream(server: HttpServer, work: Work) -> None:
+def test_a_ledger_that_fails_for_a_while_is_told_to_who_listens_and_then_all_comes_anew(
+    server: HttpServer, work: Work
+) -> None:
     class Failing:
         def board(self, *, identifiers: bool) -> Board:
-            raise LedgerError
+            raise LedgerError("The ledger x cannot be read <now>.")
+
+    with listening(server.port) as listener:
+        first = listener.event()
+        real, work.boards = work.boards, Failing()
+        told = listener.event()
+        assert told is not None
+        assert set(told) == {"summary"}
+        assert "The ledger x cannot be read &lt;now&gt;." in told["summary"]
+        assert "What stands below is as it was before that." in told["summary"]
+        work.boards = real
+        assert listener.event() == first
+
+
+def test_a_defect_while_the_board_is_made_ends_no_stream(server: HttpServer, work: Work) -> None:
+    class Failing:
+        def board(self, *, identifiers: bool) -> Board:
+            raise ZeroDivisionError
 
     with listening(server.port) as listener:
         assert listener.event() is not None
@@ -258,16 +277,39 @@ def test_a_listener_that_does_not_read_is_dropped_and_holds_up_nobody(
         wait_for(dropped, "the one that does not read to be dropped")
 
 
-class Growing:
-    """A board with long reasons that are others each time."""
+def test_a_listener_whose_computer_takes_no_more_makes_room_though_little_is_sent(
+    server: HttpServer, work: Work, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bounded, "DEAD_SECONDS", 2.0)
+    monkeypatch.setattr(stream, "MOST_LISTENERS", 1)
+    monkeypatch.setattr(stream, "HEARTBEAT_SECONDS", 0.2)
+    work.boards = Growing(work, rounds=1)
+    asleep = socket.socket()
+    asleep.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    asleep.settimeout(30)
+    asleep.connect(("127.0.0.1", server.port))
+    asleep.sendall(f"GET /api/v1/events HTTP/1.1\r\nHost: 127.0.0.1:{server.port}\r\n\r\n".encode())
 
-    def __init__(self, work: Work) -> None:
+    def there_is_room() -> bool:
+        with listening(server.port) as one:
+            return one.status == 200
+
+    with asleep:
+        wait_for(lambda: not there_is_room(), "the one that sleeps to be let in")
+        wait_for(there_is_room, "the one that sleeps to be dropped")
+
+
+class Growing:
+    """A board with long reasons that are others each time, so many times."""
+
+    def __init__(self, work: Work, rounds: int = 1 << 30) -> None:
         self._now = work.clock.now
+        self._rounds = rounds
         self._seen = work.lookup.transfer(1, identifiers=False, appointments=False).transfer
         self._number = 0
 
     def board(self, *, identifiers: bool) -> Board:
-        self._number += 1
+        self._number = min(self._number + 1, self._rounds)
         long = msgspec.structs.replace(self._seen, reason=f"{self._number} " + "x" * 30_000)
         return Board(at=self._now(), identifiers=identifiers, states={}, failures=(long,) * 20)
 

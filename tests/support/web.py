@@ -33,6 +33,8 @@ from router.web.needs import Boards, Lookup, Saying
 from tests.support.engine import Bench
 
 TOKEN = "0123456789abcdef"
+COMMENT = "No study of MILLER JANE"
+"""What a peer says of a transfer."""
 STUDY, SERIES, PATIENT = "1.2.826.0.1.3680043.10.1", "1.2.826.0.1.3680043.10.1.1", "PAT-4711"
 
 
@@ -221,7 +223,14 @@ class Work(Part):
             assert transfer is not None
             failed = 3 if happening is Happening.FAIL else 0
             self.ledger.set_missing(transfer, [Instance(SERIES, f"{SERIES}.{number}") for number in range(failed)])
-            finish = Finish(happening=happening, reason="It did not work.", status=0xA702, moved=True, failed=failed)
+            finish = Finish(
+                happening=happening,
+                reason="It did not work.",
+                comment=COMMENT if failed else "",
+                status=0xA702,
+                moved=True,
+                failed=failed,
+            )
             assert self.ledger.finish(transfer, finish, now, now) is not None
 
     def _new(self, number: int) -> NewTransfer:

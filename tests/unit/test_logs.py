@@ -918,12 +918,23 @@ def test_a_uid_is_masked_where_a_word_goes_over_into_it(uid: str, before: str) -
         ("at 10.0.0.5:104", "at 10.0.0.5:104"),
         ("at 10.2.25.7:104", "at 10.2.25.7:104"),
         ("took 1.25 s", "took 1.25 s"),
+        ("study 1.2.840.10008 and 2.999.1234", "study … and …"),
         ("dicom-router 1.2.3", "dicom-router 1.2.3"),
     ],
 )
 def test_what_looks_like_a_uid_is_masked_should_it_ever_get_this_far(journal: Journal, said: str, logged: str) -> None:
     line = journal.of(SweepEnded(rule="r", source="s", result="failed", duration_seconds=1.0, message=said))
     assert line["detail"] == logged
+
+
+def test_of_what_is_no_plain_value_the_kind_is_logged_and_not_its_text(journal: Journal) -> None:
+    uid = "1.2.840.113619.2.55.3.604688"
+    logs.logger().info(
+        "x", error=ValueError(f"DOE^JANE {uid}"), raw=b"DOE^JANE", path=Path(f"/in/{uid}.dcm"), none=None
+    )
+    (line,) = journal.lines
+    told = {key: line[key] for key in ("error", "raw", "path", "none")}
+    assert told == {"error": "<ValueError>", "raw": "<bytes>", "path": "/in/….dcm", "none": None}
 
 
 @pytest.mark.parametrize("name", ["pynetdicom.acse", "pydicom", "apscheduler.scheduler", "uvicorn.error", "sqlalchemy"])

@@ -603,6 +603,10 @@ def test_a_template_may_make_any_json(template: str) -> None:
         ("{{ 1 / 0 }}", "ZeroDivisionError"),
         ("{% include 'etc/passwd' %}", "cannot be used"),
         ("{{ 'x' * 300000 }}", "more than 256 KiB"),
+        ("{{ 10 ** 9 ** 9 }}", "powers are not worked out"),
+        ("{% for i in range(9999) %}{{ text }}{% endfor %}", "more than 256 KiB"),
+        ("{% for i in range(9999) %}{% for j in range(9999) %}{% endfor %}{% endfor %}", "counts to more than 10000"),
+        ("{{ lipsum(n=1000000) }}", "asks for lipsum"),
         ("x" * 70000, "longer than 64 KiB"),
     ],
 )

@@ -16,19 +16,22 @@ from typing import Any
 import msgspec
 import pytest
 
+from router.domain.condition import Condition
 from router.domain.events import (
     BreakerClosed,
     BreakerOpened,
     ConfigurationLoaded,
     Event,
+    NodeReachability,
     NotificationEnded,
     NotificationsWaiting,
     RouteResumed,
     RouteStopped,
+    SweepEnded,
     TransferEnded,
 )
 from router.domain.notify import Mail, NotifySettings, Webhook
-from router.domain.rule import RouterSettings, RuleSet
+from router.domain.rule import Move, Node, RouterSettings, Rule, RuleSet, Sweep
 from router.domain.transfer import Route
 from router.errors import LedgerError
 from router.ledger.ledger import SqlLedger
@@ -42,6 +45,17 @@ from tests.support.sinks import Answer, MailSink, WebhookSink
 
 NOW = datetime(2026, 11, 28, 2, 0, tzinfo=UTC)
 UID = "1.2.826.0.1.3680043.8.498.{}"
+
+
+NODES = {name: Node(name=name, ae_title=name.upper(), host="h", port=104) for name in ("archive", "ws", "other")}
+RULES = {
+    "ct": Rule(
+        name="ct",
+        sweep=Sweep(source="archive", tiers=()),
+        where=Condition(),
+        move=Move(to=("ws", "other")),
+    )
+}
 
 
 class Clock:
@@ -65,7 +79,7 @@ class Desk:
         self.log = io.StringIO()
         logs.configure(self.log, json=True)
         self._log = logs.LogObserver()
-        self.rules = RuleSet(router=RouterSettings(), nodes={}, rules={}, content_hash="x")
+        self.rules = RuleSet(router=RouterSettings(), nodes=NODES, rules=RULES, content_hash="x")
         self.configure(**notify)
         self.ledger = SqlLedger.open(self.url)
         self.notifier = self._new()
@@ -248,6 +262,121 @@ def test_what_is_good_from_the_start_is_no_news_and_costs_no_write(tmp_path: Pat
         sink.wait(3)
     assert [subject.partition("] ")[2] for subject in sink.subjects[1:]] == ["ws does not answer", "ws answers again"]
     assert "It was: It does not answer." in sink.texts[2].replace("\r", "")
+
+
+def test_a_node_that_answers_after_a_restart_is_told_of_and_one_that_is_left_alone_is_not(
+    tmp_path: Path, sink: MailSink
+) -> None:
+    with desk_at(tmp_path, channels={"on-call": mail(sink)}) as desk:
+        desk.observe(BreakerOpened(node="ws", failures=5, pause_seconds=30))
+        sink.wait(1)
+        desk.observe(NodeReachability(node="ws", up=True))
+        desk.observe(NodeReachability(node="other", up=True))
+        assert not desk.notifier._over, "it answers, but not what it is asked"
+        desk.restart()
+        desk.observe(NodeReachability(node="ws", up=False))
+        assert not desk.notifier._over
+        desk.observe(NodeReachability(node="ws", up=True))
+        sink.wait(2)
+        wait_for(lambda: desk.notifier._going_on == frozenset(), "nothing to go on")
+        desk.observe(NodeReachability(node="ws", up=True))
+        assert not desk.notifier._over, "each exchange with each node says so: no write for it"
+    assert sink.subjects[1].endswith("ws answers again")
+
+
+def test_of_what_the_configuration_has_no_more_the_end_is_told_and_nobody_is_reminded(
+    tmp_path: Path, sink: MailSink
+) -> None:
+    with desk_at(tmp_path, channels={"on-call": mail(sink)}) as desk:
+        desk.observe(BreakerOpened(node="ws", failures=5, pause_seconds=30))
+        desk.observe(SweepEnded(rule="ct", source="archive", result="failed", duration_seconds=1))
+        desk.observe(RouteStopped(source="archive", destination="ws", cause="x"))
+        sink.wait(3)
+        wait_for(lambda: len(desk.ended("sent")) == 3, "all to be known as sent")
+        desk.rules = msgspec.structs.replace(desk.rules, nodes={}, rules={})
+        desk.observe(failed(1, to="other"))  # wakes it: else it looks each minute
+        sink.wait(6)
+        desk.clock.ahead = timedelta(hours=5)
+        desk.observe(failed(2, to="other"))
+        sink.wait(7)
+    told = [subject.partition("] ")[2] for subject in sink.subjects[3:]]
+    assert sorted(told[:3]) == [
+        "archive -> other: 1 transfer failed",
+        "rule ct, archive: not in the configuration any more",
+        "ws: not in the configuration any more",
+    ]
+    assert told[3:] == ["archive -> other: 1 transfer failed"], "and no reminder of the route"
+
+
+def test_a_ledger_that_is_away_at_the_start_keeps_no_end_from_being_told(tmp_path: Path, sink: MailSink) -> None:
+    with desk_at(tmp_path, channels={"on-call": mail(sink)}) as desk:
+        desk.observe(RouteStopped(source="archive", destination="ws", cause="x"))
+        sink.wait(1)
+        wait_for(lambda: desk.ended("sent"), "the mail to be known as sent")
+        desk.close()
+        desk.ledger = SqlLedger.open(desk.url)
+        turn_notices, broken = desk.ledger.turn_notices, [True]
+
+        def turn(decide: Any, now: datetime) -> Any:
+            if broken:
+                broken.pop()
+                raise LedgerError("The ledger is away.")
+            return turn_notices(decide, now)
+
+        desk.ledger.turn_notices = turn  # type: ignore[method-assign]
+        desk.notifier = desk._new()
+        desk.notifier.start()
+        sink.wait(2)
+        assert not broken
+    assert sink.subjects[1].endswith("archive -> ws: route works again")
+
+
+def test_without_channels_nothing_is_kept(tmp_path: Path, sink: MailSink) -> None:
+    with desk_at(tmp_path, channels={"on-call": mail(sink)}, wait=60.0) as desk:
+        desk.observe(failed(1))
+        desk.configure()
+        desk.collected()
+        desk.observe(failed(2))
+        assert not desk.notifier._news
+
+
+def test_a_clock_that_is_set_back_keeps_nothing_from_being_told(tmp_path: Path, web: WebhookSink) -> None:
+    with desk_at(tmp_path, channels={"chat": Webhook(url=web.url)}, at_most=1) as desk:
+        desk.clock.ahead = timedelta(days=400)
+        web.answers = [Answer(200), Answer(503, {"Retry-After": "3600"})]
+        desk.observe(failed(1))
+        web.wait(1)
+        desk.clock.ahead += timedelta(hours=2)
+        desk.observe(failed(2, to="other"))
+        web.wait(2)
+        wait_for(lambda: desk.ended("failed"), "the second to be put off")
+        desk.clock.ahead = timedelta()
+        desk.restart()
+        web.wait(3)
+        desk.clock.ahead = timedelta(hours=5)
+        desk.observe(failed(3))
+        assert web.wait(4)[3].json["destination"] == "ws"
+
+
+def test_why_a_notification_was_given_up_and_what_there_is_to_remark_is_remembered_and_told(
+    tmp_path: Path, sink: MailSink
+) -> None:
+    sink.refuses = {"b@x.example"}
+    channel = msgspec.structs.replace(mail(sink), to=("a@x.example", "b@x.example"))
+    gone = Webhook(url=f"http://127.0.0.1:{free_port()}/")
+    with desk_at(tmp_path, channels={"on-call": channel, "old": gone}) as desk:
+        desk.observe(failed(1))
+        wait_for(lambda: desk.ended("failed") and desk.ended("sent"), "one sent and one not")
+        desk.configure(channels={"on-call": channel})
+        desk.clock.ahead = timedelta(minutes=1)
+        desk.restart()
+        wait_for(lambda: desk.ended("given_up"), "the old channel to be given up")
+        reasons = {one.notification.channel: one.reason for one in desk.ledger.notifications()}
+        assert [one["level"] for one in lines(desk) if one.get("result") == "sent"] == ["warning"]
+    assert reasons == {
+        "on-call": "1 of 2 recipients were refused",
+        "old": "The channel is not configured any more.",
+    }
 
 
 def test_what_cannot_be_delivered_is_tried_again_in_order_and_told_in_the_log(tmp_path: Path, web: WebhookSink) -> None:

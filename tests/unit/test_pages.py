@@ -159,6 +159,7 @@ def test_pages_with_identifiers_hold_them() -> None:
     found = whole(logged_in(identifiers=True), identifiers=True)
     assert f"{STUDY}.31" in found["board"]
     assert [one for one in (f"{STUDY}.21", SERIES, INSTANCE, PATIENT) if one not in found["transfer"]] == []
+    assert f"study={transfer(21, 'failed').study}" in found["transfer"], "what the log calls it"
 
 
 def test_who_has_not_logged_in_is_offered_no_action() -> None:
@@ -237,6 +238,17 @@ def test_what_is_wrong_stands_first_with_what_to_do() -> None:
     ):
         assert part in said
     assert "router.http, router.listen count only after a restart" in text_of(EMPTY, "summary", context(loaded=RESTART))
+
+
+def test_a_board_that_is_not_to_be_had_says_why_and_nothing_of_what_it_does_not_know() -> None:
+    sections = pages.troubled(f"The ledger {EVIL} is gone.", context(problems={"disk": "full"}))
+    (html,) = sections.values()
+    document = Document.of(html)
+    assert (set(sections), document.mistakes, document.all("script")) == ({"summary"}, [], [])
+    said = " ".join(document.text.split())
+    assert said.startswith("✕ 2 problems ✕ Error disk: full.")
+    assert said.endswith("What stands below is as it was before that.")
+    assert "All is well" not in said
 
 
 def test_moves_show_how_far_they_are() -> None:
@@ -345,6 +357,14 @@ def test_an_explanation_says_what_decides() -> None:
         assert part in text
     assert "▲ hold to workstation: it would be moved later" in text
     assert "(empty)" in text
+
+
+def test_an_explanation_does_not_promise_a_move_where_the_source_could_not_be_asked() -> None:
+    given = explained()
+    given["rules"] = [{**given["rules"][0], "found": None, "problem": "It does not answer."}]
+    text = " ".join(Document.of(pages.explain_page(STUDY, given, "", logged_in())).text.split())
+    assert "to workstation: if the rule finds it: it would be moved later" in text
+    assert "▲ hold" not in text
 
 
 def test_the_configuration_page_names_each_mistake() -> None:

@@ -30,7 +30,7 @@ from router.engine.explained import StudyExplained
 from router.errors import LedgerError, NotPossible, NotThere, TooBusy
 from router.lookup import Wanted
 from router.saying import Saying
-from tests.support.web import PATIENT, STUDY, Work, explained
+from tests.support.web import COMMENT, PATIENT, STUDY, Work, explained
 
 
 @pytest.fixture
@@ -247,6 +247,10 @@ def test_masked_nothing_identifies_anybody_and_unmasked_all_is_there(work: Work)
             assert secret in shown
     masked_one = work.lookup.transfer(1, identifiers=False, appointments=False)
     assert STUDY not in msgspec.json.encode(masked_one).decode()
+    for identifiers in (False, True):
+        (attempt,) = work.lookup.transfer(1, identifiers=identifiers, appointments=False).attempts
+        assert (COMMENT in attempt.reason) is identifiers, "a peer may say anybody's name"
+        assert attempt.reason.startswith("It did not work.")
     assert masked_one.missing is not None
     assert (masked_one.missing.count, masked_one.missing.sop_instance_uids) == (3, None)
 

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from router import surroundings
 from router.dimse.probing import first_end
 from router.domain.events import CertificateExpires, DiskSpace, Event
 from router.domain.rule import Node, RouterSettings, RuleSet, TlsSettings, WindowUse
@@ -58,17 +59,21 @@ class Looking:
     def __init__(self, rules: RuleSet = SECURED) -> None:
         self.rules = rules
         self.free = 1000
+        self.intact = True
         self.ends: dict[str, datetime | None] = {}
         self.events: list[Event] = []
+        self.well: list[Event] = []
         self.metrics = Metrics(now=NOW.timestamp)
         self.metrics.configure(rules)
         self.surroundings = Surroundings(
             rules=lambda: self.rules,
             space=lambda: self.space(),
+            intact=lambda: self.intact,
             clock=Clock(),
             observer=self.events.append,
             show_space=self.metrics.show_space,
             show_certificates=self.metrics.show_certificates,
+            well=self.well.append,
             first_end=lambda path: self.ends.get(path, NOW + 365 * DAY),
         )
 
@@ -103,6 +108,26 @@ def test_that_the_disk_gets_low_full_and_well_again_is_told_once_each() -> None:
         looking.free = free
         told.append([event.state for event in looking.look() if isinstance(event, DiskSpace)])
     assert told == [[], [], ["low"], [], ["full"], [], ["low"], ["ok"], []]
+
+
+def test_what_is_in_order_from_the_start_is_told_once_to_those_who_may_know_it_otherwise_and_is_no_news() -> None:
+    looking = Looking()
+    looking.ends["/own/own.pem"] = NOW + DAY
+    (news,) = looking.look()
+    assert isinstance(news, CertificateExpires)
+    assert looking.well == [
+        DiskSpace(state="ok", free=1000, size=5000, minimum=100),
+        *(
+            CertificateExpires(certificate=key, state="ok", expires_at=NOW + 365 * DAY)
+            for key in ("router.tls.certificate", "router.tls.ca", "nodes.own.tls.ca")
+        ),
+    ]
+    looking.free = 42
+    del looking.ends["/own/own.pem"]
+    assert len(looking.look()) == 2
+    looking.free = 1000
+    assert [event.state for event in looking.look() if isinstance(event, DiskSpace)] == ["ok"]
+    assert len(looking.well) == 4
 
 
 def test_what_is_told_of_the_disk_has_its_numbers() -> None:
@@ -162,6 +187,44 @@ def test_a_mount_that_hangs_holds_up_neither_a_scrape_nor_the_stop() -> None:
         looking.surroundings.stop()
     finally:
         let_go.set()
+
+
+def test_what_keeps_the_store_from_taking_anything_is_found_by_a_look_that_begins_when_one_asks() -> None:
+    looking = Looking()
+    assert looking.surroundings.problems() == {}, "it does not look yet"
+    looking.surroundings.start()
+    try:
+        for free, intact, parts in ((1000, True, set()), (99, True, {"disk"}), (100, False, {"store"})):
+            looking.free, looking.intact = free, intact
+            assert set(looking.surroundings.problems()) == parts
+
+        def broken() -> Space:
+            raise OSError(5, "Input/output error")
+
+        looking.space = broken  # type: ignore[method-assign]
+        assert looking.surroundings.problems()["disk"] == "Input/output error"
+    finally:
+        looking.surroundings.stop()
+
+
+def test_who_asks_is_answered_while_the_store_hangs_and_told_so_after_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(surroundings, "LOOK_SECONDS", 0.2)
+    monkeypatch.setattr(surroundings, "HANGING_SECONDS", 0.5)
+    looking, let_go = Looking(), threading.Event()
+    looking.free = 99
+    looking.surroundings.start()
+    try:
+        before = looking.surroundings.problems()
+        assert "99 bytes free" in before["disk"]
+        real = looking.space
+        looking.space = lambda: (let_go.wait(60.0), real())[1]  # type: ignore[method-assign]
+        assert looking.surroundings.problems() == before, "what the look before found"
+        wait_for(lambda: "has not answered" in looking.surroundings.problems()["disk"], "that it hangs is a problem")
+        let_go.set()
+        wait_for(lambda: looking.surroundings.problems() == before, "it answers again")
+    finally:
+        let_go.set()
+        looking.surroundings.stop()
 
 
 def test_it_looks_by_itself_and_at_once_when_the_configuration_changes() -> None:

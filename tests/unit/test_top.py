@@ -85,9 +85,15 @@ def test_the_screen_says_what_moves_waits_and_failed_and_how_nodes_and_rules_are
 
 def test_an_idle_router_says_so() -> None:
     shown = text(drawn(moment(service=ServiceNow()), PSEUDONYMS, identifiers=False))
-    assert "no transfers" in shown
+    assert "no transfers yet" in shown
     assert "Nothing moves now." in shown
     assert "failed" not in shown
+
+
+def test_a_router_with_nothing_to_do_says_what_it_has_done() -> None:
+    done = BacklogRow(source="archive", destination="local", state=State.COMPLETE, count=14, oldest_queued_at=None)
+    shown = text(drawn(moment(service=ServiceNow(), backlog=[done]), PSEUDONYMS, identifiers=False))
+    assert shown.splitlines()[0].endswith("14 complete")
 
 
 @pytest.mark.parametrize("width", [20, 40, 69, 70, 109, 110, 200])

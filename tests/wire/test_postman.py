@@ -183,6 +183,12 @@ def test_a_template_makes_subject_and_text_of_a_mail(postman: Postman) -> None:
     assert "For example:" in sink.texts[1]
 
 
+def test_a_line_that_begins_with_from_arrives_as_it_is(postman: Postman) -> None:
+    with MailSink() as sink:
+        assert postman.deliver(mail(sink.port, template="From one\nFrom two\n"), FAILURES, SENDER) == ""
+    assert sink.texts[0].replace("\r", "") == "From one\nFrom two\n"
+
+
 # --- Webhooks ---------------------------------------------------------------------------------------------------------
 
 
@@ -321,6 +327,38 @@ def test_whatever_the_other_side_does_it_ends_in_time_and_in_a_sentence(kind: st
         with pytest.raises(NotDelivered, match=rf"127.0.0.1:{port} ") as caught:
             postman.deliver(channels[kind], FAILURES, SENDER)
     assert str(caught.value).endswith(".")
+
+
+URLS = (
+    "https://[bad/secret",
+    "https://h:99999/secret",
+    "https://h/sécret",
+    "https://h/a b",
+    "https://h/a\r\nX: y",
+    "h",
+)
+
+
+@pytest.mark.parametrize("url", URLS)
+def test_a_secret_that_is_no_url_is_a_sentence_without_it(
+    postman: Postman, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(SECRETS, "URL", url)
+    with pytest.raises(NotDelivered) as caught:
+        postman.deliver(Webhook(url=Secret(env="URL")), FAILURES, SENDER)
+    assert str(caught.value) == "The webhook's URL is none; it begins with https:// and names a host."
+
+
+def test_a_user_and_password_in_a_secret_url_log_in(postman: Postman, monkeypatch: pytest.MonkeyPatch) -> None:
+    with WebhookSink() as sink:
+        monkeypatch.setitem(SECRETS, "URL", sink.url.replace("http://", "http://user:p%40ss@"))
+        postman.deliver(Webhook(url=Secret(env="URL")), FAILURES, SENDER)
+    (post,) = sink.posts
+    assert post.headers["Authorization"] == "Basic dXNlcjpwQHNz"
+    assert "user" not in post.headers["Host"]
+    monkeypatch.setitem(SECRETS, "URL", "http://user:p%40ss@hospital.example/")
+    with pytest.raises(NotDelivered, match="password in the open"):
+        postman.deliver(Webhook(url=Secret(env="URL"), encryption="none"), FAILURES, SENDER)
 
 
 def test_nobody_there_is_a_sentence_too(postman: Postman) -> None:
