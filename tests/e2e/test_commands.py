@@ -415,6 +415,7 @@ def test_apply_as_json_then_the_ledger(hospital: Hospital) -> None:
     assert {row["series_instance_uid"] for row in done["transfers"]} == {None}
 
     listed = hospital.call("transfers", "list", "--format", "json").json["transfers"]
+    assert all(re.fullmatch(r"[0-9a-f]{12}", row.pop("study")) for row in listed)
     assert listed == list(reversed(done["transfers"]))
     for option, value, count in [
         ("--destination", "local", 2),
