@@ -80,7 +80,8 @@ def test_an_edit_is_taken_by_itself_and_a_bad_one_is_shown_and_changes_nothing(s
         (found,) = standing(router)["last_reload"]["diagnostics"]
         assert (found["code"], found["severity"]) == ("DR014", "error")
         assert "dicom_router_config_last_reload_successful 0.0" in router.metrics()
-        page = router.get("/")
+        assert "refused" in router.get("/")
+        page = router.get("/configuration")
         for shown in ("refused", f"site.yaml:{found['line']}:{found['column']}", "DR014"):
             assert shown in page
         status, answer = post(site.http_port)
