@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sqlite3
@@ -85,11 +86,17 @@ def indexed(site: Site) -> set[str]:
         return {uid for (uid,) in ledger.execute("select sop_instance_uid from receipts")}
 
 
+def _read(path: Path) -> bytes:
+    """What stands there; nothing where the process or thread has ended."""
+    with contextlib.suppress(OSError):
+        return path.read_bytes()
+    return b""
+
+
 def receiver_pids(router: RunningRouter) -> list[int]:
-    children = Path(f"/proc/{router.pid}/task/{router.pid}/children").read_text().split()
-    for task in Path(f"/proc/{router.pid}/task").iterdir():
-        children += (task / "children").read_text().split()
-    return sorted({int(pid) for pid in children if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()})
+    tasks = Path(f"/proc/{router.pid}/task").iterdir()
+    children = {int(pid) for task in tasks for pid in _read(task / "children").split()}
+    return sorted(pid for pid in children if b"spawn_main" in _read(Path(f"/proc/{pid}/cmdline")))
 
 
 @pytest.fixture

@@ -119,7 +119,7 @@ def test_a_running_service_tells_tries_and_goes_on(ward: Ward) -> None:
     assert 'dicom_router_route_stopped{destination="local",source="archive"} 0.0' in router.metrics()
     wait_for(lambda: ward.states("local") == {"complete"}, "the other route")
     wait_for(lambda: ward.asked() >= 2, "a probe")
-    assert ward.states("ws1") == {"queued"}
+    wait_for(lambda: ward.states("ws1") == {"queued"}, "the probe to end, with nothing moved")
     ward.cure()
     wait_for(lambda: ward.states("ws1") == {"complete"}, "everything to flow")
     wait_for(lambda: f"{series} 0.0" in router.metrics(), "the route to be shown as working")

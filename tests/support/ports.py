@@ -12,30 +12,34 @@ from pathlib import Path
 # Below Linux's range of ports for outgoing connections (from 32768), so that no client can take one in between.
 _FIRST, _LAST = 20000, 32000
 
-_held: list[int] = []
+_given: set[int] = set()
+_locks: list[int] = []
+"""The one descriptor through which this process holds its ports; open until the process ends."""
 
 
 def free_port() -> int:
     """Return a TCP port nothing listens on, reserved for this process until it ends.
 
     A lock per port keeps test processes that run side by side apart: asking the kernel for any free port and closing
-    it again would leave a moment in which another process is given the same one.
+    it again would leave a moment in which another process is given the same one. The locks are bytes of one file: a
+    process that has had a thousand ports needs no thousand descriptors, beyond which `select` is of no use.
     """
-    directory = Path(tempfile.gettempdir()) / f"dicom-router-test-ports-{os.getuid()}"
-    directory.mkdir(mode=0o700, exist_ok=True)
+    if not _locks:
+        name = Path(tempfile.gettempdir()) / f"dicom-router-test-ports-{os.getuid()}.lock"
+        _locks.append(os.open(name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600))
     choice = random.SystemRandom()
     for _ in range(1000):
         port = choice.randrange(_FIRST, _LAST)
-        lock = os.open(directory / str(port), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        if port in _given:  # a lock of this process's own does not stop it
+            continue
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(lock)
+            fcntl.lockf(_locks[0], fcntl.LOCK_EX | fcntl.LOCK_NB, 1, port)
+        except OSError:
             continue
         if _bindable(port):
-            _held.append(lock)
+            _given.add(port)
             return port
-        os.close(lock)
+        fcntl.lockf(_locks[0], fcntl.LOCK_UN, 1, port)
     raise RuntimeError(f"no free TCP port between {_FIRST} and {_LAST}")
 
 
