@@ -87,6 +87,7 @@ class _Site:
         self._rules = _configuration()
         self._metrics = Metrics()
         self._metrics.configure(self._rules)
+        self._metrics.prepare()
         self._random = random.Random(rows)
         self.text = b""
 

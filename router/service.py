@@ -246,6 +246,7 @@ class Service:
         self._announcer = announcer
         self.dispatcher.start()
         if scheduled:
+            self.metrics.prepare()
             self.metrics.recall(self.ledger.last_sweeps())
             for node, matches in self.ledger.caps().items():
                 self.metrics(CapLearned(node=node, matches=matches))
@@ -306,6 +307,8 @@ class Service:
         if self._scheduled:
             self.scheduler.adopt(self.rules)
         self.wake()
+        if self._scheduled:
+            self.metrics.prepare()
 
     def wake(self) -> None:
         """Work was put into the ledger."""

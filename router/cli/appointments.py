@@ -16,7 +16,7 @@ from router.cli.considered import (
     priors_table,
     time_of,
 )
-from router.cli.settings import load_rules, no_such, plain, print_json, say, settings_of, terminal
+from router.cli.settings import limit_option, load_rules, no_such, plain, print_json, say, settings_of, terminal
 from router.domain.appointment import Appointment, AppointmentState
 from router.domain.appointment_rows import appointment_row, prior_row
 from router.domain.relevance import Prior
@@ -35,14 +35,7 @@ def appointments() -> None:
 @appointments.command("list", short_help="Appointments, the soonest due first.")
 @click.option("--rule", default="", metavar="NAME", help="Only appointments of this rule.")
 @click.option("--state", "states", multiple=True, type=_STATE, help="Only this state; may be repeated.")
-@click.option(
-    "--limit",
-    default=100,
-    show_default=True,
-    metavar="NUMBER",
-    type=click.IntRange(1, 100_000),
-    help="At most so many.",
-)
+@limit_option
 @click.pass_context
 def list_(ctx: click.Context, rule: str, states: tuple[str, ...], limit: int) -> int:
     """Appointments, the soonest due first. Times are those of the node where the priors are."""

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from router.cli.render import new_table
-from router.cli.settings import load_rules, no_such, plain, print_json, settings_of, terminal
+from router.cli.settings import limit_option, load_rules, no_such, plain, print_json, settings_of, terminal
 from router.domain.notice_delivery import Told
 from router.domain.notice_template import test_notification
 from router.domain.notice_text import title_of
@@ -65,14 +65,7 @@ def _tried(name: str, rules: RuleSet) -> dict[str, Any]:
 
 
 @notify.command("list", short_help="What people were told lately, the newest first.")
-@click.option(
-    "--limit",
-    default=100,
-    show_default=True,
-    metavar="NUMBER",
-    type=click.IntRange(1, 100_000),
-    help="At most so many.",
-)
+@limit_option
 @click.pass_context
 def list_(ctx: click.Context, limit: int) -> int:
     """What people were told in the last two days, or are still to be told; the newest first."""

@@ -38,6 +38,17 @@ class Settings(msgspec.Struct):
         return self.format == "json"
 
 
+limit_option = click.option(
+    "--limit",
+    default=100,
+    show_default=True,
+    metavar="NUMBER",
+    type=click.IntRange(1, 100_000),
+    help="At most so many.",
+)
+"""Of a list in the ledger that may be long."""
+
+
 def settings_of(ctx: click.Context) -> Settings:
     """The shared options of this call."""
     return ctx.ensure_object(Settings)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from datetime import datetime
 from typing import Any
 
 import click
@@ -19,7 +20,7 @@ from router.cli.render import (
     transfer_row,
     transfers_table,
 )
-from router.cli.settings import load_rules, no_such, plain, print_json, say, settings_of, terminal
+from router.cli.settings import limit_option, load_rules, no_such, plain, print_json, say, settings_of, terminal
 from router.domain.appointment_rows import Considered, considered_row
 from router.domain.levels import NEARLINE
 from router.domain.pseudonym import Pseudonyms, is_pseudonym
@@ -55,14 +56,7 @@ def transfers() -> None:
 @click.option(
     "--study", default="", metavar="UID", help="Only transfers of this study: its UID, or its pseudonym in the log."
 )
-@click.option(
-    "--limit",
-    default=100,
-    show_default=True,
-    metavar="NUMBER",
-    type=click.IntRange(1, 100_000),
-    help="At most so many.",
-)
+@limit_option
 @click.pass_context
 def list_(
     ctx: click.Context, states: tuple[str, ...], rule: str, source: str, destination: str, study: str, limit: int
@@ -85,9 +79,7 @@ def list_(
                 limit=limit,
             )
         ][:limit]
-        now = SystemClock().now()
-        stopped = {one.route: one for one in ledger.stopped_routes()}
-        found = explained(found, stopped, closed_nodes(rules, now), now)
+        found = _explained(ledger, rules, found, SystemClock().now())
     if settings.json:
         print_json({"transfers": [_row(t, names) for t in found]})
         return 0
@@ -112,9 +104,7 @@ def show(ctx: click.Context, number: int) -> int:
         transfer = ledger.transfer(number)
         if transfer is None:
             raise RouterError(f"The ledger has no transfer {number}; `dicom-router transfers list` shows what it has.")
-        stopped = {one.route: one for one in ledger.stopped_routes()}
-        now = SystemClock().now()
-        (transfer,) = explained([transfer], stopped, closed_nodes(rules, now), now)
+        (transfer,) = _explained(ledger, rules, [transfer], SystemClock().now())
         attempts = ledger.attempts(number)
         missing = missing_instances(ledger, transfer)
         names = _pseudonyms(rules, ledger)
@@ -138,6 +128,12 @@ def _pseudonyms(rules: RuleSet, ledger: SqlLedger, *, needed: bool = False) -> P
         if needed:
             raise
         return None
+
+
+def _explained(ledger: Ledger, rules: RuleSet, transfers: Iterable[Transfer], now: datetime) -> list[Transfer]:
+    """The transfers with what they wait for now."""
+    stopped = {one.route: one for one in ledger.stopped_routes()}
+    return explained(transfers, stopped, closed_nodes(rules, now), now)
 
 
 def _row(transfer: Transfer, names: Pseudonyms | None) -> dict[str, Any]:
@@ -317,8 +313,7 @@ def _say_to(
                 changed.append(say_to(ledger, word, number, now))
             except RouterError as error:
                 problems.append(str(error))
-        stopped = {one.route: one for one in ledger.stopped_routes()}
-        shown = explained(changed, stopped, closed_nodes(rules, now), now)
+        shown = _explained(ledger, rules, changed, now)
         served = bool(running_services(ledger))
     if settings.json:
         print_json({"transfers": [transfer_row(t) for t in shown]})

@@ -167,7 +167,10 @@ class Metrics(Collector):
                 self._show_route(pair, stopped=True)
             for node, role in itertools.product((*names.nodes, (OTHER,)), ROLES):
                 self._show_active(node[0], role)
-        with self._rendering:  # what is new becomes text now: no scrape waits for it
+
+    def prepare(self) -> None:
+        """Make text of what is configured, which takes a second where that is much: no scrape waits for it then."""
+        with self._rendering:
             for family in self._families.values():
                 family.render(self._lock, open_metrics=False)
 

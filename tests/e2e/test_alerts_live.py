@@ -16,6 +16,7 @@ from router.dimse.peers import Peers
 from router.domain.rule import Node
 from router.errors import WireError
 from router.simulator import Behaviour, SimulatedPacs, make_study
+from tests.support.alerts import MONITORING, without_waiting
 from tests.support.certificates import Authority
 from tests.support.filesystems import MEBIBYTE, SmallDisk, small_disk
 from tests.support.hl7 import PATIENT, MllpClient, message, order
@@ -24,7 +25,6 @@ from tests.support.ports import free_port
 from tests.support.process import wait_for
 from tests.support.router import RunningRouter, Site, node
 
-MONITORING = Path(__file__).parents[2] / "monitoring"
 BORN = "19640812"
 """What the sample of an order says of its patient."""
 MINIMUM_FREE = 16 * MEBIBYTE
@@ -200,21 +200,6 @@ def trouble(tmp_path: Path) -> Iterator[Trouble]:
 def other(tmp_path: Path) -> Site:
     """A second router of the same job, with another configuration."""
     return Site(tmp_path / "other", nodes={"nobody": node("NOBODY", free_port())}, rules={})
-
-
-def without_waiting(directory: Path) -> Path:
-    """The rule files with each `for` taken out, expressions untouched; a pattern for `rule_files`."""
-    directory.mkdir()
-    for name in ("recording.yaml", "alerts.yaml"):
-        text = (MONITORING / name).read_text("utf-8")
-        hasty = re.sub(r"^( +for: ).*$", r"\g<1>0s", text, flags=re.MULTILINE)
-        before, after = (
-            [rule["expr"] for group in yaml.safe_load(one)["groups"] for rule in group["rules"]]
-            for one in (text, hasty)
-        )
-        assert before == after
-        (directory / name).write_text(hasty, "utf-8")
-    return directory / "*.yaml"
 
 
 def expressions(name: str, key: str) -> dict[str, str]:
