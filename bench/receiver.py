@@ -12,6 +12,7 @@ import threading
 
 from bench.receivers import CALLERS
 from router.dimse.store_scp import ServerSettings
+from router.domain.access import Admission
 from router.receiving import Receivers, ReceiverSettings
 
 
@@ -26,7 +27,7 @@ def main(port: int, store: str, durability: str, processes: int = 1) -> None:
             store=store,
             durability=durability,
             minimum_free=0,
-            callers=dict.fromkeys(CALLERS, "sender"),
+            callers=dict.fromkeys(CALLERS, Admission(node="sender")),
         ),
         processes,
         on_receipts=lambda receipts: None,

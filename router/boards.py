@@ -45,6 +45,7 @@ class Running:
         scheduler: Scheduler,
         reachability: Reachability,
         readiness: Callable[[], dict[str, str]],
+        quarantined: Callable[[], int] = lambda: 0,
         clock: Clock,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -52,6 +53,7 @@ class Running:
         self._scheduler = scheduler
         self._reachability = reachability
         self._readiness = readiness
+        self._quarantined = quarantined
         self._clock = clock
         self._monotonic = monotonic
 
@@ -62,6 +64,7 @@ class Running:
             nodes={name: self._node(node) for name, node in rules.nodes.items()},
             planned=self._scheduler.planned(),
             problems=self._readiness(),
+            quarantined=self._quarantined(),
         )
 
     def _node(self, node: Node) -> NodeNow:

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable
 
+from router.domain.arriving import ArrivalDue
 from router.domain.receipt import Receipt
 from router.errors import LedgerError
 from router.ledger.ledger import SqlLedger
@@ -24,12 +25,17 @@ class Indexer:
     """Indexes files without a receipt, on a thread of its own. `missed` says that there may be some; thread-safe."""
 
     def __init__(
-        self, ledger: SqlLedger, store: ObjectStore, on_found: Callable[[list[Receipt]], None] = lambda receipts: None
+        self,
+        ledger: SqlLedger,
+        store: ObjectStore,
+        on_found: Callable[[list[Receipt]], None] = lambda receipts: None,
+        dues: Callable[[list[Receipt]], list[ArrivalDue]] = lambda receipts: [],
     ) -> None:
-        """`on_found` is told of what was indexed."""
+        """`on_found` is told of what was indexed; `dues` says who waits for it, which is noted at once with it."""
         self._ledger = ledger
         self._store = store
         self._on_found = on_found
+        self._dues = dues
         self._missed = threading.Event()
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
@@ -54,7 +60,7 @@ class Indexer:
         found = 0
         receipts = self._store.recover(self._ledger.receipt_paths)
         while batch := list(itertools.islice(receipts, _BATCH)):
-            self._ledger.add_receipts(batch)
+            self._ledger.add_receipts(batch, self._dues(batch))
             self._on_found(batch)
             found += len(batch)
         if found:

@@ -17,20 +17,25 @@ import time
 import urllib.error
 import urllib.request
 import zoneinfo
+from datetime import datetime
 from pathlib import Path
 from typing import Protocol
 
+from router.config.secrets import read_secret
 from router.dimse.certificate import Validity
-from router.dimse.probing import certificate_end, port_problem
+from router.dimse.probing import certificate_end, first_end, port_problem
+from router.dimse.web_tls import own_context
+from router.domain.rule import GUARDED, RouterSettings
 from router.engine.doctor_port import Directory
+from router.errors import ConfigurationError, TlsFileError
 
 _ASK_SECONDS = 5.0
 _MAXIMUM_BODY = 32 << 20
 _PART = 1 << 16
 _TIME_ERROR, _STA_UNSYNC = 5, 0x0040
 _FIRST_LINE = 200
-_OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-"""A service of ours is never behind a proxy."""
+_TLS = "https://"
+"""Before the address of a service whose HTTP speaks TLS."""
 
 
 class _Timex(ctypes.Structure):
@@ -54,6 +59,10 @@ class _Readable(Protocol):
 
 class ThisMachine:
     """`engine.doctor_port.Machine`."""
+
+    def __init__(self, router: RouterSettings | None = None) -> None:
+        """`router` says how a service of this configuration is asked over HTTP."""
+        self._router = router or RouterSettings()
 
     def directory(self, path: str) -> Directory:
         """Try a directory, or the one above it that exists: write a file, sync it, rename it, remove it."""
@@ -123,18 +132,42 @@ class ThisMachine:
         """When the first certificate of a PEM file is valid; None where it cannot be read."""
         return certificate_end(path)
 
+    def first_end(self, path: str) -> datetime | None:
+        """When the first of all certificates in a PEM file ends; None where they cannot be read."""
+        return first_end(path)
+
     def ask(self, address: str, path: str) -> tuple[int, str] | None:
         """Status and body of an HTTP path of a running service; None where it does not answer in time."""
-        host, _, port = address.rpartition(":")
+        encrypted = address.startswith(_TLS)
+        host, _, port = address.removeprefix(_TLS).rpartition(":")
         here = {"0.0.0.0": "127.0.0.1", "::": "[::1]", "[::]": "[::1]"}.get(host, host)
+        handlers: list[urllib.request.BaseHandler] = [urllib.request.ProxyHandler({})]  # ours is never behind a proxy
         try:
-            with _OPENER.open(f"http://{here}:{port}{path}", timeout=_ASK_SECONDS) as response:
+            if encrypted:
+                tls = self._router.http_tls
+                if tls is None:
+                    return None  # it runs with another configuration: whose certificate would that be?
+                handlers.append(urllib.request.HTTPSHandler(context=own_context(tls.files.certificate)))
+            url = f"{_TLS if encrypted else 'http://'}{here}:{port}{path}"
+            request = urllib.request.Request(url, headers=self._headers(path))
+            opener = urllib.request.build_opener(*handlers)
+            with opener.open(request, timeout=_ASK_SECONDS) as response:
                 return int(response.status), _body(response)
         except urllib.error.HTTPError as error:
             with error:
                 return error.code, _body(error)
-        except (OSError, ValueError, http.client.HTTPException):
+        except (OSError, ValueError, http.client.HTTPException, TlsFileError):
             return None
+
+    def _headers(self, path: str) -> dict[str, str]:
+        """What opens a path that is guarded."""
+        secret = self._router.token
+        if path != "/metrics" or self._router.metrics != GUARDED or secret is None:
+            return {}
+        try:
+            return {"Authorization": f"Bearer {read_secret(secret)}"}
+        except ConfigurationError:
+            return {}
 
 
 def _body(response: _Readable) -> str:

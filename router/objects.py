@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import hashlib
 import itertools
 import os
 import secrets
@@ -17,6 +18,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from router.domain.dicom import is_uid
+from router.domain.exchange import StoredObject
 from router.domain.extent import Extent
 from router.domain.header import Header, MalformedHeader, scan
 from router.domain.part10 import FileMeta, encode_file_meta
@@ -24,6 +26,7 @@ from router.domain.receipt import Receipt
 from router.domain.surroundings import Space
 from router.errors import StoreError, StoreRefused
 from router.object_files import damaged_in, head_of, receipt_from_file, receipt_of, same_data_set
+from router.object_places import series_directory, touch
 
 OUT_OF_RESOURCES = 0xA700
 MISMATCH = 0xA900
@@ -124,10 +127,10 @@ class ObjectStore:
         opened = os.fstat(self._root)
         return (now.st_dev, now.st_ino) == (opened.st_dev, opened.st_ino)
 
-    def open(self, receipt: Receipt) -> tuple[int, int]:
+    def open(self, stored: Receipt | StoredObject) -> tuple[int, int]:
         """A file descriptor positioned at the data set, and the data set's size. Raises StoreError."""
         try:
-            descriptor = os.open(self.root / receipt.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            descriptor = os.open(self.root / stored.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
         except OSError as error:
             raise StoreError(f"An instance of the object store {self.root} is gone: {error.strerror}.") from error
         head = head_of(descriptor)
@@ -187,26 +190,30 @@ class ObjectStore:
         """
         if self._durable:
             os.fsync(descriptor)
-        study = self._directory(receipt.study_instance_uid, self._root)
-        try:
-            series = self._directory(receipt.series_instance_uid, study)
+        final = f"{receipt.sop_instance_uid}.dcm"
+        place = (self._root, receipt.study_instance_uid, receipt.series_instance_uid)
+        with series_directory(*place, durable=self._durable) as series:
             try:
-                final = f"{receipt.sop_instance_uid}.dcm"
-                try:
-                    self._link(temporary, final, series)
-                except FileExistsError:
-                    if damaged_in(series, final):
-                        os.rename(temporary, final, src_dir_fd=self._incoming, dst_dir_fd=series)
-                    elif not same_data_set(descriptor, offset, final, series):
-                        raise StoreRefused(
-                            DUPLICATE_WITH_OTHER_BYTES, "conflict", "Another version of the instance is held and kept"
-                        ) from None
-                if self._durable:
-                    os.fsync(series)
-            finally:
-                os.close(series)
-        finally:
-            os.close(study)
+                self._link(temporary, final, series)
+            except FileExistsError:
+                if damaged_in(series, final):
+                    os.rename(temporary, final, src_dir_fd=self._incoming, dst_dir_fd=series)
+                elif not same_data_set(descriptor, offset, final, series):
+                    raise StoreRefused(
+                        DUPLICATE_WITH_OTHER_BYTES, "conflict", "Another version of the instance is held and kept"
+                    ) from None
+                else:
+                    touch(final, receipt.received_at, series)
+            if self._durable:
+                os.fsync(series)
+
+    def link(self, temporary: str, descriptor: int, name: str, directory: int) -> None:
+        """Give the temporary file a name in another directory, durably. Raises OSError."""
+        if self._durable:
+            os.fsync(descriptor)
+        self._link(temporary, name, directory)
+        if self._durable:
+            os.fsync(directory)
 
     def _link(self, temporary: str, final: str, directory: int) -> None:
         try:
@@ -220,16 +227,6 @@ class ObjectStore:
                 os.stat(final, dir_fd=directory, follow_symlinks=False)
                 raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST)) from None
             os.rename(temporary, final, src_dir_fd=self._incoming, dst_dir_fd=directory)
-
-    def _directory(self, name: str, parent: int) -> int:
-        try:
-            return os.open(name, _DIRECTORY, dir_fd=parent)
-        except FileNotFoundError:
-            with contextlib.suppress(FileExistsError):
-                os.mkdir(name, 0o700, dir_fd=parent)
-            if self._durable:
-                os.fsync(parent)
-            return os.open(name, _DIRECTORY, dir_fd=parent)
 
     def remove(self, temporary: str) -> None:
         """Remove a temporary file, if it is still there."""
@@ -257,6 +254,10 @@ class Writer:
         """Append a part of the data set. Raises StoreRefused; `discard` is then still to be called."""
         if self._header is None:
             self._look(data)
+        self.append(data)
+
+    def append(self, data: memoryview) -> None:
+        """The same without a look at what it is: of an object that is not for the store, see `link`."""
         self._extent.feed(data)
         try:
             if self._size == 0:
@@ -292,15 +293,40 @@ class Writer:
         except MalformedHeader as error:
             raise StoreRefused(UNPARSEABLE, "unparseable", "The data set cannot be parsed") from error
 
+    @property
+    def size(self) -> int:
+        """Bytes of the file so far."""
+        return len(self._prefix) + self._size if self._size else 0
+
+    @property
+    def study_instance_uid(self) -> str:
+        """As the data set has it; empty until it was seen."""
+        return self._header.study_instance_uid if self._header is not None else ""
+
+    def check(self) -> Receipt:
+        """The receipt that `commit` will give, once all is written. Raises StoreRefused."""
+        if self._header is None:
+            self._header = self._scan(self._head, complete=True)
+        return self._checked(self._header)
+
     def commit(self) -> Receipt:
         """Check, make durable, give the final name. Raises StoreRefused. `discard` is still to be called."""
+        receipt = self.check()
         try:
-            header = self._header or self._scan(self._head, complete=True)
-            receipt = self._checked(header)
             self._store.publish(self._name, self._descriptor, receipt, len(self._prefix))
         except OSError as error:
             raise _refusal(error) from error
         return receipt
+
+    def checksum(self) -> str:
+        """SHA-256 of the file as it is now, in hexadecimal digits. Raises OSError."""
+        with os.fdopen(os.dup(self._descriptor), "rb") as file:
+            file.seek(0)
+            return hashlib.file_digest(file, "sha256").hexdigest()
+
+    def link(self, name: str, directory: int) -> None:
+        """Give the file, as it is now, a name in another directory of the store, durably. Raises OSError."""
+        self._store.link(self._name, self._descriptor, name, directory)
 
     def discard(self) -> None:
         """Remove the temporary file, which a commit has given its final name before. May be called twice."""

@@ -7,6 +7,7 @@ from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
+from router.auditing import by_hand
 from router.config.secrets import read_secret
 from router.dimse.get import Intake
 from router.dimse.landing import Landing
@@ -25,6 +26,7 @@ from router.engine.explain import Explainer
 from router.engine.explain_prior import PriorExplainer
 from router.engine.explain_ways import Ways
 from router.engine.explained import StudyExplained
+from router.engine.forward_look import ForwardLook
 from router.engine.ports import Trouble
 from router.engine.prefetch import Prefetcher
 from router.engine.query import Inquiry
@@ -33,7 +35,7 @@ from router.engine.sweep import Sweeper
 from router.errors import ConfigurationError, LedgerError, LedgerMissing
 from router.ledger.ledger import SqlLedger
 from router.machine import ThisMachine
-from router.object_headers import of_stored
+from router.object_headers import of_each, of_stored
 from router.observe.postman import Postman
 
 SERVICE_SECONDS = 10.0
@@ -106,6 +108,7 @@ class Planner(NamedTuple):
     ledger: SqlLedger
     slots: SharedSlots
     peers: Peers
+    forwards: ForwardLook
 
 
 def _ledger_to_read(rules: RuleSet, say: Callable[[str], None]) -> SqlLedger:
@@ -132,7 +135,8 @@ def planner_beside(opened: Planner, rules: RuleSet) -> Iterator[Planner]:
     """
     opened.peers.close()
     with open_peers(rules) as peers:
-        yield _planner(rules, opened.ledger, peers, opened.slots)
+        beside = _planner(rules, opened.ledger, peers, opened.slots)
+        yield beside._replace(forwards=opened.forwards.beside(rules))
 
 
 def _metrics(machine: ThisMachine, addresses: Iterable[str]) -> str:
@@ -146,7 +150,7 @@ def _planner(
 ) -> Planner:
     clock = SystemClock()
     slots.join(rules)
-    inquiry = inquiry or Inquiry(peers, slots, Caps(ledger.caps()))
+    inquiry = inquiry or Inquiry(by_hand(rules, peers, clock.now), slots, Caps(ledger.caps()))
     sweeper = Sweeper(rules=lambda: rules, ledger=ledger, inquiry=inquiry, clock=clock, observer=lambda event: None)
     prefetcher = Prefetcher(
         rules=lambda: rules,
@@ -157,7 +161,19 @@ def _planner(
         clock=clock,
         observer=lambda event: None,
     )
-    return Planner(sweeper, prefetcher, ledger, slots, peers)
+    return Planner(sweeper, prefetcher, ledger, slots, peers, forward_look(rules, ledger))
+
+
+def forward_look(rules: RuleSet, ledger: SqlLedger, *, offline: bool = False) -> ForwardLook:
+    """What looks at the store as rules that pass on would; running services are asked whom they leave alone."""
+
+    def alone() -> frozenset[str]:
+        if offline:
+            return frozenset()
+        services = ledger.services(SystemClock().now() - timedelta(seconds=SERVICE_SECONDS))
+        return left_alone(_metrics(ThisMachine(rules.router), [one.address for one in services]))
+
+    return ForwardLook(rules, ledger, of_each(rules.router.store), alone)
 
 
 class Explaining(NamedTuple):
@@ -176,7 +192,7 @@ def explaining(
     with _ledger_to_read(rules, say) as ledger, open_peers(rules) as peers:
         clock = SystemClock()
         slots = SharedSlots(clock)
-        inquiry = Inquiry(peers, slots, Caps(ledger.caps()))
+        inquiry = Inquiry(by_hand(rules, peers, clock.now), slots, Caps(ledger.caps()))
         prefetcher = _planner(rules, ledger, peers, slots, inquiry).prefetcher
         services = [] if offline else ledger.services(clock.now() - timedelta(seconds=SERVICE_SECONDS))
         ways = Ways(
@@ -185,7 +201,7 @@ def explaining(
             ledger=ledger,
             inquiry=inquiry,
             now=clock.now(),
-            left_alone=left_alone(_metrics(ThisMachine(), [one.address for one in services])),
+            left_alone=left_alone(_metrics(ThisMachine(rules.router), [one.address for one in services])),
             offline=offline,
         )
         studies = Explainer(
@@ -195,6 +211,7 @@ def explaining(
             inquiry=inquiry,
             prefetcher=prefetcher,
             stored=of_stored(rules.router.store, ledger.receipt_paths),
+            forwards=forward_look(rules, ledger, offline=offline),
             clock=clock,
             ways=ways,
             offline=offline,
@@ -219,7 +236,7 @@ class Practice(NamedTuple):
 @contextmanager
 def practice(rules: RuleSet, where: Where, warnings: list[str], *, wanted: bool | None) -> Iterator[Practice]:
     """What `doctor` works with. It writes neither to the ledger nor to the store; for `wanted` see MoveCheck."""
-    clock, machine = SystemClock(), ThisMachine()
+    clock, machine = SystemClock(), ThisMachine(rules.router)
     with ExitStack() as stack:
         ledger: SqlLedger | None = None
         said, problem = "", ""
@@ -275,8 +292,9 @@ def practice(rules: RuleSet, where: Where, warnings: list[str], *, wanted: bool 
                 listening.append(landing)
             return landing
 
+        asked = by_hand(rules, peers, clock.now)
         mover = MoveCheck(
-            peers=peers,
+            peers=asked,
             landing=land,
             memory=ledger,
             metrics=metrics if services else None,
@@ -287,7 +305,7 @@ def practice(rules: RuleSet, where: Where, warnings: list[str], *, wanted: bool 
             rules,
             where,
             probe=Probing(rules.router.ae_title),
-            peers=peers,
+            peers=asked,
             mover=mover,
             machine=machine,
             clock=clock,

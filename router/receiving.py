@@ -21,20 +21,26 @@ from typing import Any
 
 import msgspec
 
+from router.admitting import GuardedStore, Sender
+from router.dimse.held import FREE, Held
 from router.dimse.services import Accepted, Rejected
-from router.dimse.store_scp import ServerSettings, StoreServer
+from router.dimse.store_scp import StoreServer
+from router.domain.access import Admission, Shown, refusal
 from router.domain.commitment import CommitmentAnswer
 from router.domain.events import AssociationsActive, Event
+from router.domain.quarantine import REFUSE
 from router.domain.receipt import Receipt
 from router.errors import ConfigurationError, RouterError, StoreError, StoreRefused
 from router.objects import ObjectStore
 from router.observe.silence import silence
+from router.quarantine import Quarantine
+from router.questions import Asked, Question, Questions, Reply
+from router.receiver_words import Callers, CannotListen, Listening, ReceiverSettings, Report, Stop
 
 OTHER = "other"
 """The label of callers that no node of the configuration is."""
 
-_CALLING_NOT_RECOGNISED = (1, 1, 3)
-_CALLED_NOT_RECOGNISED = (1, 1, 7)
+_CALLING_NOT_RECOGNISED, _CALLED_NOT_RECOGNISED = (1, 1, 3), (1, 1, 7)
 """Result, source and reason of A-ASSOCIATE-RJ (PS3.8 section 9.3.4)."""
 
 _START_SECONDS = 30.0
@@ -51,62 +57,20 @@ _STOP_SLACK = 15.0
 _RESTART_SECONDS = (0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
 
 
-class ReceiverSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """All a receiver needs to know; goes to its process as it is."""
-
-    ae_title: str
-    server: ServerSettings
-    store: str
-    durability: str
-    minimum_free: int
-    callers: dict[str, str]
-    """AE titles that may store -> name of the node."""
-
-
-class Listening(msgspec.Struct, frozen=True):
-    """The receiver listens."""
-
-    port: int
-
-
-class CannotListen(msgspec.Struct, frozen=True):
-    """The receiver cannot listen, for this reason; it has ended."""
-
-    reason: str
-
-
-class Report(msgspec.Struct, frozen=True):
-    """What a receiver has to tell since its last report."""
-
-    receipts: list[Receipt]
-    events: list[Event]
-    answers: list[CommitmentAnswer] = []
-    """Storage commitment reports, as they came: whether they were asked for the engine knows."""
-
-
-class Callers(msgspec.Struct, frozen=True):
-    """Who may store from now on."""
-
-    callers: dict[str, str]
-
-
-class Stop(msgspec.Struct, frozen=True):
-    """Accept no more, let stores under way end within the grace time, then end."""
-
-    grace: float
-
-
 # --- in the receiver's process ----------------------------------------------------------------------------------------
 
 
-def receive(settings: ReceiverSettings, pipe: Connection) -> None:
-    """The main function of a receiver's process: until it is told to stop, or the engine is gone."""
+def receive(settings: ReceiverSettings, pipe: Connection, held: Held | None = None) -> None:
+    """The main function of a receiver's process: until it is told to stop, or the engine is gone.
+
+    `held` counts the associations that it and others hold; None: it is alone.
+    """
     # The engine says when to stop; a signal to the whole group must not end stores that are under way.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     gc.set_threshold(100_000, 20, 100)
     silence()
-    receiver = _Receiver(settings, pipe)
+    receiver = _Receiver(settings, pipe, held)
     try:
         receiver.start()
     except RouterError as error:
@@ -116,10 +80,13 @@ def receive(settings: ReceiverSettings, pipe: Connection) -> None:
 
 
 class _Receiver:
-    def __init__(self, settings: ReceiverSettings, pipe: Connection) -> None:
+    def __init__(self, settings: ReceiverSettings, pipe: Connection, held: Held | None) -> None:
         self._settings = settings
+        self._held = held
         self._callers = dict(settings.callers)
         self._pipe = pipe
+        self._sending = threading.Lock()
+        self._questions = Questions(self._send)
         self._queue: queue.Queue[Receipt | Event | CommitmentAnswer | None] = queue.Queue(_QUEUE)
         self._answers = threading.BoundedSemaphore(_ANSWERS)
         self._server: StoreServer | None = None
@@ -128,13 +95,21 @@ class _Receiver:
     def start(self) -> None:
         settings = self._settings
         store = ObjectStore(Path(settings.store), durability=settings.durability, minimum_free=settings.minimum_free)
+        guarded = GuardedStore(
+            store,
+            Quarantine(store.root, settings.quarantine, durable=settings.durability == "fsync"),
+            sender=self._sender,
+            asked=self._questions.asked,
+            observer=self._mention,
+        )
         self._server = StoreServer(
             settings.server,
-            store,
+            guarded,
             policy=self._policy,
             on_receipt=self._tell,
             observer=self._mention,
             on_answer=self._hand_on,
+            held=self._held,
         )
         _listen(self._server)
         self._pipe.send(Listening(self._server.port))
@@ -147,22 +122,43 @@ class _Receiver:
         try:
             while True:
                 word = self._pipe.recv()
-                if isinstance(word, Callers):
+                if isinstance(word, Reply):
+                    self._questions.answer(word)
+                elif isinstance(word, Callers):
                     self._callers = word.callers
                 elif isinstance(word, Stop):
                     grace = word.grace
                     break
         except (EOFError, OSError):  # the engine is gone: nothing is acknowledged any more that nobody would index
             self._orphaned = True
+            self._questions.close()
         self._server.stop(grace)
         self._queue.put(None)
         reporting.join(_STOP_SLACK)
 
-    def _policy(self, calling: str, called: str, address: str) -> Accepted | Rejected:
-        node = self._callers.get(calling)
+    def _policy(self, calling: str, called: str, address: str, shown: Shown | None) -> Accepted | Rejected:
+        caller = self._callers.get(calling)
         if called != self._settings.ae_title:
-            return Rejected(*_CALLED_NOT_RECOGNISED, node or OTHER)
-        return Accepted(node) if node is not None else Rejected(*_CALLING_NOT_RECOGNISED, OTHER)
+            return Rejected(*_CALLED_NOT_RECOGNISED, caller.node if caller is not None else OTHER)
+        if caller is None:
+            return Rejected(*_CALLING_NOT_RECOGNISED, OTHER)
+        cause = refusal(caller, address, shown)
+        if cause:
+            return Rejected(*_CALLING_NOT_RECOGNISED, caller.node, cause)
+        return Accepted(caller.node, caller.associations)
+
+    def _sender(self, calling: str) -> Sender:
+        caller = self._callers.get(calling)
+        return Sender(caller.node, caller.push) if caller is not None else Sender(OTHER, REFUSE)
+
+    def _send(self, word: Report | Question) -> None:
+        """Tell the engine. Raises OSError where it is gone, or takes nothing for too long."""
+        if not self._sending.acquire(timeout=-1 if isinstance(word, Report) else _QUEUE_PATIENCE):
+            raise TimeoutError
+        try:
+            self._pipe.send(word)
+        finally:
+            self._sending.release()
 
     def _tell(self, receipt: Receipt) -> None:
         """Queue a receipt, before the sender gets its success. Raises StoreRefused where the engine takes none."""
@@ -211,7 +207,7 @@ class _Receiver:
                 answers=[one for one in batch if isinstance(one, CommitmentAnswer)],
             )
             try:
-                self._pipe.send(report)
+                self._send(report)
             except OSError:  # the engine is gone; the files are there, and indexed when it is back
                 return
             for _ in report.answers:
@@ -238,8 +234,8 @@ def _listen(server: StoreServer) -> None:
 class Receivers:
     """Starts receivers, hands on what they report, starts them again where one dies, stops them.
 
-    `on_receipts`, `on_answers` and `observer` are called on a thread per receiver; `on_loss` after one has died, when
-    files may lie in the store that nobody has reported.
+    `on_receipts`, `on_answers`, `asked` and `observer` are called on a thread per receiver; `on_loss` after one has
+    died, when files may lie in the store that nobody has reported. `asked` may raise RouterError where it cannot say.
     """
 
     def __init__(
@@ -249,6 +245,7 @@ class Receivers:
         *,
         on_receipts: Callable[[list[Receipt]], None],
         on_answers: Callable[[list[CommitmentAnswer]], None] = lambda answers: None,
+        asked: Asked,
         observer: Callable[[Event], None],
         on_loss: Callable[[], None],
         trouble: Callable[[str, BaseException], None],
@@ -257,12 +254,16 @@ class Receivers:
         self._count = count
         self._on_receipts = on_receipts
         self._on_answers = on_answers
+        self._asked = asked
         self._observer = observer
         self._on_loss = on_loss
         self._trouble = trouble
         self._context = multiprocessing.get_context("spawn")  # forking a process with threads is not safe
+        self._most = settings.server.maximum_associations
+        self._places = self._context.RawArray("Q", count * self._most) if count > 1 else None
         self._stopping = threading.Event()
         self._lock = threading.Lock()
+        self._saying = threading.Lock()
         self._running: dict[int, tuple[Any, Connection]] = {}
         self._threads: list[threading.Thread] = []
         # An interpreter that ends without `stop` would wait for processes that no signal but this one ends.
@@ -295,7 +296,7 @@ class Receivers:
         with self._lock:
             return [process.pid for process, _ in self._running.values()]
 
-    def adopt(self, callers: Mapping[str, str]) -> None:
+    def adopt(self, callers: Mapping[str, Admission]) -> None:
         """Who may store from now on."""
         self._settings = msgspec.structs.replace(self._settings, callers=dict(callers))
         self._say(Callers(dict(callers)))
@@ -317,13 +318,24 @@ class Receivers:
         with self._lock:
             pipes = [pipe for _, pipe in self._running.values()]
         for pipe in pipes:
-            with contextlib.suppress(OSError):
-                pipe.send(word)
+            self._say_to(pipe, word)
+
+    def _say_to(self, pipe: Connection, word: Callers | Stop | Reply) -> None:
+        with self._saying, contextlib.suppress(OSError):
+            pipe.send(word)
+
+    def _held(self, number: int) -> Held | None:
+        """Where a receiver that is to be started counts its associations; those of one before it died with it."""
+        if self._places is None:
+            return None
+        own = range(number * self._most, (number + 1) * self._most)
+        self._places[own.start : own.stop] = [FREE] * self._most
+        return Held(self._places, own)
 
     def _launch(self, number: int) -> None:
         ours, theirs = self._context.Pipe()
         process = self._context.Process(
-            target=receive, args=(self._settings, theirs), name=f"receiver-{number}", daemon=True
+            target=receive, args=(self._settings, theirs, self._held(number)), name=f"receiver-{number}", daemon=True
         )
         process.start()
         theirs.close()
@@ -348,7 +360,12 @@ class Receivers:
             active: Counter[tuple[str, str]] = Counter()
             with contextlib.suppress(EOFError, OSError):
                 while True:
-                    self._take(pipe.recv(), active)
+                    word = pipe.recv()
+                    try:
+                        self._hear(word, pipe, active)
+                    except Exception as error:  # noqa: BLE001  a defect of ours must not end the receiving
+                        self._trouble("receiver", error)
+                        self._on_loss()
                     failures = 0
             pipe.close()
             process.join(5.0)
@@ -377,7 +394,10 @@ class Receivers:
         self._on_loss()
         return True
 
-    def _take(self, report: Report, active: Counter[tuple[str, str]]) -> None:
+    def _hear(self, report: Report | Question, pipe: Connection, active: Counter[tuple[str, str]]) -> None:
+        if isinstance(report, Question):
+            self._say_to(pipe, report.answered(self._asked))
+            return
         for event in report.events:
             if isinstance(event, AssociationsActive):
                 active[event.node, event.role] += event.change

@@ -10,8 +10,8 @@ from pathlib import Path
 import msgspec
 
 from router import __version__
+from router.auditing import Auditing
 from router.boards import Boards, Running
-from router.dimse.get import Intake
 from router.dimse.peers import Peers
 from router.domain.events import CapLearned, Event, StoreRefusal
 from router.domain.overview import ServiceInfo, not_ended
@@ -35,6 +35,8 @@ from router.engine.tally import Tallies
 from router.engine.terms import Terms
 from router.engine.verifier import Verifier
 from router.errors import LedgerError
+from router.forwarding import Forwarding
+from router.keeping import retainer
 from router.lookup import Lookup
 from router.objects import ObjectStore
 from router.observe import logs
@@ -52,6 +54,7 @@ from router.opening import planner_beside as planner_beside
 from router.opening import site_pseudonyms as site_pseudonyms
 from router.opening import studies_meant as studies_meant
 from router.prefetch import Prefetch
+from router.quarantine import Quarantine
 from router.reception import Reception
 from router.saying import Saying
 from router.surroundings import Surroundings
@@ -83,6 +86,7 @@ class Service:
             now=self.clock.now,
             observer=self.observe,
         )
+        self.auditing = Auditing(rules, self.clock.now, self.observe, lambda: self.rules)
         self.metrics.watch_backlog(self.ledger.backlog)
         self.metrics.watch_process()
         self.store = ObjectStore(
@@ -97,8 +101,13 @@ class Service:
             clock=self.clock,
             observer=self.observe,
             show_space=self.metrics.show_space,
+            quarantined=Quarantine(self.store.root, rules.router.quarantine).held,
+            show_quarantine=self.metrics.show_quarantine,
             show_certificates=self.metrics.show_certificates,
             well=self.notifier,
+        )
+        self._retainer = retainer(
+            lambda: self.rules, self.ledger, self.store, self.clock, self.observe, self._study, self.auditing.files
         )
         self._reception = Reception(
             rules=lambda: self.rules,
@@ -106,11 +115,12 @@ class Service:
             store=self.store,
             observer=self.observe,
             on_arrived=lambda batch: self.prefetch.arrived(batch),
+            audit=self.auditing.arrived,
             on_answer=lambda answer, nodes: self.committer.take(answer, nodes),
             moving=lambda: self.dispatcher.moving,
             wake=self.wake,
         )
-        self.peers = Peers(rules.router.ae_title, self.observe, intake=Intake(self.store, self._reception.put))
+        self.peers = Peers(rules.router.ae_title, self.observe, intake=self._reception.intake)
         self.dispatcher = self._wire()
         self.scheduler = Scheduler(
             ledger=self.ledger,
@@ -138,6 +148,7 @@ class Service:
                 scheduler=self.scheduler,
                 reachability=self._reachability,
                 readiness=self.readiness,
+                quarantined=lambda: self._surroundings.quarantined,
                 clock=self.clock,
             ),
         )
@@ -150,16 +161,17 @@ class Service:
 
     def _wire(self) -> Dispatcher:
         detours, study = Detours(), self._study
+        peers = self.auditing.peers(self.peers, lambda: self.rules)
         slots = self._slots = NodeSlots(lambda: self.rules.windows, self.clock, self.observe)
         slots.adopt(self.rules.nodes)
         self.metrics.watch_moves(slots.moves_last_hour)
-        inquiry = Inquiry(self.peers, slots, Caps(self.ledger.caps(), self._cap_learned, self._cap_shown))
+        inquiry = Inquiry(peers, slots, Caps(self.ledger.caps(), self._cap_learned, self._cap_shown))
         evidence = EvidenceGatherer(self.ledger, inquiry, self.store.held)
         tallies = Tallies(self.observe)
         self.committer = Committer(
             ledger=self.ledger,
             inquiry=inquiry,
-            peers=self.peers,
+            peers=peers,
             slots=slots,
             clock=self.clock,
             observer=self.observe,
@@ -182,7 +194,7 @@ class Service:
             trouble=logs.trouble,
         )
         kit = Kit(
-            peers=self.peers,
+            peers=peers,
             ledger=self.ledger,
             inquiry=inquiry,
             evidence=evidence,
@@ -196,12 +208,15 @@ class Service:
             observer=self.observe,
             pseudonym=study,
         )
+        self.forwarding = Forwarding(rules, kit, peers, self.store, self.ledger)
         return Dispatcher(
             rules=rules,
             ledger=self.ledger,
             sweeper=self.sweeper,
             prefetcher=self.prefetch.prefetcher,
             mover=Mover(rules, kit),
+            forwarder=self.forwarding.forwarder,
+            passer=self.forwarding.passer,
             verifier=Verifier(
                 rules=rules,
                 ledger=self.ledger,
@@ -215,7 +230,7 @@ class Service:
             ),
             detours=detours,
             slots=slots,
-            prober=Prober(self.peers, slots, logs.trouble),
+            prober=Prober(peers, slots, logs.trouble),
             clock=self.clock,
             observer=self.observe,
             pseudonym=study,
@@ -231,6 +246,7 @@ class Service:
         Raises RouterError where the Store SCP cannot listen.
         """
         self._scheduled = scheduled
+        self.auditing.start()
         orphaned = self.ledger.attend(self.clock.now())
         if orphaned:
             logs.logger().warning("work that a former service left is looked up first", count=orphaned)
@@ -253,6 +269,7 @@ class Service:
             self.scheduler.start(self.rules)
             self.notifier.start(one.route for one in self.ledger.stopped_routes())
             self.prefetch.listen()
+            self._retainer.start()
         self._begun = True
         router = self.rules.router
         addresses = {
@@ -278,12 +295,15 @@ class Service:
         self.prefetch.stop(_ORDERS_SECONDS)
         self.dispatcher.stop(self.rules.router.drain if drain is None else drain)
         self._reception.stop()
+        self._retainer.stop()
         self._surroundings.stop()
         self.notifier.stop()
+        self.auditing.stop()
         self._stopping.set()
         if self._announcer is not None:
             self._announcer.join(10.0)
         self.peers.close()
+        self.forwarding.close()
         try:
             self.ledger.withdraw(self.owner)
             logs.logger().info("left for the next start", **not_ended(self.ledger.backlog()))
@@ -354,6 +374,7 @@ class Service:
         self.metrics(event)
         self._log(event)
         self.notifier(event)
+        self.auditing(event)
         self._reachability(event)
         if isinstance(event, StoreRefusal):
             self._refusals.note(event.reason)

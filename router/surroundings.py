@@ -9,6 +9,7 @@ from datetime import datetime
 
 from router.dimse.probing import first_end
 from router.domain.events import CertificateExpires, DiskSpace, Event
+from router.domain.quarantine import Held
 from router.domain.rule import RuleSet
 from router.domain.surroundings import Space, certificates, expiry_change, space_change
 from router.engine.ports import Clock
@@ -28,9 +29,10 @@ _STOP_SECONDS = 2.0
 class Surroundings:
     """Looks in a thread of its own, which a file system that hangs may hold: nobody waits for it.
 
-    `space` may raise OSError; `intact`: whether the store's directory is the one that was opened. `show_space` and
-    `show_certificates` are told of each look, `observer` of what changed, and `well` of what is in order when it is
-    looked at first: no news, but for those who knew it otherwise before a restart.
+    `space` and `quarantined` (how much lies in the quarantine) may raise OSError; `intact`: whether the store's
+    directory is the one that was opened. `show_space`, `show_quarantine` and `show_certificates` are told of each look,
+    `observer` of what changed, and `well` of what is in order when it is looked at first: no news, but for those who
+    knew it otherwise before a restart.
     """
 
     def __init__(
@@ -43,6 +45,8 @@ class Surroundings:
         observer: Callable[[Event], None],
         show_space: Callable[[Space], None],
         show_certificates: Callable[[Mapping[str, datetime | None]], None],
+        quarantined: Callable[[], Held] = Held,
+        show_quarantine: Callable[[int], None] = lambda objects: None,
         well: Callable[[Event], None] = lambda event: None,
         first_end: Callable[[str], datetime | None] = first_end,
     ) -> None:
@@ -53,6 +57,10 @@ class Surroundings:
         self._observer = observer
         self._show_space = show_space
         self._show_certificates = show_certificates
+        self._look_at_quarantine = quarantined
+        self.quarantined = 0
+        """Objects in the quarantine when it was looked at last."""
+        self._show_quarantine = show_quarantine
         self._well = well
         self._first_end = first_end
         self._space_told = ""
@@ -132,10 +140,12 @@ class Surroundings:
         minimum = self._rules().router.minimum_free
         try:
             space = self._space()
+            self.quarantined = self._look_at_quarantine().objects
         except OSError as error:
             logs.trouble("store", StoreError(f"The disk does not say how full it is ({error.strerror})."))
             return {**problems, "disk": error.strerror or "not readable"}
         self._show_space(space)
+        self._show_quarantine(self.quarantined)
         change = space_change(self._space_told, space, minimum)
         if change is not None:
             self._tell(change, first=not self._space_told)

@@ -9,9 +9,9 @@ from rich.text import Text
 
 from router.cli.board_lines import ROOMY, Column, Row, Section, cut, drawn
 from router.cli.board_source import Answer
-from router.cli.render import STYLES, UNDER_WAY_STYLE, short
+from router.cli.render import STYLES, UNDER_WAY_STYLE, counted, short
 from router.cli.settings import plain
-from router.domain.board import Board, NodeSeen, QueueSeen, RuleSeen, TransferSeen
+from router.domain.board import Board, NodeSeen, QueueSeen, RuleSeen, TransferSeen, said
 from router.domain.sweep import SweepState
 from router.domain.transfer import State
 
@@ -76,7 +76,7 @@ def _live(board: Board, width: int) -> Section:
     def row(one: TransferSeen) -> Row:
         cells = [Text(str(one.id))]
         cells += [_study(one)] if wide else []
-        cells += [] if narrow else [plain(one.rule), plain(one.source)]
+        cells += [] if narrow else [plain(one.rule), _from(one.source)]
         of = "?" if one.expected is None else one.expected
         cells += [plain(one.destination), _bar(one, size), Text(f"{one.completed}/{of}")]
         cells += [Text(str(one.failed or ""), "red")] if not narrow else []
@@ -93,7 +93,7 @@ def _queues(board: Board, width: int) -> Section:
 
     def row(one: QueueSeen) -> Row:
         oldest = spelled(board.at, one.oldest_queued_at) if one.oldest_queued_at else ""
-        cells = [plain(one.source), plain(one.destination), Text(str(one.queued))]
+        cells = [_from(one.source), plain(one.destination), Text(str(one.queued))]
         cells += [Text(str(one.held or ""))] if width >= _NARROW else []
         cells += [Text(oldest)]
         return Row([*cells, plain(one.why, "yellow")]) if wide else Row(cells, _one_line(one.why))
@@ -111,7 +111,7 @@ def _failures(board: Board, width: int) -> Section:
     def row(one: TransferSeen) -> Row:
         ago = spelled(board.at, one.finished_at) if one.finished_at else ""
         cells = [Text(str(one.id)), Text(ago)]
-        cells += [] if narrow else [plain(one.rule), plain(one.source)]
+        cells += [] if narrow else [plain(one.rule), _from(one.source)]
         cells += [plain(one.destination), Text(one.state, _STATES.get(one.state, ""))]
         return Row([*cells, _study(one), plain(one.reason)]) if wide else Row(cells, _one_line(one.reason))
 
@@ -168,6 +168,10 @@ def _study(one: TransferSeen) -> Text:
     return plain(short(one.study_instance_uid, one.series_instance_uid or ""))
 
 
+def _from(source: str) -> Text:
+    return plain(said(source))
+
+
 def _bar(one: TransferSeen, size: int) -> Text:
     if one.state == State.VERIFYING:
         return Text("verifying".ljust(size)[:size], UNDER_WAY_STYLE)
@@ -191,6 +195,8 @@ def _standing(node: NodeSeen) -> Text:
 def _last(rule: RuleSeen, now: datetime) -> Text:
     if not rule.enabled:
         return Text("not enabled", "dim")
+    if rule.arriving:
+        return Text(f"{counted(rule.arriving, 'study', 'studies')} still arriving", UNDER_WAY_STYLE)
     if rule.last is None:
         return Text("none yet" if rule.trigger == "sweep" else f"by {rule.trigger}", "dim")
     when = ""

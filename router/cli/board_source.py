@@ -13,10 +13,11 @@ import msgspec
 
 from router.boards import Boards
 from router.config.secrets import read_secret
+from router.dimse.web_tls import own_context
 from router.domain.board import Board
 from router.domain.pseudonym import Pseudonyms
-from router.domain.rule import RuleSet
-from router.errors import LedgerMissing
+from router.domain.rule import HttpTls, RuleSet
+from router.errors import LedgerMissing, TlsFileError
 from router.ledger.ledger import SqlLedger
 from router.opening import SERVICE_SECONDS, SystemClock, open_ledger, site_pseudonyms
 
@@ -24,6 +25,7 @@ ASK_SECONDS = 5.0
 """How long the service may take to answer."""
 MOST_BYTES = 64 << 20
 _CHUNK = 1 << 16
+_TLS = "https://"
 _EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}
 """A service that listens on all addresses, and where it is called from its own machine."""
 
@@ -61,8 +63,8 @@ class BoardSource:
         if not address:
             return Answer(self._boards.board(identifiers=self._identifiers), "No service runs: as the ledger has it.")
         try:
-            board = ask(address, self._token)
-        except (OSError, http.client.HTTPException, msgspec.MsgspecError, ValueError) as error:
+            board = ask(address, self._token, tls=self._rules.router.http_tls)
+        except (OSError, http.client.HTTPException, msgspec.MsgspecError, ValueError, TlsFileError) as error:
             why = f"The service at {address} {_said(error)}: as the ledger has it."
             return Answer(self._boards.board(identifiers=self._identifiers), why)
         origin = f"As the service at {address} says."
@@ -71,15 +73,24 @@ class BoardSource:
         return Answer(board, origin)
 
 
-def ask(address: str, token: str = "", *, seconds: float = ASK_SECONDS) -> Board:
-    """The board of the service whose HTTP is at `host:port`. Raises OSError, HTTPException, MsgspecError, ValueError.
+def ask(address: str, token: str = "", *, seconds: float = ASK_SECONDS, tls: HttpTls | None = None) -> Board:
+    """The board of the service whose HTTP is at `host:port`, `https://host:port` where it speaks TLS as `tls` says.
+
+    Raises OSError, HTTPException, MsgspecError, ValueError, TlsFileError.
 
     Straight there, whatever proxies the environment names.
     """
-    host, _, port = address.rpartition(":")
+    host, _, port = address.removeprefix(_TLS).rpartition(":")
     host = host.strip("[]")
     deadline = time.monotonic() + seconds
-    connection = http.client.HTTPConnection(_EVERYWHERE.get(host, host), int(port), timeout=seconds)
+    here, number = _EVERYWHERE.get(host, host), int(port)
+    if not address.startswith(_TLS):
+        connection = http.client.HTTPConnection(here, number, timeout=seconds)
+    elif tls is None:
+        raise http.client.HTTPException("answers over TLS, which router.http_tls does not say")
+    else:
+        context = own_context(tls.files.certificate)
+        connection = http.client.HTTPSConnection(here, number, timeout=seconds, context=context)
     try:
         headers = {"Accept": "application/json", **({"Authorization": f"Bearer {token}"} if token else {})}
         connection.request("GET", "/api/v1/board", headers=headers)
@@ -107,7 +118,7 @@ def _said(error: Exception) -> str:
     if isinstance(error, msgspec.MsgspecError):
         return "answers otherwise than this version does"
     said = str(error)
-    return said if said.startswith("answered") else "does not answer as it should"
+    return said if said.startswith("answer") else "does not answer as it should"
 
 
 def _token(rules: RuleSet) -> str:

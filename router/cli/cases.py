@@ -21,6 +21,7 @@ from router.cli.render import counted
 from router.cli.replay import replay
 from router.cli.settings import load_configuration, plain, print_json, settings_of, terminal
 from router.config.cases import AnyCase
+from router.domain.arriving import zone_of
 from router.domain.case import Failure
 from router.domain.rule import RuleSet
 from router.errors import RouterError, UsageError
@@ -65,7 +66,7 @@ class Ran(NamedTuple):
 def test(
     ctx: click.Context, pattern: str, junit: Path | None, recording: Path | None, rule: str, against: Path | None
 ) -> int:
-    """Run the cases of the configuration's `tests`: what its rules move, hold and skip, and why.
+    """Run the cases of the configuration's `tests`: what its rules move, hold and skip, or pass on, and why.
 
     Asks no node and reads no ledger; the time is that of the case, or of the recording. Exit code 1 if a case fails.
     """
@@ -93,9 +94,10 @@ def test(
 
 def _run(case: AnyCase, rules: RuleSet) -> Ran:
     rule = rules.rules[case.rule]
-    source = rules.nodes[rule.source]
+    source = rules.node(rule.source)
+    zone = zone_of(rules, rule) if source is None else ZoneInfo(source.timezone)
     began = time.perf_counter()
-    failures = case.run(rule, rules.anatomy, ZoneInfo(source.timezone))
+    failures = case.run(rule, rules.anatomy, zone)
     return Ran(case, failures, time.perf_counter() - began)
 
 

@@ -16,6 +16,7 @@ from router.cli.considered import score as score_of
 from router.cli.lines import in_lines
 from router.cli.render import counted
 from router.cli.settings import plain
+from router.domain.arriving import zone_of
 from router.domain.condition import Explanation
 from router.domain.gates import Gate, Way
 from router.domain.rule import RuleSet
@@ -71,13 +72,17 @@ class _Rule:
         self._one = one
         self._out = out
         node = rules.node(one.rule.source)
-        self._zone: tzinfo = ZoneInfo(node.timezone if node is not None else "UTC")
+        self._zone: tzinfo = ZoneInfo(node.timezone) if node is not None else zone_of(rules, one.rule)
         self._words = not out.is_terminal or not out.encoding.lower().startswith("utf")
 
     def show(self) -> None:
         one = self._one
         found = {True: ("found", "green"), False: ("not found", "yellow"), None: ("not asked", "dim")}[one.found]
         where = _TRIGGERS[one.rule.trigger].format(one.rule.asked)
+        if one.rule.forward is not None:
+            senders = one.rule.arrival.senders if one.rule.arrival is not None else ()
+            where = f"arrivals here from {' or '.join(senders) or 'anywhere'}"
+            found = ("taken", "green") if one.found else ("not taken", "yellow")
         if one.found is None and not one.problem and one.rule.sweep is None:
             found = ("not found by studies", "dim")
         if any(way.decision.prior is not None for way in one.ways):

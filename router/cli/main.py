@@ -75,6 +75,8 @@ _COMMANDS = {
     "top": "top",
     "transfers": "transfers",
     "appointments": "appointments",
+    "store": "store",
+    "quarantine": "quarantine",
     "notify": "notify",
     "pseudonym": "pseudonym",
     "schema": "schema",

@@ -23,6 +23,7 @@ from router.cli.render import ACTION_STYLES, counted, new_table, short
 from router.cli.settings import load_rules, plain, print_json, say, settings_of, terminal
 from router.domain.rule import Rule, RuleSet
 from router.domain.selection import Action, Decision
+from router.engine.look import Answer
 from router.engine.sweep import Sweeper
 from router.errors import UsageError
 from router.service import planner
@@ -34,7 +35,7 @@ _REASONS = 12
 _COLUMNS = ("", "study", "instances", "to", "why")
 
 
-@click.command(short_help="Say what would be moved, held and skipped, and why.")
+@click.command(short_help="Say what would be moved or forwarded, and why.")
 @click.option("--rule", "names", multiple=True, metavar="NAME", help="Only this rule; may be repeated.")
 @click.option("--all", "everything", is_flag=True, help="List every study, those that are skipped too.")
 @click.option(
@@ -51,10 +52,11 @@ _COLUMNS = ("", "study", "instances", "to", "why")
 )
 @click.pass_context
 def plan(ctx: click.Context, names: tuple[str, ...], everything: bool, changed: Path | None, studies: bool) -> int:
-    """Say what would be moved, held and skipped, why, and about how long the moves take.
+    """Say what would be moved or forwarded, held and skipped, why, and about how long that takes.
 
-    Asks the sources (C-FIND only), moves and writes nothing. With --against DIR it plans twice: for --config, which is
-    what runs now, and for DIR, a changed copy of it, and says what the change makes different.
+    Asks the sources (C-FIND only), or looks into the store for what is forwarded; moves and writes nothing. With
+    --against DIR it plans twice: for --config, which is what runs now, and for DIR, a changed copy of it, and says what
+    the change makes different.
 
     Exit code 1 if a source could not be asked.
     """
@@ -113,24 +115,18 @@ class _Row(NamedTuple):
 
 def show(rules: RuleSet, one: Planned, out: Console, *, everything: bool, forecast: Forecast | None = None) -> None:
     """A rule's plan for people: a row per study and decision, reasons of those that are left out counted."""
-    source = one.rule.asked
     if one.answer is None:
         out.print(Text.assemble((one.rule.name, "bold"), ": ", plain(one.problem, "red")))
         return
     decisions = one.answer.selection.decisions
     trigger = one.rule.trigger
-    if trigger in ("order", "arrival"):
+    if trigger in ("order", "arrival") and one.rule.forward is None:
         out.print(Text.assemble((one.rule.name, "bold"), f": {counted(one.currents, trigger)} waiting"))
         show_priors(rules, one.rule, one.priors, one.currents, out, everything=everything)
         if one.priors:
             out.print(plain(_to_move(one, forecast)))
         return
-    found = counted(one.answer.matches, "match", "matches")
-    out.print(
-        Text.assemble(
-            (one.rule.name, "bold"), f": {found} at {source}, {counted(one.answer.queries, 'query', 'queries')}"
-        )
-    )
+    out.print(Text.assemble((one.rule.name, "bold"), f": {_found(one.rule, one.answer)}"))
     if one.answer.account:
         out.print(plain(one.answer.account, "dim"))
     if not one.answer.complete:
@@ -148,9 +144,20 @@ def show(rules: RuleSet, one: Planned, out: Console, *, everything: bool, foreca
         _show_skipped([d for d in decisions if d.action is Action.SKIP], out)
 
 
+def _found(rule: Rule, answer: Answer) -> str:
+    """How much was looked at."""
+    if rule.forward is None:
+        found = counted(answer.matches, "match", "matches")
+        return f"{found} at {rule.asked}, {counted(answer.queries, 'query', 'queries')}"
+    senders = rule.arrival.senders if rule.arrival is not None else ()
+    of = f" with something from {' or '.join(senders)}" if senders else ""
+    return f"{counted(answer.matches, 'study', 'studies')} in the store{of}"
+
+
 def _to_move(one: Planned, forecast: Forecast | None) -> str:
-    counts = one.moves.values()
-    return said(forecast, len(counts), sum(count or 0 for count in counts), sum(count is None for count in counts))
+    counts, unknown = one.moves.values(), sum(count is None for count in one.moves.values())
+    verb = "forward" if one.rule.forward is not None else "move"
+    return said(forecast, len(counts), sum(count or 0 for count in counts), unknown, verb)
 
 
 def _rows(decisions: Iterable[Decision]) -> list[tuple[_Row, list[str]]]:

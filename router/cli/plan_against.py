@@ -22,6 +22,7 @@ from router.domain.difference import (
     Change,
     Comparison,
     Difference,
+    Homes,
     Totals,
     compare,
     node_changes,
@@ -105,7 +106,8 @@ def against(settings: Settings, before: RuleSet, directory: Path, names: Sequenc
         was = {one.rule.name: one for one in planned[: len(old)]}
         anew_planned = {one.rule.name: one for one in planned[len(old) :]}
         is_now = {rule.name: anew_planned.get(rule.name) or was[rule.name] for rule in new}
-        found = _compared(directory, before, after, was, is_now)
+        homes = Homes(*(str(one.absolute()) for one in (settings.config, directory)))
+        found = _compared(directory, before, after, was, is_now, homes)
         forecasts = [Forecaster(opened.ledger, rules, opened.sweeper.now()) for rules in (before, after)]
         if settings.json:
             usual = plan_json(before, list(was.values()), forecasts[0])
@@ -146,14 +148,20 @@ def _alike(before: RuleSet, after: RuleSet, name: str, same: set[str]) -> bool:
     rule = after.rules[name]
     if before.rules.get(name) != rule:
         return False
-    named = {rule.asked, rule.source, *rule.move.to}.intersection(after.nodes)
+    senders = rule.arrival.senders or after.nodes if rule.arrival is not None else ()
+    named = {rule.asked, rule.source, *rule.move.to, *senders}.intersection(after.nodes)
     if rule.priors is None:
         return named <= same
     return named <= same and (before.anatomy, before.router) == (after.anatomy, after.router)
 
 
 def _compared(
-    directory: Path, before: RuleSet, after: RuleSet, was: dict[str, Planned], is_now: dict[str, Planned]
+    directory: Path,
+    before: RuleSet,
+    after: RuleSet,
+    was: dict[str, Planned],
+    is_now: dict[str, Planned],
+    homes: Homes,
 ) -> _Found:
     rules, called = [], renamed(before, after)
     for name in dict.fromkeys((*was, *is_now)):
@@ -166,8 +174,8 @@ def _compared(
     sure = [one for one in rules if not one.failure]
     return _Found(
         directory=directory,
-        nodes=node_changes(before, after),
-        router=router_changes(before, after),
+        nodes=node_changes(before, after, homes),
+        router=router_changes(before, after, homes),
         rules=rules,
         totals=totals(
             (intent for one in sure if one.before for intent in one.before.moves),

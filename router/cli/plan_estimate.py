@@ -126,12 +126,12 @@ def _row(forecast: Forecast) -> dict[str, Any]:
 # text -----------------------------------------------------------------------------------------------------------------
 
 
-def said(forecast: Forecast | None, transfers: int, instances: int, unknown: int = 0) -> str:
-    """One line: what is to be moved, and where there is a forecast how long it takes."""
+def said(forecast: Forecast | None, transfers: int, instances: int, unknown: int = 0, verb: str = "move") -> str:
+    """One line: what is to be moved (or `verb`), and where there is a forecast how long it takes."""
     unsure = f" ({counted(unknown, 'transfer')} of unknown size)" if unknown else ""
-    head = f"{_number(transfers, 'transfer')} with {_number(instances, 'instance')}{unsure} to move"
+    head = f"{_number(transfers, 'transfer')} with {_number(instances, 'instance')}{unsure} to {verb}"
     if not transfers and (forecast is None or not forecast.waiting):
-        return "Nothing to move."
+        return f"Nothing to {verb}."
     if forecast is None:
         return f"{head}."
     found, why = forecast.estimate, basis(forecast)
@@ -161,7 +161,8 @@ def basis(forecast: Forecast) -> str:
         for name, opens in found.opens_at.items()
     ]
     closed += [f"the route from {one.source} to {one.destination} is stopped" for one in forecast.stopped]
-    waiting = [f"{_number(forecast.waiting, 'transfer')} that wait already are reckoned with"]
+    verbs = "waits already is" if forecast.waiting == 1 else "wait already are"
+    waiting = [f"{_number(forecast.waiting, 'transfer')} that {verbs} reckoned with"]
     waiting = waiting if forecast.waiting else []
     if not (forecast.transfers or forecast.waiting):
         return "nothing is to be moved"

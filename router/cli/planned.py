@@ -77,6 +77,8 @@ def plan_rules(opened: Planner, chosen: Sequence[tuple[RuleSet, Rule]], at: date
 
 
 def _plan_rule(opened: Planner, rules: RuleSet, rule: Rule, beside: Sequence[Wanted], at: datetime) -> Planned:
+    if rule.forward is not None:
+        return Planned(rule, opened.forwards.plan(rule, at))
     planned = look(opened.sweeper, rules, rule, beside, at)
     if rule.priors is None or planned.answer is None:
         return planned

@@ -49,6 +49,8 @@ class Seen(NamedTuple):
     """Transfers that wait for a stopped route: nothing becomes of them until somebody changes a configuration."""
     appointments: Sequence[Appointment] = ()
     """Current studies whose priors the job is about."""
+    undecided: int = 0
+    """Studies that are to be passed on, and have not been looked at yet."""
 
     @property
     def looking(self) -> int:
@@ -102,7 +104,7 @@ def is_open(appointment: Appointment) -> bool:
 
 
 def _under_way(seen: Seen) -> bool:
-    if seen.looking:
+    if seen.looking or seen.undecided:
         return True
     return any(s.state not in SWEEP_ENDED for s in seen.sweeps) or any(
         not t.ended and t.state is not State.HELD and t.id not in seen.waiting for t in seen.transfers
@@ -147,6 +149,8 @@ class _LiveView:
         parts: list[Text | Table] = [plain(f"asking: {', '.join(running)}", "cyan")] if running else []
         if seen.looking:
             parts.append(plain(f"looking for priors: {counted(seen.looking, 'appointment')}", "cyan"))
+        if seen.undecided:
+            parts.append(plain(f"looking at what has arrived: {counted(seen.undecided, 'study', 'studies')}", "cyan"))
         if seen.transfers:
             parts.append(self._head(_Totals(seen.transfers)))
             active = sorted((t for t in seen.transfers if _active(t)), key=lambda t: t.id)

@@ -15,6 +15,7 @@ from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 
+from router.auditing import by_hand
 from router.cli.record import RecordOptions, needed_by_rules, record_rule, write
 from router.cli.render import counted, short
 from router.cli.settings import Settings, load_rules, no_such, plain, print_json, say, settings_of, terminal
@@ -145,7 +146,7 @@ def query(
     returned = needed_by_rules(rules, node) if recording is not None else frozenset()
     asked = Identifier({**dict.fromkeys(RETURN_KEYS[chosen] | returned, ()), **wanted.elements})
     with open_peers(rules) as peers:
-        inquiry = Inquiry(peers, NodeSlots())
+        inquiry = Inquiry(by_hand(rules, peers, SystemClock().now), NodeSlots())
         try:
             result = inquiry.find(target, chosen, asked, Urgency.SWEEP, threading.Event(), partial=True, maximum=limit)
         except WireError as error:

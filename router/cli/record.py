@@ -10,6 +10,7 @@ from zoneinfo import ZoneInfo
 
 import msgspec
 
+from router.auditing import by_hand
 from router.cli.render import counted
 from router.cli.settings import Settings, no_such, plain, print_json, say, terminal
 from router.config.recording import random_key, recording_key, refused, write_recording
@@ -82,7 +83,8 @@ def record_rule(settings: Settings, rules: RuleSet, node: Node, name: str, optio
         raise UsageError(f"The rule {name} does not sweep {node.name}")
     with open_peers(rules) as peers:
         slots = NodeSlots(lambda: rules.windows, SystemClock())
-        taken = Recorder(Inquiry(peers, slots)).take(rule, node, SystemClock().now(), threading.Event())
+        inquiry = Inquiry(by_hand(rules, peers, SystemClock().now), slots)
+        taken = Recorder(inquiry).take(rule, node, SystemClock().now(), threading.Event())
     return write(settings, node, taken, options, rule)
 
 

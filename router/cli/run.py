@@ -43,10 +43,11 @@ def run(ctx: click.Context) -> int:
     coordinator = config.Coordinator(settings.config, service.observe, loaded)
     watcher = config.Watcher(settings.config, coordinator, logs.trouble, every=rules.router.watch_every)
     try:
-        http = HttpServer(service, coordinator, rules.router.http_host, rules.router.http_port)
+        router = rules.router
+        http = HttpServer(service, coordinator, router.http_host, router.http_port, router.http_tls)
     except RouterError as error:
         raise _with_cause(error, service) from None
-    service.http_address = f"{rules.router.http_host}:{http.port}"
+    service.http_address = http.address
     try:
         http.start()
         coordinator.announce()

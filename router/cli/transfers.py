@@ -12,6 +12,7 @@ from rich.text import Text
 
 from router.cli.apply import running_services
 from router.cli.considered import considered_table
+from router.cli.refused import refused_rows, show_refused
 from router.cli.render import (
     STYLES,
     UNDER_WAY_STYLE,
@@ -22,10 +23,11 @@ from router.cli.render import (
 )
 from router.cli.settings import limit_option, load_rules, no_such, plain, print_json, say, settings_of, terminal
 from router.domain.appointment_rows import Considered, considered_row
+from router.domain.board import said
 from router.domain.levels import NEARLINE
 from router.domain.pseudonym import Pseudonyms, is_pseudonym
 from router.domain.rule import LOCAL, RuleSet
-from router.domain.transfer import RULE_HOLDS, Attempt, Happening, State, Transfer
+from router.domain.transfer import RULE_HOLDS, Attempt, Happening, Instance, State, Transfer
 from router.domain.waiting import closed_nodes, explained
 from router.domain.wishes import WORDS, Word
 from router.engine.missing import missing_instances
@@ -97,7 +99,7 @@ def list_(
 @click.argument("number", type=int)
 @click.pass_context
 def show(ctx: click.Context, number: int) -> int:
-    """One transfer: its state, each attempt, what is missing, and the appointments that it is a prior for."""
+    """One transfer: its state, each attempt, what is missing or was refused, for which appointments it is a prior."""
     settings = settings_of(ctx)
     rules = load_rules(settings)
     with open_ledger(rules, read_only=True, create=False) as ledger:
@@ -109,13 +111,23 @@ def show(ctx: click.Context, number: int) -> int:
         missing = missing_instances(ledger, transfer)
         names = _pseudonyms(rules, ledger)
         reasons = ledger.reasons_of(number)
+        refused = ledger.refused_instances(number)
+        carried = ledger.expected_instances(number) if transfer.intent.source == LOCAL else None
     if settings.json:
         wanted = [considered_row(one, rules) for one in reasons]
         print_json(
-            {"transfer": _row(transfer, names), "attempts": attempts, "missing": missing, "appointments": wanted}
+            {
+                "transfer": _row(transfer, names),
+                "attempts": attempts,
+                "missing": missing,
+                "carries": _carried_row(carried),
+                "refused": refused_rows(refused),
+                "appointments": wanted,
+            }
         )
     else:
-        _show(transfer, attempts, missing, names)
+        _show(transfer, attempts, missing, names, carried or ())
+        show_refused(refused, transfer.intent.destination)
         _show_reasons(reasons, rules)
     return 0
 
@@ -141,7 +153,13 @@ def _row(transfer: Transfer, names: Pseudonyms | None) -> dict[str, Any]:
     return transfer_row(transfer) | {"study": names and names.of(transfer.intent.study_instance_uid)}
 
 
-def _show(transfer: Transfer, attempts: Sequence[Attempt], missing: list[str] | None, names: Pseudonyms | None) -> None:
+def _show(
+    transfer: Transfer,
+    attempts: Sequence[Attempt],
+    missing: list[str] | None,
+    names: Pseudonyms | None,
+    carried: Sequence[Instance],
+) -> None:
     out = terminal()
     intent, total = transfer.intent, size(transfer)
     troubles = [
@@ -152,12 +170,13 @@ def _show(transfer: Transfer, attempts: Sequence[Attempt], missing: list[str] | 
         "state": Text(str(transfer.state), STYLES.get(transfer.state, UNDER_WAY_STYLE)),
         "why": plain(transfer.reason),
         "rule": transfer.rule,
-        "from": intent.source,
+        "from": said(intent.source),
         "to": intent.destination,
         "study": intent.study_instance_uid,
         "pseudonym": names.of(intent.study_instance_uid) if names else "",
         "series": intent.series_instance_uid,
         "instances": ", ".join([f"{transfer.completed} of {'?' if total is None else total}", *troubles]),
+        "carries": _carried(carried),
         "near line": "yes, so it takes longer" if transfer.availability == NEARLINE else "",
         "attempts": str(transfer.attempts),
         "status": f"{transfer.status:04X}" if transfer.status is not None else "",
@@ -181,6 +200,19 @@ def _show(transfer: Transfer, attempts: Sequence[Attempt], missing: list[str] | 
             out.print(f"  {uid}")
         if len(missing) > _MISSING:
             out.print(f"  and {len(missing) - _MISSING} more; --format json lists them")
+
+
+def _carried(instances: Sequence[Instance]) -> str:
+    """What a forward is to bring there in the end; empty where nothing was noted."""
+    series = len({one.series_instance_uid for one in instances})
+    return f"{counted(len(instances), 'instance')} in {counted(series, 'series', 'series')}" if instances else ""
+
+
+def _carried_row(instances: Sequence[Instance] | None) -> dict[str, int] | None:
+    """The same as JSON; None for what is no forward."""
+    if instances is None:
+        return None
+    return {"series": len({one.series_instance_uid for one in instances}), "instances": len(instances)}
 
 
 def _show_reasons(reasons: Sequence[Considered], rules: RuleSet) -> None:
@@ -273,9 +305,9 @@ def _require_known(ledger: Ledger, rules: RuleSet, rule: str, source: str, desti
     """Raises UsageError for a name that neither the configuration nor the ledger has."""
     if rule and rule not in rules.rules and not ledger.transfers(rule=rule, limit=1):
         raise no_such("rule", rule, rules.rules)
-    if source and source not in rules.nodes and not ledger.transfers(source=source, limit=1):
-        raise no_such("node", source, rules.nodes)
     places = (LOCAL, *rules.nodes)
+    if source and source not in places and not ledger.transfers(source=source, limit=1):
+        raise no_such("node", source, places)
     if destination and destination not in places and not ledger.transfers(destination=destination, limit=1):
         raise no_such("node", destination, places)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from zoneinfo import ZoneInfo
 
@@ -11,8 +11,8 @@ from router.config.document import MappingNode, Node, ScalarNode, SequenceNode
 from router.config.schema import did_you_mean, raw_value
 from router.config.tls import Report
 from router.config.values import nearest_attribute
-from router.domain.condition import Evaluation
-from router.domain.dicom import Identifier, tag_of, vr_of
+from router.domain.condition import Evaluation, attribute_path
+from router.domain.dicom import Identifier, vr_of
 from router.domain.problem import ExpressionError
 from router.domain.recording import calculable
 from router.domain.timing import DateExpression, parse_duration
@@ -103,20 +103,26 @@ class CaseTree:
             )
         return moment
 
-    def identifier(self, where: str, tree: MappingNode, evaluation: Evaluation) -> Identifier:
-        """The attributes of a mapping; what is no attribute is reported."""
+    def identifier(
+        self, where: str, tree: MappingNode, evaluation: Evaluation, leave_out: Collection[str] = (SERIES,)
+    ) -> Identifier:
+        """The attributes of a mapping, `A.B` being B in the item of the sequence A; what is no attribute is reported.
+
+        `leave_out`: keys that are none.
+        """
         elements: dict[int, tuple[str | Identifier, ...]] = {}
         for name, value in tree.values.items():
-            if name == SERIES:
+            if name in leave_out:
                 continue
-            tag = tag_of(name)
-            if tag is None:
-                message = f"{name!r} is no DICOM attribute"
-                self.refuse(tree.keys[name], where, message, nearest_attribute(name), code=Code.UNKNOWN_ATTRIBUTE)
+            try:
+                *outer, tag = attribute_path(name)
+            except ExpressionError as error:
+                hint = nearest_attribute(error.name) if error.name else "name a sequence, a dot and what is in it"
+                self.refuse(tree.keys[name], where, error.message, hint, code=Code.UNKNOWN_ATTRIBUTE)
                 continue
             items = value.items if isinstance(value, SequenceNode) else [value]
             found = (self._value(f"{where}.{name}", tag, item, evaluation) for item in items)
-            elements[tag] = tuple(one for one in found if one is not None)
+            _place(elements, outer, tag, tuple(one for one in found if one is not None))
         return Identifier(elements)
 
     def rows(self, where: str, tree: MappingNode, evaluation: Evaluation) -> Iterator[tuple[str, Identifier]]:
@@ -161,6 +167,22 @@ class CaseTree:
             if uid in seen and name in nodes:
                 self.refuse(nodes[name], f"studies.{name}", f"has the UID of {seen[uid]}", "give each its own")
             seen.setdefault(uid, name)
+
+
+def _place(
+    elements: dict[int, tuple[str | Identifier, ...]],
+    outer: Sequence[int],
+    tag: int,
+    values: tuple[str | Identifier, ...],
+) -> None:
+    """Put an attribute where it belongs: in the first item of the sequences around it."""
+    if not outer:
+        elements[tag] = values
+        return
+    first, *others = elements.get(outer[0], ()) or (Identifier(),)
+    inside = dict(first.elements) if isinstance(first, Identifier) else {}
+    _place(inside, outer[1:], tag, values)
+    elements[outer[0]] = (Identifier(inside), *others)
 
 
 def near(name: str, what: str, known: Collection[str]) -> str:

@@ -10,13 +10,17 @@ from zoneinfo import ZoneInfo
 from router.config.case_values import SERIES, CaseTree, near
 from router.config.diagnostics import Code
 from router.config.document import DocumentError, MappingNode, Node, ScalarNode, SequenceNode
+from router.config.forward_cases import check_ledger, given, health, received
 from router.config.recording import read_recording
 from router.config.schema import raw_value
 from router.config.sweep_cases import facts, flag, number, tier
 from router.config.tls import Report
-from router.domain.case import HOLD, MOVE, NOT_ASKED, SKIP, Wanted
+from router.domain.arriving import zone_of
+from router.domain.case import FORWARDED, HOLD, LEFT, MOVE, NOT_ASKED, SKIP, Wanted
 from router.domain.condition import Evaluation
 from router.domain.dicom import Identifier
+from router.domain.forward_case import CODES as FORWARD_CODES
+from router.domain.forward_case import ForwardCase
 from router.domain.prior_case import PriorCase, candidate
 from router.domain.recording import Recording, fulfilled_by
 from router.domain.relevance import CODES, OLDEST
@@ -24,11 +28,14 @@ from router.domain.rule import Rule, RuleSet
 from router.domain.sweep_case import CODES as SWEEP_CODES
 from router.domain.sweep_case import Part, SweepCase
 
-AnyCase = PriorCase | SweepCase
-"""A case of either kind: each decides as the service would, and compares."""
+AnyCase = PriorCase | SweepCase | ForwardCase
+"""A case of any kind: each decides as the service would, and compares."""
 
 _OF_PRIORS = ("current", "brought")
-_OF_SWEEPS = ("tier", "manual", "ledger", "queued_today")
+_OF_SWEEPS = ("tier", "queued_today")
+_OF_SELECTIONS = ("studies", "recording", "at", "counts")
+_OF_FORWARDS = ("received", "health", "given")
+_OF_LEDGER = ("manual", "ledger")
 _COUNTED = (MOVE, HOLD, SKIP)
 
 
@@ -50,8 +57,8 @@ def compile_cases(
                 report(rule_node, Code.CASE, message, near(rule_node.text, "rules", rules.rules))
             continue
         node = rules.node(rule.source)
-        zone = ZoneInfo(node.timezone if node is not None else "UTC")
-        case = _Compiler(CaseTree(name, tree, section.keys[name], zone, report), rule).case()
+        zone = zone_of(rules, rule) if node is None else ZoneInfo(node.timezone)
+        case = _Compiler(CaseTree(name, tree, section.keys[name], zone, report), rule, rules).case()
         cases += [case] if case is not None else []
     return tuple(cases)
 
@@ -59,21 +66,19 @@ def compile_cases(
 class _Compiler:
     """One case."""
 
-    def __init__(self, tree: CaseTree, rule: Rule) -> None:
+    def __init__(self, tree: CaseTree, rule: Rule, rules: RuleSet) -> None:
         self._tree = tree
         self._rule = rule
+        self._rules = rules
         priors = rule.priors
         self._groups = [*(group.name for group in priors.groups), OLDEST] if priors is not None else []
 
     def case(self) -> AnyCase | None:
         """The case; None where it cannot be run for what is missing or wrong."""
-        given = self._tree.tree.values
-        priors = self._rule.priors is not None
-        for key in _OF_SWEEPS if priors else _OF_PRIORS:
-            if key in given:
-                kind = "moves priors" if priors else "has no priors"
-                node = self._tree.tree.keys[key]
-                self._tree.refuse(node, key, f"the rule {self._rule.name} {kind}", "leave it out", code=Code.CASE_KEY)
+        self._refuse_others()
+        if self._rule.forward is not None:
+            return self._of_forward()
+        given, priors = self._tree.tree.values, self._rule.priors is not None
         recording = self._recording()
         now = self._tree.moment("now")
         if now is None and recording is not None and "now" not in given:
@@ -82,6 +87,21 @@ class _Compiler:
         if now is None or ("recording" in given and recording is None):
             return None
         return self._of_priors(now, recording) if priors else self._of_sweep(now, recording)
+
+    def _refuse_others(self) -> None:
+        """Report the keys of cases about rules of another kind."""
+        rule, tree = self._rule, self._tree
+        kind = "has no priors"
+        others: tuple[str, ...] = (*_OF_PRIORS, *_OF_FORWARDS)
+        if rule.priors is not None:
+            kind, others = "moves priors", (*_OF_SWEEPS, *_OF_LEDGER, *_OF_FORWARDS)
+        elif rule.forward is not None:
+            kind, others = "passes on what arrives", (*_OF_PRIORS, *_OF_SWEEPS, *_OF_SELECTIONS)
+        for key in others:
+            if key in tree.tree.values:
+                why = "passes nothing on" if key in _OF_FORWARDS else kind
+                node = tree.tree.keys[key]
+                tree.refuse(node, key, f"the rule {rule.name} {why}", "leave it out", code=Code.CASE_KEY)
 
     def _check(self, recording: Recording | None) -> None:
         """What each case needs."""
@@ -92,13 +112,20 @@ class _Compiler:
             tree.refuse(node, "recording", message, "leave one of them out", code=Code.CASE_KEY)
         elif "recording" not in given and "studies" not in given:
             tree.needs("studies", "for example studies: {ct: {StudyDate: today}}; or a recording")
-        if "now" not in given and "recording" not in given:
-            tree.needs("now", "for example now: 2026-11-28T08:00")
+        if "recording" not in given:
+            self._check_moment()
         if self._rule.priors is not None and "current" not in given:
             tree.needs("current", "the study that priors are wanted for")
-        if "expect" not in given and "counts" not in given:
-            hint = "expect: {ct: move}; counts: {move: 12} with a recording"
-            tree.refuse(tree.key, "", "expects nothing", hint, code=Code.CASE_EXPECTATION)
+        if "counts" not in given:
+            self._check_expectation("expect: {ct: move}; counts: {move: 12} with a recording")
+
+    def _check_moment(self) -> None:
+        if "now" not in self._tree.tree.values:
+            self._tree.needs("now", "for example now: 2026-11-28T08:00")
+
+    def _check_expectation(self, hint: str) -> None:
+        if "expect" not in self._tree.tree.values:
+            self._tree.refuse(self._tree.key, "", "expects nothing", hint, code=Code.CASE_EXPECTATION)
 
     def _recording(self) -> Recording | None:
         """The recording that stands in the place of the studies; None where there is none, or none that can be read."""
@@ -113,7 +140,7 @@ class _Compiler:
             self._tree.refuse(node, "recording", f"{node.text}: {at}{found.message}", found.hint, code=Code.RECORDING)
             return None
 
-    # --- The two kinds ------------------------------------------------------------------------------------------------
+    # --- The kinds ----------------------------------------------------------------------------------------------------
 
     def _of_priors(self, now: datetime, recording: Recording | None) -> PriorCase:
         tree, evaluation = self._tree, Evaluation(now, self._tree.zone)
@@ -176,6 +203,35 @@ class _Compiler:
                     nodes |= {str(Part(study, one)): node for one, node in below.keys.items()}
             tree.distinct({str(part): uid for part, uid in case.uids.items()}, nodes)
         return case
+
+    def _of_forward(self) -> ForwardCase | None:
+        tree, rule = self._tree, self._rule
+        if "received" not in tree.tree.values:
+            tree.needs("received", "for example received: {ct: {from: ct1, Modality: CT}}")
+        self._check_moment()
+        self._check_expectation("expect: {ct: forwarded}")
+        now = tree.moment("now")
+        if now is None:
+            return None
+        arrived = received(tree, rule, self._rules, now, Evaluation(now, tree.zone))
+        series = {study: dict.fromkeys(one.series for one in below.values()) for study, below in arrived.items()}
+        of_series = [str(Part(study, one)) for study, below in series.items() for one in below]
+        ledger = facts(tree, rule, [*arrived, *of_series], now)
+        check_ledger(tree, ledger, arrived)
+        of_instances = [str(Part(study, one)) for study, below in arrived.items() for one in below]
+        return ForwardCase(
+            name=tree.name,
+            place=tree.place,
+            rule=rule.name,
+            now=now,
+            destinations=self._destinations(),
+            received=arrived,
+            health=health(tree, rule),
+            given=given(tree, rule),
+            manual=flag(tree, "manual", default=True),
+            ledger=ledger,
+            expect=self._expect([*arrived, *of_series, *of_instances], FORWARD_CODES),
+        )
 
     def _studies(self, evaluation: Evaluation, recording: Recording | None) -> dict[str, Identifier]:
         if recording is not None:
@@ -265,9 +321,17 @@ class _Compiler:
         )
 
     def _possible(self, node: Node, where: str, decision: str) -> None:
-        if decision == HOLD and self._rule.priors is not None:
-            message = f"the rule {self._rule.name} moves priors, which are never held"
-            self._tree.refuse(node, where, message, "move or skip", code=Code.CASE_EXPECTATION)
+        """Report a decision that never comes of such a rule."""
+        words: tuple[str, ...] = (MOVE, HOLD, SKIP)
+        kind = "moves what it finds"
+        if self._rule.forward is not None:
+            words, kind = (FORWARDED, LEFT), "passes on what arrives"
+        elif self._rule.priors is not None:
+            words, kind = (MOVE, SKIP), "moves priors"
+        if decision in (MOVE, HOLD, SKIP, FORWARDED, LEFT) and decision not in words:
+            never = "which are never held" if (decision, kind) == (HOLD, "moves priors") else f"never {decision!r}"
+            message = f"the rule {self._rule.name} {kind}, {never}"
+            self._tree.refuse(node, where, message, " or ".join(words), code=Code.CASE_EXPECTATION)
 
     def _counts(self, most: int) -> dict[str, int]:
         section = self._tree.section("counts")

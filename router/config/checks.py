@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from router.config.checks_access import check_access, check_pushes
 from router.config.checks_condition import check_conditions, check_regions
+from router.config.checks_forward import check_forward
 from router.config.checks_notify import check_notify
 from router.config.checks_prefetch import (
     check_longest,
@@ -17,6 +19,7 @@ from router.config.checks_prefetch import (
 from router.config.diagnostics import Code, Diagnostic, Severity
 from router.config.document import MappingNode, Node
 from router.config.model import Builder
+from router.config.retention import check_retention
 from router.config.schema import diagnostic_at, did_you_mean, node_at
 from router.domain.attributes import below, level_of
 from router.domain.dicom import QueryRetrieveLevel, name_of, tag_of
@@ -38,9 +41,11 @@ def check_rule(rule: Rule, rules: RuleSet, builder: Builder) -> Iterator[Diagnos
         yield from check_longest(rule, builder, "sweep", "settle", rule.sweep.settle)
     yield from check_prefetch(rule, rules, builder)
     yield from check_conditions(rule, builder)
-    yield from _check_destinations(rule, rules, builder)
+    yield from check_forward(rule, rules, builder)
+    if rule.forward is None:
+        yield from _check_destinations(rule, rules, builder)
     retry = rule.move.retry
-    if retry.delay > retry.maximum_delay:
+    if retry.delay > retry.maximum_delay and rule.forward is None:
         place = builder.rule_place(rule.name, "move", "retry", at_key=True)
         yield diagnostic_at(place, Code.LIMITS, f"rules.{rule.name}.move.retry: delay is longer than maximum_delay")
     trigger = "sweep" if rule.sweep is not None else "worklist"
@@ -154,6 +159,9 @@ def check_rule_set(rules: RuleSet, builder: Builder) -> Iterator[Diagnostic]:
     yield from _check_circles(rules, builder)
     yield from _check_windows(rules, builder)
     yield from check_regions(builder)
+    yield from check_access(rules, builder)
+    yield from check_pushes(rules, builder)
+    yield from check_retention(rules, builder)
     if not any(rule.enabled for rule in rules.rules.values()):
         place_of = next(iter(places.rules.keys.values()), next(iter(places.nodes.keys.values()), None))
         what = "every rule is disabled" if rules.rules else "there is no rule"
@@ -239,7 +247,8 @@ def _check_circles(rules: RuleSet, builder: Builder) -> Iterator[Diagnostic]:
     """Two rules that move to and fro between the same two nodes."""
     routes: dict[tuple[str, str], str] = {}
     for rule in rules.rules.values():
-        for index, destination in enumerate(rule.move.to if rule.enabled else ()):
+        # What is passed on never goes to who sent it: no circle comes of that.
+        for index, destination in enumerate(rule.move.to if rule.enabled and rule.forward is None else ()):
             back = routes.get((destination, rule.source))
             routes.setdefault((rule.source, destination), rule.name)
             if back is not None:

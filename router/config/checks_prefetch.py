@@ -81,12 +81,10 @@ def check_prefetch(rule: Rule, rules: RuleSet, builder: Base) -> Iterator[Diagno
             yield diagnostic_at(place, Code.MISSING_KEY, f"rules.{rule.name} has no priors.groups", hint)
         yield from _check_beside_priors(rule, builder)
         return
-    trigger = next((key for key in ("worklist", "order", "arrival") if getattr(rule, key) is not None), "")
-    if trigger and rule.sweep is None and not builder.is_damaged(rule.name):
+    trigger = next((key for key in ("worklist", "order") if getattr(rule, key) is not None), "")
+    if trigger and rule.sweep is None and rule.forward is None and not builder.is_damaged(rule.name):
         place = builder.rule_place(rule.name, trigger, at_key=True)
         hint = "say with priors which earlier studies of the patient are moved"
-        if trigger == "arrival":
-            hint += "; passing on what arrives (forward) is not supported by this version"
         yield diagnostic_at(place, Code.MISSING_KEY, f"rules.{rule.name}: {trigger} needs priors", hint)
 
 

@@ -27,7 +27,6 @@ class Code(StrEnum):
     DUPLICATE_KEY = "DR003"
     YAML_FEATURE = "DR004"
     UNKNOWN_KEY = "DR010"
-    NOT_SUPPORTED = "DR011"
     WRONG_TYPE = "DR012"
     MISSING_KEY = "DR013"
     BAD_VALUE = "DR014"
@@ -89,6 +88,17 @@ class Code(StrEnum):
     NOT_ENCRYPTED = "DR078"
     CHANNEL = "DR079"
     NO_TOKEN = "DR080"
+    AUDIT_IN_THE_OPEN = "DR081"
+    AUDIT_TLS_UNUSED = "DR082"
+    AUDIT_BUFFER = "DR083"
+    UNSEEN_CERTIFICATE = "DR084"
+    CERTIFICATE_NAME = "DR085"
+    UNREADABLE_METRICS = "DR086"
+    NEVER_ARRIVES = "DR087"
+    WATERMARK = "DR090"
+    NOTHING_LEAVES = "DR091"
+    NEVER_PROVEN = "DR092"
+    HOST_NAME = "DR093"
 
 
 CODES: dict[Code, str] = {
@@ -97,7 +107,6 @@ CODES: dict[Code, str] = {
     Code.DUPLICATE_KEY: "A key stands twice in one mapping; YAML alone would silently keep the last.",
     Code.YAML_FEATURE: "A feature of YAML that is refused: tags, merge keys, several documents, nesting without end.",
     Code.UNKNOWN_KEY: "There is no such key here.",
-    Code.NOT_SUPPORTED: "The key belongs to the configuration language, but this version does not support it.",
     Code.WRONG_TYPE: "A list, mapping, number or boolean stands where something else belongs.",
     Code.MISSING_KEY: "A key that must be there is missing.",
     Code.BAD_VALUE: "A value that is not allowed here.",
@@ -159,6 +168,17 @@ CODES: dict[Code, str] = {
     Code.NOT_ENCRYPTED: "A password or secret would go over a network that everybody can read along.",
     Code.CHANNEL: "A channel that cannot work: no e-mail address, no URL, half a login, or no way at all.",
     Code.NO_TOKEN: "Identifiers are to be shown on the page to who shows the token, and there is no token.",
+    Code.AUDIT_IN_THE_OPEN: "Audit messages, with Patient IDs in them, go to another machine unencrypted.",
+    Code.AUDIT_TLS_UNUSED: "Files for TLS are named, and audit messages do not go over TLS.",
+    Code.AUDIT_BUFFER: "A buffer for audit messages that holds hardly any, or more than a disk should.",
+    Code.UNSEEN_CERTIFICATE: "Names of a node's certificate, where TLS that would show it is not spoken.",
+    Code.CERTIFICATE_NAME: "What is meant as the fingerprint of a certificate is no SHA-256.",
+    Code.UNREADABLE_METRICS: "Metrics are guarded, and there is nothing that anybody could show.",
+    Code.NEVER_ARRIVES: "A rule waits for what comes from a node that may not push, and that nothing is asked of.",
+    Code.WATERMARK: "The shares of a full disk from which, and down to which, studies leave the store do not fit.",
+    Code.NOTHING_LEAVES: "Studies are to leave the store once they were passed on, and nothing passes any on.",
+    Code.NEVER_PROVEN: "Studies are to leave the store once they are proven elsewhere, and a rule has nothing proven.",
+    Code.HOST_NAME: "What should be a name by which browsers call this router holds more or less than a name.",
 }
 
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import ipaddress
 import re
 from collections.abc import Mapping
-from contextlib import suppress
 from typing import Any
 
+from router.config.access import networks
 from router.config.base import Base
 from router.config.diagnostics import Code
 from router.config.document import MappingNode, Node
@@ -58,24 +57,11 @@ def hl7_settings(
             base.report(tree.values["maximum_size"], Code.BAD_VALUE, message, "1KiB to 64MiB, 1MiB is usual")
     return Hl7Settings(
         timezone=base.zone(tree, given, base.machine_zone),
-        allow=tuple(text for index, text in enumerate(given.get("allow", ())) if _is_network(base, tree, index, text)),
+        allow=networks(tree, ("allow",), given.get("allow", ()), "router.hl7.allow", base.report),
         senders=tuple(dict.fromkeys(given.get("from", ()))),
         fields=_fields(base, tree, given.get("fields", {})),
         **changes,
     )
-
-
-def _is_network(base: Base, tree: MappingNode, index: int, text: str) -> bool:
-    try:
-        ipaddress.ip_network(text)
-    except ValueError:
-        hint = "for example 10.0.0.0/8, 192.168.1.20 or 2001:db8::/32"
-        with suppress(ValueError):
-            hint = f"did you mean {ipaddress.ip_network(text, strict=False)}?"
-        place = node_at(tree, ("allow", index))
-        base.report(place, Code.ADDRESS, f"router.hl7.allow: {text!r} is no network and no address", hint)
-        return False
-    return True
 
 
 def _codec(base: Base, place: Node, name: str) -> str:

@@ -83,6 +83,7 @@ def _fitting(defaults: MappingNode, tree: MappingNode) -> MappingNode:
     others = [key for key in TRIGGERS if key not in tree.values] if set(TRIGGERS) & set(tree.values) else []
     if "priors" not in tree.values:
         others.append("priors")
+    others += ["move", "limits"] if "forward" in tree.values else ["forward"]
     result = MappingNode(defaults.file, defaults.line, defaults.column)
     for key, value in defaults.values.items():
         if key in others:

@@ -10,7 +10,9 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
+from router.config.access import certificate_names, networks, page_settings
 from router.config.anatomy import compile_anatomy
+from router.config.audit import audit_settings
 from router.config.base import Base
 from router.config.character_sets import with_character_set
 from router.config.diagnostics import Code
@@ -18,15 +20,17 @@ from router.config.document import MappingNode
 from router.config.hl7 import hl7_settings
 from router.config.log import log_settings
 from router.config.notify import notify_settings
+from router.config.retention import retention_settings
 from router.config.rules import build_rule
 from router.config.schema import node_at, schema_at, value_of
 from router.config.secrets import secret_setting
-from router.config.tls import tls_settings
+from router.config.tls import http_tls_settings, tls_settings
 from router.config.values import ADDRESS_HINT, parse_address, parse_size
 from router.config.windows import compile_windows, window_uses
 from router.domain import rule as model
 from router.domain.commitment import MAXIMUM_PATIENCE
 from router.domain.dicom import InformationModel
+from router.domain.quarantine import REFUSE, QuarantineSettings
 
 _RESERVED = {
     model.LOCAL: "that is this router's own store",
@@ -69,7 +73,7 @@ class Builder(Base):
         values = value_of(tree, schema_at(("router",)))
         changes: dict[str, Any] = {
             key: values[key]
-            for key in ("store", "ledger", "durability", "maximum_associations", "receivers")
+            for key in ("store", "ledger", "durability", "maximum_associations", "receivers", "metrics")
             if key in values
         }
         for key in ("listen", "http"):
@@ -91,9 +95,15 @@ class Builder(Base):
                 message = f"router.watch_every: {values['watch_every']} is not between 1s and 1d"
                 self.report(tree.values["watch_every"], Code.BAD_VALUE, message, "10s is usual")
         changes["token"] = secret_setting(tree, values, "token", "router", self.report)
-        changes["page"] = self.settings(model.PageSettings, tree, values, "page")
+        changes["page"] = page_settings(tree, values, self.report)
         if "minimum_free" in values:
             changes["minimum_free"] = parse_size(values["minimum_free"]) or 0
+        if "quarantine" in values:
+            given = dict(values["quarantine"])
+            if "size" in given:
+                given["size"] = parse_size(given["size"]) or 0
+            changes["quarantine"] = QuarantineSettings(**given)
+        changes["retention"] = retention_settings(self, tree, values)
         if not values.get("ledger", "sqlite:///x").startswith("sqlite:///") or values.get("ledger") == "sqlite:///":
             hint = "sqlite:///./data/ledger.db, or sqlite:////var/lib/dicom-router/ledger.db for an absolute path"
             self.report(tree.values["ledger"], Code.BAD_VALUE, "router.ledger names no SQLite file", hint)
@@ -102,7 +112,14 @@ class Builder(Base):
         changes["tls"] = tls_settings(
             tree, values, "router", own=None, whole=not self.is_damaged("router"), report=self.report
         )
+        changes["http_tls"] = http_tls_settings(
+            tree, values, own=changes["tls"], whole=not self.is_damaged("router"), report=self.report
+        )
+        if changes["http_tls"] is not None:
+            clients, path = changes["http_tls"].clients, ("http_tls", "clients")
+            certificate_names(tree, path, clients, "router.http_tls.clients", self.report)
         changes["log"] = log_settings(tree, values, self.report)
+        changes["audit"] = audit_settings(self, tree, values, changes["tls"])
         changes["notify"] = notify_settings(self, tree, values)
         changes["hl7"] = hl7_settings(self, tree, values, changes["tls"])
         return model.RouterSettings(**changes)
@@ -128,6 +145,17 @@ class Builder(Base):
             port=address[1] if address else 0,
             timezone=self.zone(tree, values, self.machine_zone),
             sends_as=sends_as,
+            sends_from=networks(
+                tree, ("sends_from",), values.get("sends_from", ()), f"nodes.{name}.sends_from", self.report
+            ),
+            certificate_names=certificate_names(
+                tree,
+                ("certificate_names",),
+                values.get("certificate_names", ()),
+                f"nodes.{name}.certificate_names",
+                self.report,
+            ),
+            push=values.get("push", REFUSE),
             root=InformationModel(values.get("root", "study")),
             limits=self.settings(model.NodeLimits, tree, values, "limits"),
             breaker=self.settings(model.BreakerSettings, tree, values, "breaker"),

@@ -8,6 +8,7 @@ from typing import Any
 from router.config.base import Base
 from router.config.diagnostics import Code
 from router.config.document import MappingNode
+from router.config.forward import as_move, forward
 from router.config.merge import TRIGGERS
 from router.config.notify import rule_notify
 from router.config.priors import build_priors
@@ -30,6 +31,9 @@ def build_rule(
         base.report_expression(error, where, f"rules.{name}.where")
     _one_trigger(base, name, tree)
     triggers = {key: inner for key in TRIGGERS if (inner := _mapping(tree, key)) is not None}
+    arrived = arrival(base, triggers["arrival"], values["arrival"]) if "arrival" in triggers else None
+    passing_on = _mapping(tree, "forward")
+    passes_on = forward(values["forward"], arrived) if passing_on is not None else None
     return model.Rule(
         name=name,
         description=values.get("description", ""),
@@ -41,12 +45,15 @@ def build_rule(
         if "worklist" in triggers
         else None,
         order=order(base, triggers["order"], values["order"]) if "order" in triggers else None,
-        arrival=arrival(base, triggers["arrival"], values["arrival"]) if "arrival" in triggers else None,
+        arrival=arrived,
         where=condition,
         priors=build_priors(base, name, inner, values["priors"], anatomy)
         if (inner := _mapping(tree, "priors")) is not None
         else None,
-        move=_move(base, tree, values.get("move", {})),
+        move=as_move(base, passing_on, values["forward"], passes_on)
+        if passing_on is not None and passes_on is not None
+        else _move(base, tree, values.get("move", {})),
+        forward=passes_on,
         limits=base.settings(model.RuleLimits, tree, values, "limits"),
         notify=rule_notify(values),
     )

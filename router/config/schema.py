@@ -22,9 +22,6 @@ Schema = Mapping[str, Any]
 
 FILE_NAME = "dicom-router.schema.json"
 
-OTHER_VERSIONS = frozenset({"push", "forward"})
-"""Keys of the configuration language that this version does not know yet."""
-
 NAME = "^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$"
 """The pattern of names."""
 _NAME_HINT = "letters, digits, dot, dash and underscore, at most 63 of them, a letter or digit first"
@@ -146,6 +143,9 @@ def _translated(
     schema: Any = error.schema
     instance: Any = error.instance
     if error.validator == "additionalProperties":
+        if (beside := _misspelt_beside_names(path)) is not None:
+            yield (), _unknown_key(str(path[-1]), path[:-1], beside, node_at(root, path, at_key=True))
+            return
         for key in instance:
             if key not in schema["properties"]:
                 yield (key,), _unknown_key(key, path, schema, node_at(root, (*path, key), at_key=True))
@@ -248,14 +248,19 @@ def _example(schema: Mapping[str, Any], key: str) -> str:
     return f"for example {key}: {json.dumps(examples[0])}" if examples else ""
 
 
+def _misspelt_beside_names(path: tuple[Step, ...]) -> Schema | None:
+    """The schema of a mapping of names and keys where the name at the path is one of its keys, misspelt."""
+    beside = schema_at(path[:-1]) if path and isinstance(path[-1], str) else None
+    if beside is None or not isinstance(beside.get("additionalProperties"), dict):
+        return None
+    known = beside.get("properties", {})
+    return beside if path[-1] not in known and did_you_mean(str(path[-1]), known) else None
+
+
 def _unknown_key(key: str, path: tuple[Step, ...], schema: Mapping[str, Any], node: Node) -> Diagnostic:
     known: dict[str, Any] = schema["properties"]
     where = f"in {_subject(path)}" if path else "as a section"
     meant = did_you_mean(key, known)
-    if key in OTHER_VERSIONS and not (meant and key not in OTHER_VERSIONS):
-        return diagnostic_at(
-            node, Code.NOT_SUPPORTED, f"{key!r} {where} is not supported by this version", "leave it out"
-        )
     if not meant:
         inside = [name for name, part in known.items() if key in part.get("properties", {})]
         meant = f"it belongs into {inside[0]}" if inside else ""

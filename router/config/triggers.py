@@ -80,7 +80,11 @@ def order(base: Base, tree: MappingNode, values: Mapping[str, Any]) -> model.Ord
 
 def arrival(base: Base, tree: MappingNode, values: Mapping[str, Any]) -> model.Arrival:
     """The trigger `arrival`."""
-    return model.Arrival(senders=tuple(dict.fromkeys(values.get("from", ()))), **base.durations(tree, values, "stable"))
+    return model.Arrival(
+        senders=tuple(dict.fromkeys(values.get("from", ()))),
+        level=model.Unit(values.get("level", "study")),
+        **base.durations(tree, values, "stable"),
+    )
 
 
 def _zone(base: Base, tree: MappingNode, values: Mapping[str, Any], nodes: Mapping[str, model.Node]) -> str:

@@ -17,6 +17,7 @@ from router.dimse.state import Action, Event, Role
 from router.dimse.tls import TlsTransport
 from router.dimse.transport import connect
 from router.dimse.upper_layer import FOREVER, Fragment, Limits, Released, UpperLayer
+from router.domain.access import Shown
 from router.errors import (
     AssociationRejected,
     ConnectionLost,
@@ -49,6 +50,9 @@ class Refusal(NamedTuple):
     source: int
     reason: int
 
+
+Decide = Callable[[AssociateRequest, Shown | None], Refusal | Sequence[ContextReply]]
+"""Answers a request; the second value is the certificate that the requestor showed, None without TLS."""
 
 Offer = tuple[str, tuple[str, ...]]
 """Abstract syntax and transfer syntaxes of a proposed presentation context."""
@@ -106,8 +110,11 @@ class Association(UpperLayer):
         peer: str,
         limits: Limits,
         tls: ssl.SSLContext | None = None,
+        certificate_names: Sequence[str] = (),
     ) -> Association:
         """Connect and negotiate (PS3.8 section 7.1), encrypted with `tls`. `peer` names the node in sentences.
+
+        With TLS the node's certificate must bear one of `certificate_names`, where there are some.
 
         Raises ConnectionFailed, TlsError, DeadlineExceeded, AssociationRejected, AssociationAborted, ConnectionLost,
         RemoteProtocolError.
@@ -118,7 +125,7 @@ class Association(UpperLayer):
         except OSError as error:
             raise connection_failure(peer, limits.connect, error) from error
         association = cls(connection, Role.REQUESTOR, peer, limits, tls, host)
-        association._secure(deadline)
+        association._secure(deadline, certificate_names)
         association._negotiate(request)
         return association
 
@@ -183,7 +190,7 @@ class Association(UpperLayer):
     def accept(
         cls,
         connection: socket.socket,
-        decide: Callable[[AssociateRequest], Refusal | Sequence[ContextReply]],
+        decide: Decide,
         *,
         peer: str,
         limits: Limits,
@@ -198,9 +205,7 @@ class Association(UpperLayer):
         association._answer(decide, roles)
         return association
 
-    def _answer(
-        self, decide: Callable[[AssociateRequest], Refusal | Sequence[ContextReply]], allowed: Sequence[RoleSelection]
-    ) -> None:
+    def _answer(self, decide: Decide, allowed: Sequence[RoleSelection]) -> None:
         machine = self._machine
         deadline = time.monotonic() + self._limits.negotiation
         self._secure(deadline)
@@ -221,7 +226,7 @@ class Association(UpperLayer):
         elif request.application_context != pdu.APPLICATION_CONTEXT:
             decision = Refusal(1, 1, 2)
         else:
-            decision = decide(request)
+            decision = decide(request, self._transport.shown if isinstance(self._transport, TlsTransport) else None)
         if isinstance(decision, Refusal):
             machine.step(Event.ASSOCIATE_REJECT)
             self._send([pdu.encode_associate_reject(*decision)])

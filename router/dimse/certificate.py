@@ -1,10 +1,14 @@
-"""When a certificate is valid, read from its PEM file (RFC 5280 section 4.1). Values in, values out."""
+"""What a certificate says: when it is valid (RFC 5280 section 4.1), whose it is. Values in, values out."""
 
 from __future__ import annotations
 
+import hashlib
 import ssl
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+from router.domain.access import Shown
 
 _BEGIN, _END = "-----BEGIN CERTIFICATE-----", "-----END CERTIFICATE-----"
 _SEQUENCE, _VERSION, _UTC_TIME, _GENERALIZED_TIME = 0x30, 0xA0, 0x17, 0x18
@@ -49,6 +53,20 @@ def validity(pem: str) -> Validity | None:
         return Validity(_moment(tag, first), _moment(last_tag, last))
     except (ValueError, IndexError):
         return None
+
+
+def shown_by(connection: ssl.SSLObject | ssl.SSLSocket) -> Shown | None:
+    """The certificate that the other side showed; None where it showed none, or it was not verified."""
+    data, details = connection.getpeercert(binary_form=True), connection.getpeercert()
+    if not data or not details:
+        return None
+    return Shown(tuple(dict.fromkeys(_names(details))), hashlib.sha256(data).hexdigest())
+
+
+def _names(details: Mapping[str, Any]) -> Iterator[str]:
+    for part in details.get("subject", ()):
+        yield from (value for kind, value in part if kind == "commonName")
+    yield from (value for kind, value in details.get("subjectAltName", ()) if kind == "DNS")
 
 
 def _element(data: bytes) -> tuple[int, bytes, bytes]:

@@ -14,6 +14,7 @@ from typing import NamedTuple
 from router.dimse.get_contexts import names
 from router.dimse.services import Accepted, ObjectWriter, Rejected
 from router.dimse.store_scp import ServerSettings, StoreServer
+from router.domain.access import Shown
 from router.domain.checkup import Caller, Landed
 from router.domain.events import Event, StoreRefusal
 from router.domain.receipt import Receipt
@@ -110,7 +111,7 @@ class Landing:
             self._last_arrival = time.monotonic()
             self._changed.notify_all()
 
-    def _policy(self, calling: str, called: str, address: str) -> Accepted | Rejected:
+    def _policy(self, calling: str, called: str, address: str, shown: Shown | None) -> Accepted | Rejected:
         with self._changed:
             if not self._awaited:
                 return Rejected(*_CONGESTED)

@@ -143,7 +143,13 @@ class Pool:
         self._make_room(node)
         try:
             association = Association.request(
-                node.host, node.port, request, peer=describe(node), limits=limits, tls=self._tls(node)
+                node.host,
+                node.port,
+                request,
+                peer=describe(node),
+                limits=limits,
+                tls=self._tls(node),
+                certificate_names=node.certificate_names,
             )
         except WireError as failure:
             self._forget(node)
@@ -274,10 +280,11 @@ def _room(node: Node) -> int:
 
 
 def _same(one: Node, other: Node) -> bool:
-    return (one.name, one.ae_title, one.host, one.port, one.tls) == (
+    return (one.name, one.ae_title, one.host, one.port, one.tls, one.certificate_names) == (
         other.name,
         other.ae_title,
         other.host,
         other.port,
         other.tls,
+        other.certificate_names,
     )

@@ -133,6 +133,7 @@ class Probing:
             peer=describe(node),
             limits=limits,
             tls=tls,
+            certificate_names=node.certificate_names,
         )
         try:
             yield association
@@ -158,6 +159,8 @@ class Probing:
             transport = TlsTransport(connection, describe(node), _CAPACITY, context, node.host)
             try:
                 transport.handshake(deadline)
+                if context.verify_mode is ssl.CERT_REQUIRED:
+                    transport.require(node.certificate_names)
                 yield transport, deadline
             finally:
                 transport.close()

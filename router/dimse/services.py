@@ -18,6 +18,7 @@ from router.dimse import command as commands
 from router.dimse.association import Association, Message
 from router.dimse.commitment import OnAnswer, take_report
 from router.dimse.pdu import ContextReply, ContextResult, ProposedContext
+from router.domain.access import STRANGER, Shown
 from router.domain.commitment import STORAGE_COMMITMENT_SOP_CLASS
 from router.domain.dicom import VERIFICATION_SOP_CLASS, is_uid
 from router.domain.events import CommitmentNoted, Event, InstanceStored, StoreRefusal
@@ -61,6 +62,8 @@ class Accepted(NamedTuple):
     """The policy lets the caller in; `label` is its configured name or `other`, for metrics."""
 
     label: str
+    associations: int | None = None
+    """So many of this label at once, at most; None: as many as the server takes."""
 
 
 class Rejected(NamedTuple):
@@ -70,10 +73,12 @@ class Rejected(NamedTuple):
     source: int
     reason: int
     label: str = "other"
+    cause: str = STRANGER
+    """Why, as a label."""
 
 
-Policy = Callable[[str, str, str], Accepted | Rejected]
-"""Takes the calling AE title, the called AE title and the peer's IP address."""
+Policy = Callable[[str, str, str, Shown | None], Accepted | Rejected]
+"""Takes the calling AE title, the called AE title, the peer's IP address and, with TLS, its certificate."""
 
 _DEFLATED = frozenset(
     {

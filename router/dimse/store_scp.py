@@ -15,6 +15,7 @@ import msgspec
 
 from router.dimse.association import Association, Limits, Refusal, Released
 from router.dimse.commitment import REPORTER, OnAnswer
+from router.dimse.held import FREE, Held
 from router.dimse.pdu import AssociateRequest, ContextReply, agreed_roles
 from router.dimse.pool import association_result
 from router.dimse.services import Accepted as Accepted
@@ -24,6 +25,7 @@ from router.dimse.services import ObjectWriter as ObjectWriter
 from router.dimse.services import Policy as Policy
 from router.dimse.services import Rejected as Rejected
 from router.dimse.tls_files import Renewed, acceptor_context
+from router.domain.access import TOO_MANY, TOO_MANY_OF_NODE, Shown
 from router.domain.events import AssociationEnded, AssociationsActive, Event, StoreRefusal
 from router.domain.receipt import Receipt
 from router.domain.rule import TlsSettings
@@ -80,8 +82,12 @@ class StoreServer:
         on_receipt: Callable[[Receipt], None],
         observer: Callable[[Event], None],
         on_answer: OnAnswer | None = None,
+        held: Held | None = None,
     ) -> None:
-        """`on_answer` takes the storage commitment reports of configured nodes; without it there are none."""
+        """`on_answer` takes the storage commitment reports of configured nodes; without it there are none.
+
+        `held` has as many places as there may be associations; other processes may count in it too.
+        """
         self._settings = settings
         self._sink = sink
         self._policy = policy
@@ -99,6 +105,8 @@ class StoreServer:
         self._changed = threading.Condition(self._lock)
         self._waiting: dict[int, socket.socket] = {}
         self._established: dict[int, socket.socket] = {}
+        most = settings.maximum_associations
+        self._held = held or Held([FREE] * most, range(most))
         self._stopping = False
         self._listener: socket.socket | None = None
         self._wake: socket.socket | None = None
@@ -232,21 +240,25 @@ class StoreServer:
                 self._observer(AssociationsActive(node=visit.label, role="acceptor", change=-1))
             self._observer(AssociationEnded(node=visit.label, role="acceptor", result=association_result(failure)))
 
-    def _establish(self, serial: int) -> bool:
-        """Count the connection as an association, if there is room."""
+    def _establish(self, serial: int, caller: Accepted) -> str:
+        """Count the connection as an association, if there is room; else why not, a label."""
         with self._lock:
             if self._stopping or len(self._established) >= self._settings.maximum_associations:
-                return False
-            connection = self._waiting.pop(serial, None)
+                return TOO_MANY
+            connection = self._waiting.get(serial)
             if connection is None:  # dropped in this very moment
-                return False
+                return TOO_MANY
+            if not self._held.take(serial, caller.label, caller.associations):
+                return TOO_MANY_OF_NODE
+            del self._waiting[serial]
             self._established[serial] = connection
-            return True
+            return ""
 
     def _forget(self, serial: int) -> None:
         with self._changed:
             self._waiting.pop(serial, None)
             self._established.pop(serial, None)
+            self._held.leave(serial)
             self._changed.notify_all()
 
 
@@ -300,28 +312,33 @@ class _Visit:
                 association.abort()
                 raise DeadlineExceeded(f"{association.peer} was silent for {inactivity:g} s.")
 
-    def _decide(self, request: AssociateRequest) -> Refusal | Sequence[ContextReply]:
+    def _decide(self, request: AssociateRequest, shown: Shown | None) -> Refusal | Sequence[ContextReply]:
         server = self._server
         self._calling = request.calling_ae_title
-        verdict = server._policy(request.calling_ae_title, request.called_ae_title, self._ip_address)
+        verdict = server._policy(request.calling_ae_title, request.called_ae_title, self._ip_address, shown)
         self.label = verdict.label
         if isinstance(verdict, Rejected):
-            server._observer(StoreRefusal(calling=self.label, reason="association-rejected", **self._who(request)))
+            self._refuse(request, verdict.cause, shown)
             return Refusal(verdict.result, verdict.source, verdict.reason)
-        if not server._establish(self._serial):
-            server._observer(StoreRefusal(calling=self.label, reason="too-many-associations", **self._who(request)))
+        if too_many := server._establish(self._serial, verdict):
+            self._refuse(request, too_many, shown)
             return _LOCAL_LIMIT
         known = server._on_answer is not None and self.label != _OTHER
         reporter = any(role.scp for role in agreed_roles(request.roles, REPORTER))
         return negotiate(request.contexts, reports=known and reporter)
 
-    def _who(self, request: AssociateRequest) -> dict[str, str]:
-        """What a log may say of a caller that is sent away."""
-        return {
-            "calling_ae_title": _printable(request.calling_ae_title),
-            "called_ae_title": _printable(request.called_ae_title),
-            "ip_address": self._ip_address,
-        }
+    def _refuse(self, request: AssociateRequest, reason: str, shown: Shown | None) -> None:
+        """Tell of a caller that is sent away."""
+        self._server._observer(
+            StoreRefusal(
+                calling=self.label,
+                reason=reason,
+                calling_ae_title=_printable(request.calling_ae_title),
+                called_ae_title=_printable(request.called_ae_title),
+                ip_address=self._ip_address,
+                certificate_name=shown.called if shown is not None else "",
+            )
+        )
 
     def abandon(self) -> None:
         """End it after a fault of this side."""

@@ -12,8 +12,10 @@ import ssl
 import time
 from collections.abc import Callable, Iterator, Sequence
 
+from router.dimse.certificate import shown_by
 from router.dimse.pdu import Buffer
 from router.dimse.transport import Transport
+from router.domain.access import Shown, bears
 from router.errors import (
     ConnectionLost,
     DeadlineExceeded,
@@ -95,6 +97,21 @@ class TlsTransport(Transport):
     def certificate(self) -> bytes | None:
         """The peer's certificate in DER, verified or not; None where it showed none."""
         return self._ssl.getpeercert(binary_form=True)
+
+    @property
+    def shown(self) -> Shown | None:
+        """The peer's certificate where it was verified, once the handshake is over; else None."""
+        return shown_by(self._ssl)
+
+    def require(self, names: Sequence[str]) -> None:
+        """The peer's certificate must bear one of these names; none: any does. Raises TlsError."""
+        if not bears(shown := self.shown, names):
+            called = f" ({shown.called})" if shown is not None else ""
+            raise TlsError(
+                f"{self.peer} showed a certificate that is trusted but is not this node's{called}; "
+                "certificate_names does not have it.",
+                "tls-wrong-certificate",
+            )
 
     def _fetch(self, deadline: float) -> bool:
         """Take encrypted bytes that are there, waiting until the deadline for them."""

@@ -21,8 +21,13 @@ _MAXIMUM_FILE = 1 << 24
 
 def acceptor_context(settings: TlsSettings) -> ssl.SSLContext:
     """For connections that come in: who shows no certificate of `ca` is refused. Raises TlsFileError."""
+    return server_context(settings, ssl.CERT_REQUIRED)
+
+
+def server_context(settings: TlsSettings, verify_mode: ssl.VerifyMode) -> ssl.SSLContext:
+    """The same, but `verify_mode` says whether others must, or may, show a certificate. Raises TlsFileError."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.verify_mode = ssl.CERT_REQUIRED
+    context.verify_mode = verify_mode
     # Nobody resumes a session: each association proves anew who is there.
     context.options |= ssl.OP_NO_TICKET
     context.num_tickets = 0

@@ -106,15 +106,17 @@ class UpperLayer:
         self.peer = peer
         self.role = role
 
-    def _secure(self, deadline: float) -> None:
+    def _secure(self, deadline: float, names: Sequence[str] = ()) -> None:
         """The TLS handshake, if there is to be one. It belongs to the transport connection: PS3.8 sees it opened after.
 
-        Raises TlsError, ConnectionLost, DeadlineExceeded.
+        The peer's certificate must bear one of `names`, where there are some. Raises TlsError, ConnectionLost,
+        DeadlineExceeded.
         """
         transport = self._transport
         if isinstance(transport, TlsTransport):
             try:
                 transport.handshake(deadline)
+                transport.require(names)
             except WireError as error:
                 self.close(_LINGER if isinstance(error, TlsError) else 0.0)  # the peer must get to read our alert
                 raise
@@ -163,7 +165,8 @@ class UpperLayer:
             self.abort()
             raise
         except (ConnectionLost, TlsError):
-            self._machine.step(Event.TRANSPORT_CLOSED)
+            if Event.TRANSPORT_CLOSED in _row(self._machine):
+                self._machine.step(Event.TRANSPORT_CLOSED)
             self.close()
             raise
         if kind is None:
@@ -195,7 +198,7 @@ class UpperLayer:
         else:
             fits = length == _SHORT_LENGTH
         if kind not in _EVENTS:
-            self._violation(_no_pdu(kind, self.role), 1)
+            self._no_pdu(kind)
         if not fits:
             self._violation("It announced a PDU of a length that is not allowed.", 6)
         transport.fill(6 + length, deadline)
@@ -224,6 +227,20 @@ class UpperLayer:
             self._machine.step(Event.INVALID_PDU)
         self._finish_abort(2, reason)
         raise RemoteProtocolError(f"{self.peer} violated the DICOM protocol: {sentence}")
+
+    def _no_pdu(self, kind: int) -> NoReturn:
+        """Something else came in place of a PDU, by its first byte. Raises RemoteProtocolError, TlsError."""
+        if self.role is Role.REQUESTOR:
+            if kind == _TLS_ALERT:
+                self._violation("It speaks TLS: does it want `tls: true`?", 1)
+            self._violation("It sent something that is not a DICOM PDU; is the port right?", 1)
+        greets = kind == _TLS_HANDSHAKE and self._machine.state is State.AWAITING_ASSOCIATE_RQ
+        if greets and not isinstance(self._transport, TlsTransport):
+            self._machine.step(Event.INVALID_PDU)
+            self._finish_abort(2, 1)
+            advice = "set router.tls, or send without"
+            raise TlsError(f"{self.peer} speaks TLS to a port that does not; {advice}.", "tls-unwanted")
+        self._violation("It sent something that is not a DICOM PDU.", 1)
 
     def _too_slow(self) -> NoReturn:
         self.abort()
@@ -285,16 +302,6 @@ class UpperLayer:
 
 def _row(machine: Machine) -> dict[Event, tuple[Action, State]]:
     return TABLE[machine.state]
-
-
-def _no_pdu(kind: int, role: Role) -> str:
-    """What came in place of a PDU, by its first byte."""
-    if role is Role.REQUESTOR:
-        if kind == _TLS_ALERT:
-            return "It speaks TLS: does it want `tls: true`?"
-        return "It sent something that is not a DICOM PDU; is the port right?"
-    what = "a TLS handshake to a port without TLS" if kind == _TLS_HANDSHAKE else "something that is not a DICOM PDU"
-    return f"It sent {what}."
 
 
 _NAMES = {kind: f"A-{kind.name.replace('_', '-')}" if kind is not PduType.P_DATA else "P-DATA-TF" for kind in PduType}

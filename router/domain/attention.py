@@ -68,6 +68,7 @@ def attention(board: Board, problems: Mapping[str, str], loaded: Loaded | None =
         *_of_routes(board),
         *_of_rules(board),
         *_of_failures(board),
+        *_of_quarantine(board),
     ]
     return tuple(sorted(found, key=lambda one: one.level is not Level.ERROR))
 
@@ -138,6 +139,14 @@ def _of_failures(board: Board) -> Iterable[Concern]:
         what = f"{many}{_counted(len(recent), 'transfer')} {verb} failed within 24 hours."
         advice = "Each says why; mend that, then retry it."
         yield Concern(level=Level.WARNING, what=what[0].upper() + what[1:], advice=advice, section="failures")
+
+
+def _of_quarantine(board: Board) -> Iterable[Concern]:
+    if board.quarantined:
+        verb = "lies" if board.quarantined == 1 else "lie"
+        what = f"{_counted(board.quarantined, 'object')} {verb} in quarantine: they came in and could not be stored."
+        advice = "`dicom-router quarantine list` says who sent them and why they are there; release or remove them."
+        yield Concern(level=Level.WARNING, what=what, advice=advice, section="")
 
 
 def overdue(rule: RuleSeen, now: datetime) -> bool:

@@ -10,6 +10,11 @@ from datetime import datetime
 
 import msgspec
 
+from router.domain.rule import LOCAL
+
+THIS_ROUTER = "this router"
+"""Where what is passed on comes from, for people; in JSON it is `local`."""
+
 MOST_LIVE = 100
 """Transfers under way that are shown, at most."""
 MOST_RECENT = 50
@@ -128,7 +133,9 @@ class RuleSeen(_Shown, frozen=True, kw_only=True):
     last: SweepSeen | None = None
     """None where it has no sweep, or had none yet."""
     next_at: datetime | None = None
-    """When its next sweep is due; None where it has no schedule or nothing runs."""
+    """When its next sweep is due, or what arrives is looked at; None where nothing is to come or nothing runs."""
+    arriving: int = 0
+    """Studies that are still arriving: it waits for more of them, or has not looked at them yet."""
     failed_recently: int = 0
     """Its transfers among the recent failures."""
 
@@ -154,3 +161,10 @@ class Board(_Shown, frozen=True, kw_only=True):
     """Other transfers that ended, the newest first."""
     problems: dict[str, str] = {}
     """What is not ready, by part, as /readyz says."""
+    quarantined: int = 0
+    """Objects in the quarantine, as far as a service knows."""
+
+
+def said(source: str) -> str:
+    """Where something comes from, for people."""
+    return THIS_ROUTER if source == LOCAL else source

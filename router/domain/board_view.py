@@ -12,7 +12,7 @@ import msgspec
 from router.domain.allowance import allowance, opens_at
 from router.domain.board import Board, NodeSeen, QueueSeen, RuleSeen, SweepSeen, TransferSeen
 from router.domain.board_ends import Mark, ends_at
-from router.domain.overview import BacklogRow, Overview
+from router.domain.overview import ArrivingRow, BacklogRow, Overview
 from router.domain.pseudonym import Pseudonyms
 from router.domain.route import StoppedRoute, said_of, waits_for
 from router.domain.rule import LOCAL, Node, Rule, RuleSet
@@ -49,6 +49,8 @@ class ServiceNow(msgspec.Struct, frozen=True, kw_only=True):
     """When what is scheduled comes due next, by `RULE/N`."""
     problems: dict[str, str] = {}
     """What is not ready, by part."""
+    quarantined: int = 0
+    """Objects in the quarantine."""
 
 
 class Moment(msgspec.Struct, frozen=True, kw_only=True):
@@ -93,6 +95,7 @@ def drawn(moment: Moment, pseudonyms: Pseudonyms, *, identifiers: bool) -> Board
         failures=seen(overview.failures),
         activity=seen(overview.activity),
         problems=moment.service.problems if moment.service is not None else {},
+        quarantined=moment.service.quarantined if moment.service is not None else 0,
     )
 
 
@@ -240,13 +243,16 @@ def _rules(moment: Moment) -> tuple[RuleSeen, ...]:
     for name, at in planned.items():
         rule = name.rpartition("/")[0]
         due[rule] = min(at, due.get(rule, at))
+    arriving = {one.rule: one for one in moment.overview.arriving}
     return tuple(
-        _rule(rule, sweeps.get(rule.name), due.get(rule.name), failed[rule.name])
+        _rule(rule, sweeps.get(rule.name), due.get(rule.name), failed[rule.name], arriving.get(rule.name))
         for rule in moment.rules.rules.values()
     )
 
 
-def _rule(rule: Rule, sweep: SweepRecord | None, next_at: datetime | None, failed: int) -> RuleSeen:
+def _rule(
+    rule: Rule, sweep: SweepRecord | None, next_at: datetime | None, failed: int, arriving: ArrivingRow | None
+) -> RuleSeen:
     return RuleSeen(
         name=rule.name,
         description=rule.description,
@@ -256,8 +262,9 @@ def _rule(rule: Rule, sweep: SweepRecord | None, next_at: datetime | None, faile
         source=rule.asked,
         destinations=rule.move.to,
         last=_sweep(sweep) if sweep is not None else None,
-        next_at=next_at,
+        next_at=arriving.next_at if arriving is not None and next_at is None else next_at,
         failed_recently=failed,
+        arriving=arriving.count if arriving is not None else 0,
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from typing import ClassVar
 
 import msgspec
 
@@ -12,13 +13,15 @@ from router.domain.dicom import Identifier
 
 MOVE, HOLD, SKIP = "move", "hold", "skip"
 """What is decided about a study, as `router.domain.selection.Action` has it."""
+FORWARDED, LEFT = "forwarded", "left"
+"""What is decided about what has arrived, by a rule that passes it on."""
 
 
 class Wanted(msgspec.Struct, frozen=True, kw_only=True):
     """What is to be decided about one study; what is empty or None may be anything."""
 
     decision: str
-    """MOVE, HOLD or SKIP."""
+    """MOVE, HOLD or SKIP; FORWARDED or LEFT of what has arrived."""
     group: str = ""
     code: str = ""
     """Why, in one word: a code of a decision."""
@@ -81,6 +84,8 @@ class Failure(msgspec.Struct, frozen=True, kw_only=True):
 class Case(msgspec.Struct, frozen=True, kw_only=True):
     """One case, by names of its own for the studies."""
 
+    otherwise: ClassVar[str] = SKIP
+    """What is to be decided about a study that the case does not name."""
     name: str
     place: str = ""
     """`file:line:column`."""
@@ -89,7 +94,7 @@ class Case(msgspec.Struct, frozen=True, kw_only=True):
     """Aware; in the configuration local to the source."""
     destinations: tuple[str, ...]
     """Those of the rule that it is about; what is expected must hold at each."""
-    studies: Mapping[str, Identifier]
+    studies: Mapping[str, Identifier] = {}
     at: Mapping[str, tuple[str, ...]] = {}
     """Destination -> studies that it holds, with all their instances. It holds no others."""
     expect: Mapping[str, Wanted] = {}
@@ -103,10 +108,10 @@ class Case(msgspec.Struct, frozen=True, kw_only=True):
         """What differs; None where it is as expected, or nothing is."""
         if wanted is None and self.recorded:
             return None
-        wished = (wanted or Wanted(decision=SKIP)).at(destination)
+        wished = (wanted or Wanted(decision=self.otherwise)).at(destination)
         if wished.fits(got):
             return None
-        expected = str(wished) if wanted is not None else f"{SKIP}, for the case does not name it"
+        expected = str(wished) if wanted is not None else f"{self.otherwise}, for the case does not name it"
         return Failure(study=name, destination=destination, expected=expected, got=str(got))
 
     def counted(self, decided: Sequence[Sequence[str]]) -> list[Failure]:

@@ -1,4 +1,4 @@
-"""What can come of a C-MOVE or C-GET: the outcome table, and the tables that lead to its rows.
+"""What can come of a C-MOVE, C-GET or C-STORE: the outcome table, and the tables that lead to its rows.
 
 Rules of this file: tables and their lookups only, from a status, a rejection, an abort, an error of the wire or a
 pattern of counters to a row; sentences say to an administrator what to do and where, and hold no identifier.
@@ -7,42 +7,11 @@ pattern of counters to a row; sentences say to an administrator what to do and w
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from enum import StrEnum
 from typing import NamedTuple
 
-import msgspec
-
-
-class Remedy(StrEnum):
-    """What helps against an outcome."""
-
-    NONE = "none"
-    """Nothing is wrong; evidence decides."""
-    SOON = "soon"
-    """Ask again after some seconds."""
-    LATER = "later"
-    """Ask again, with growing delay."""
-    SMALLER = "smaller"
-    """Ask again for what is missing, in smaller requests: series, then instances."""
-    STOP_ROUTE = "stop route"
-    """No study can go this way until a person changes a configuration."""
-    PERMANENT = "permanent"
-    """This request will never succeed as it is."""
-
-
-class Cause(msgspec.Struct, frozen=True):
-    """A row of the outcome table."""
-
-    remedy: Remedy
-    sentence: str
-    clean: bool = False
-    """Without evidence it counts as moved, though unproven."""
-    unsent: bool = False
-    """No sub-operation can have begun: there is no evidence to look for."""
-    loose: bool = False
-    """What was under way may still go on (PS3.4 section C.4.2.3.1)."""
-    tries: int | None = None
-    """Attempts in all after which it is permanent; None: as many as the rule allows."""
+from router.domain.cause import Cause as Cause
+from router.domain.cause import Remedy as Remedy
+from router.domain.store_causes import STORE_CAUSES
 
 
 def _refused(remedy: Remedy, sentence: str) -> Cause:
@@ -177,6 +146,9 @@ CAUSES: dict[str, Cause] = {
     ),
     "tls-expired": _refused(_STOP, "The node's certificate is not valid now: it must be renewed there."),
     "tls-unknown-ca": _refused(_STOP, "No authority in the file ca has issued the node's certificate."),
+    "tls-wrong-certificate": _refused(
+        _STOP, "The node's certificate is trusted but not the node's: correct certificate_names of the node here."
+    ),
     "tls-certificate": _refused(_STOP, "The node's certificate is not accepted."),
     "tls-no-certificate": _refused(_STOP, "The node shows no certificate."),
     "tls-refused": _refused(
@@ -192,6 +164,8 @@ CAUSES: dict[str, Cause] = {
     "rule-removed": Cause(Remedy.PERMANENT, "The configuration no longer has this rule."),
     "already-present": Cause(Remedy.NONE, "The destination held it already; nothing was moved.", clean=True),
     "gone": Cause(Remedy.NONE, "The source has no instance of it any more."),
+    # what became of the instances of a C-STORE
+    **STORE_CAUSES,
 }
 
 # --- statuses ---------------------------------------------------------------------------------------------------------

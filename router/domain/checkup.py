@@ -14,7 +14,8 @@ from ipaddress import IPv6Address, ip_address
 import msgspec
 
 from router.domain.dicom import InformationModel
-from router.domain.rule import GET, LOCAL, Node, Rule, RuleSet
+from router.domain.quarantine import REFUSE
+from router.domain.rule import GET, LOCAL, Node, Rule, RuleSet, TlsSettings
 
 
 class Result(StrEnum):
@@ -77,6 +78,8 @@ class Needs(msgspec.Struct, frozen=True, kw_only=True):
     worklist: tuple[str, ...] = ()
     stores: tuple[str, ...] = ()
     """It is a destination."""
+    passed: tuple[str, ...] = ()
+    """Those of them that have this router itself store there (`forward`)."""
     evidence: tuple[str, ...] = ()
     """It is asked what it holds as a destination."""
     required: tuple[str, ...] = ()
@@ -94,7 +97,7 @@ class Needs(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def only_receives(self) -> bool:
         """Whether all that the rules need is that others can send to it."""
-        asked = (self.queried, self.moved, self.fetched, self.worklist, self.required, self.committed)
+        asked = (self.queried, self.moved, self.fetched, self.worklist, self.required, self.committed, self.passed)
         return bool(self.stores) and not any(asked)
 
 
@@ -119,6 +122,7 @@ def _needs(rule: Rule, node: Node) -> dict[str, bool]:
         "fetched": fetched,
         "worklist": rule.worklist is not None and rule.worklist.source == node.name,
         "stores": destination,
+        "passed": destination and rule.forward is not None,
         "evidence": destination and (rule.move.verify in ("auto", "find") or rule.move.skip_present),
         "required": destination and rule.move.verify == "find",
         "committed": destination and (node.commitment is not None or rule.move.verify == "commitment"),
@@ -214,6 +218,8 @@ class Around(msgspec.Struct, frozen=True, kw_only=True):
     where: Where
     listen_host: str = ""
     """What this router listens on."""
+    retains: bool = False
+    """What was passed on leaves the store once it is proven (`router.retention`)."""
 
     def at(self, *keys: str) -> str:
         """Where a key of the node stands."""
@@ -223,6 +229,16 @@ class Around(msgspec.Struct, frozen=True, kw_only=True):
     def entry(self) -> str:
         """What the node needs to have about this router."""
         return f"an application entity with AE title {self.ae_title}, host {self.host}, port {self.port}"
+
+    def own_certificate(self, ours: TlsSettings | None) -> str:
+        """Where the certificate stands that this router shows the node: with `tls: true` it is that of `router.tls`."""
+        shown = self.node.tls.certificate if self.node.tls is not None else ""
+        return self.where("router", "tls") if ours is not None and ours.certificate == shown else self.at("tls")
+
+    @property
+    def only_pushes(self) -> bool:
+        """Whether no rule needs anything of it, and it may send to this router unasked."""
+        return not self.needs.used and self.node.push != REFUSE
 
     @property
     def unheard(self) -> bool:

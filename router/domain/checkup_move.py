@@ -59,6 +59,14 @@ def stores_from(titles: Sequence[str], around: Around, since: str = "") -> Check
     )
 
 
+def turned_away(around: Around) -> list[Check]:
+    """On an image that came to the running service, which stores only what rules ask for (`push`): it shows as much."""
+    titles = around.node.calling_ae_titles
+    sentence = "It sent one image to this router. The running service kept nothing: no rule asks for it (push: refuse)."
+    known = ok("stores from", "as-configured", f"It stores as one of {', '.join(titles)}, which are let in.")
+    return [ok("move", "arrived", sentence), stores_from(titles, around) if len(titles) == 1 else known]
+
+
 _UNHEARD = "it is reached over IPv6, but this router listens on 0.0.0.0, which is IPv4 only, and not at {host}."
 
 
@@ -87,6 +95,13 @@ def _absent(seen: Landed, status: int, said: str, around: Around) -> Check:
         )
     if cause == "not-authorised" or cause == "class-not-supported":
         return fail("move", cause, f"{CAUSES[cause].sentence}{said}", f"at {node}: allow {around.ae_title} to retrieve")
+    if seen.tls_trouble == "tls-unwanted":
+        return fail(
+            "move",
+            "tls-to-us",
+            "It connected to this router over TLS, which is not spoken here.",
+            f"at {node}: send to {around.ae_title} without TLS, or set tls at {around.where('router')}",
+        )
     if seen.tls_trouble:
         return fail(
             "move",

@@ -58,6 +58,7 @@ REMEDIES: dict[str, str] = {
     "tls-host-name": "use a name of the certificate in {address}, or set verify_hostname: false in {tls}",
     "tls-expired": "at {node}: renew the certificate; if it is valid, correct the clock of this machine",
     "tls-unknown-ca": "name the file with the authority that issued {node}'s certificate as ca in {tls}",
+    "tls-wrong-certificate": "enter the name that its certificate bears in {certificate_names}, if it is {node}'s",
     "tls-certificate": "at {node}: renew the certificate",
     "tls-no-certificate": "at {node}: give it a certificate",
     "tls-refused": "at {node}: trust the authority of this router's certificate, the file certificate in {tls}",
@@ -88,6 +89,7 @@ def remedy(code: str, around: Around) -> str:
         ae_title=around.at("ae_title"),
         associations=around.at("limits", "associations"),
         tls=around.at("tls"),
+        certificate_names=around.at("certificate_names"),
     )
 
 
@@ -98,9 +100,14 @@ _STRANGER = frozenset({"rejected-calling-ae-title", "rejected", "rejected-by-acs
 def broken(check: str, code: str, message: str, around: Around) -> Check:
     """A check that ended with an error of the wire: `code` is its cause.
 
-    A destination that turns this router away may still take what a source sends it by C-MOVE: a warning.
+    A destination that turns this router away may still take what a source sends it by C-MOVE: a warning. So is all
+    about a node that only pushes to this router: a modality often answers nobody.
     """
     cause = code if code in REMEDIES else error_cause(code)
+    if around.only_pushes:
+        message += " It may push to this router all the same; nothing asks it or sends to it."
+        change = remedy(code, around)
+        return warn(check, cause, message, "none, if it only sends" + (f"; else {change}" if change else ""))
     if cause in _STRANGER and around.needs.only_receives:
         message += " What sources send there may arrive all the same, but stays unproven."
         return warn(check, cause, message, remedy(code, around))
@@ -151,6 +158,7 @@ def retrieval_contexts(accepted: Mapping[str, bool], around: Around) -> list[Che
         ("move", "C-MOVE", needs.moved, lambda model: model.move),
         ("get", "C-GET", needs.fetched, lambda model: model.get),
     )
+    unproven = [rule for rule in needs.evidence if rule not in needs.committed]
     checks = []
     for name, service, rules, sop_class in services:
         roots = [model for model in InformationModel if accepted.get(sop_class(model))]
@@ -178,13 +186,16 @@ def retrieval_contexts(accepted: Mapping[str, bool], around: Around) -> list[Che
                     f"at {node.name}: allow {around.ae_title} to use {service}" + instead,
                 )
             )
-        elif name == "find" and needs.evidence:
+        elif name == "find" and unproven:
+            stays = bool(around.retains and needs.passed)
+            instead = f"commitment: true in {around.at()}, if it offers that" if stays else "verify: none in the rule"
             checks.append(
                 warn(
                     check,
                     "no-evidence",
-                    f"It accepts no C-FIND: what {named(needs.evidence)} moved there stays unproven.",
-                    f"at {node.name}: allow {around.ae_title} to query, or set verify: none in the rule",
+                    f"It accepts no C-FIND: what {named(unproven)} brings there stays unproven"
+                    + (", so router.retention never lets it go." if stays else "."),
+                    f"at {node.name}: allow {around.ae_title} to query, or set {instead}",
                 )
             )
         elif not roots:

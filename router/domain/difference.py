@@ -180,6 +180,22 @@ class Change(NamedTuple):
     after: str
 
 
+class Homes(NamedTuple):
+    """The directories of both configurations: a path that only moved along with its directory is no change."""
+
+    before: str = ""
+    after: str = ""
+
+    def back(self, value: object) -> object:
+        """A value of the changed configuration, as it would be in the directory of the other."""
+        inside = isinstance(value, str) and self.after and value.startswith(f"{self.after}/")
+        return self.before + str(value)[len(self.after) :] if inside else value
+
+
+SAME_HOME = Homes()
+"""Both are in one place."""
+
+
 def renamed(before: RuleSet, after: RuleSet) -> dict[str, str]:
     """Name of a node -> what it was called before, of those with an AE title and address that only got another name."""
     gone: dict[str, list[str]] = {}
@@ -193,7 +209,7 @@ def renamed(before: RuleSet, after: RuleSet) -> dict[str, str]:
     return found
 
 
-def node_changes(before: RuleSet, after: RuleSet) -> dict[str, tuple[Change, ...]]:
+def node_changes(before: RuleSet, after: RuleSet, homes: Homes = SAME_HOME) -> dict[str, tuple[Change, ...]]:
     """Name of a node (before, if it was there) that is new, gone or otherwise -> its settings that are otherwise.
 
     A node that names a window which was redefined is among them.
@@ -209,7 +225,7 @@ def node_changes(before: RuleSet, after: RuleSet) -> dict[str, tuple[Change, ...
             continue
         changes = [] if name == new.name else [Change(NAME, name, new.name)]
         changes += [] if _address(old) == _address(new) else [Change("address", _address(old), _address(new))]
-        changes += _settings("", old, new, _NOT_SHOWN | {"ae_title", "host", "port"})
+        changes += _settings("", old, new, _NOT_SHOWN | {"ae_title", "host", "port"}, homes)
         again = redefined.intersection(use.window for use in new.windows if use.window is not None)
         changes += [Change(f"window {one}", "as it was", "redefined") for one in sorted(again)]
         if changes:
@@ -217,23 +233,25 @@ def node_changes(before: RuleSet, after: RuleSet) -> dict[str, tuple[Change, ...
     return found
 
 
-def router_changes(before: RuleSet, after: RuleSet) -> tuple[Change, ...]:
+def router_changes(before: RuleSet, after: RuleSet, homes: Homes = SAME_HOME) -> tuple[Change, ...]:
     """The settings of this router itself that are otherwise."""
-    return tuple(_settings("router.", before.router, after.router, frozenset()))
+    return tuple(_settings("router.", before.router, after.router, frozenset(), homes))
 
 
 def _address(node: Node | None) -> str:
     return f"{node.ae_title} at {node.host}:{node.port}" if node is not None else ""
 
 
-def _settings(prefix: str, old: Model, new: Model, without: frozenset[str]) -> list[Change]:
+def _settings(
+    prefix: str, old: msgspec.Struct, new: msgspec.Struct, without: frozenset[str], homes: Homes
+) -> list[Change]:
     found = []
     for name in old.__struct_fields__:
-        was, is_now = getattr(old, name), getattr(new, name)
+        was, is_now = getattr(old, name), homes.back(getattr(new, name))
         if name in without or was == is_now:
             continue
-        if isinstance(was, Model) and type(was) is type(is_now):
-            found += _settings(f"{prefix}{name}.", was, is_now, frozenset())
+        if isinstance(was, msgspec.Struct) and isinstance(is_now, type(was)):
+            found += _settings(f"{prefix}{name}.", was, is_now, frozenset(), homes)
         else:
             found.append(Change(f"{prefix}{name}", _spelled(was), _spelled(is_now)))
     return found
@@ -243,7 +261,7 @@ def _spelled(value: object) -> str:
     """A value for people; what has parts is only said to be there."""
     if value is None:
         return "none"
-    if isinstance(value, Model):
+    if isinstance(value, msgspec.Struct | Mapping):
         return "set"
     if isinstance(value, tuple):
         parts = [_window(one) if isinstance(one, Model) else str(one) for one in value]

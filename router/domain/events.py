@@ -143,6 +143,7 @@ class StoreRefusal(Event, frozen=True, kw_only=True):
 
     What stands behind `reason` is of the peer's own making: for the log, where it helps to find who called, and never
     for the label of a metric. AE titles are printable ASCII, at most 16 characters.
+    `certificate_name` is that of a certificate which an authority that is trusted has issued; at most 64 characters.
     """
 
     calling: str
@@ -150,6 +151,14 @@ class StoreRefusal(Event, frozen=True, kw_only=True):
     calling_ae_title: str = ""
     called_ae_title: str = ""
     ip_address: str = ""
+    certificate_name: str = ""
+
+
+class InstanceQuarantined(Event, frozen=True, kw_only=True):
+    """An instance was put aside; reason is a word of `router.domain.quarantine.MEANINGS`."""
+
+    calling: str
+    reason: str
 
 
 class CommitmentNoted(Event, frozen=True, kw_only=True):
@@ -237,6 +246,21 @@ class DiskSpace(Event, frozen=True, kw_only=True):
     """What must stay free: `router.minimum_free`."""
 
 
+class StudyLeft(Event, frozen=True, kw_only=True):
+    """A study was removed from the store, as `router.retention` says: so many instances, and bytes of data sets."""
+
+    study: str
+    """What stands for it in the log."""
+    instances: int
+    size: int
+
+
+class RoomLacking(Event, frozen=True, kw_only=True):
+    """`router.retention` is to make room, and nothing may leave the store: so many bytes are lacking."""
+
+    size: int
+
+
 class CertificateExpires(Event, frozen=True, kw_only=True):
     """A file of certificates stands otherwise: state `ok`, `expiring` (within 14 days), `expired` or `unreadable`."""
 
@@ -290,6 +314,26 @@ class ValueRefused(Event, frozen=True, kw_only=True):
     reason: str
 
 
+class ArrivalLookEnded(Event, frozen=True, kw_only=True):
+    """A look at a study that has arrived ended; result is a word of ARRIVAL_LOOKS."""
+
+    rule: str
+    result: str
+    instances: int = 0
+    """Instances that the rule takes."""
+    transfers: int = 0
+    """Transfers that were queued for them, or carry more now."""
+    withdrawn: int = 0
+    """Transfers that were cancelled, for another node of their group gets it."""
+    duration_seconds: float = 0.0
+    cause: str = ""
+    message: str = ""
+
+
+ARRIVAL_LOOKS = ("passed_on", "left", "known", "again")
+"""Transfers were queued; the rule does not take it; nothing is to be done; it is looked at again."""
+
+
 class LookEnded(Event, frozen=True, kw_only=True):
     """A look for a patient's priors ended: result `done`, `failed`, or `again` where it is tried once more."""
 
@@ -330,35 +374,3 @@ class MessageAnswered(Event, frozen=True, kw_only=True):
     """A word of `router.domain.hl7.WORDS`."""
     message: str = ""
     """Why it was not accepted, a sentence without any value of it."""
-
-
-class ActionTaken(Event, frozen=True, kw_only=True):
-    """Somebody had something done over HTTP; `by` is `session`, `token` or `local` (a program on this machine)."""
-
-    by: str
-    action: str
-    """A word of `router.domain.wishes.WORDS`, or `sweep`, `explain`, `reload`, `login`."""
-    transfer: int | None = None
-    rule: str = ""
-
-
-class NotificationEnded(Event, frozen=True, kw_only=True):
-    """A notification, or an attempt to deliver it, ended: result is a word of `router.domain.notice_delivery.RESULTS`.
-
-    `suppressed` ones were told in a summary, for there were too many.
-    """
-
-    channel: str
-    kind: str = ""
-    """What it was about, a word of `router.domain.notice.KINDS` or `summary`."""
-    result: str
-    count: int = 1
-    message: str = ""
-    """Why it was not delivered, or what there is to remark; a sentence."""
-
-
-class NotificationsWaiting(Event, frozen=True, kw_only=True):
-    """So many notifications of a channel are not delivered yet."""
-
-    channel: str
-    count: int

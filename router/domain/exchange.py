@@ -74,6 +74,8 @@ class StoredObject(msgspec.Struct, frozen=True, kw_only=True):
     sop_class_uid: str
     sop_instance_uid: str
     transfer_syntax_uid: str
+    size: int = 0
+    """Bytes of its data set when it came in; 0: not known."""
 
 
 class Standing(StrEnum):

@@ -103,8 +103,8 @@ def _enabled(one: Standing) -> Gate:
     return _shut("enabled", "the rule is disabled (`enabled: false`): nothing of it runs")
 
 
-def _source_window(one: Standing) -> Gate:
-    return _window("source-window", one, one.source)
+def _source_window(one: Standing) -> Gate | None:
+    return _window("source-window", one, one.source) if one.rule.source != LOCAL else None
 
 
 def _source_limits(one: Standing) -> Gate | None:
@@ -185,8 +185,9 @@ def _destination_limits(one: Standing) -> Gate | None:
 
 def _duplicate(one: Standing) -> Gate:
     name, decision, transfer = "duplicate", one.decision, one.transfer
+    moved = _moved(one.rule)
     if transfer is None:
-        return _open(name, "not moved before")
+        return _open(name, f"not {moved} before")
     known = f"transfer {transfer.id}, {transfer.state}, by rule {transfer.rule}"
     code = decision.code if decision is not None else ""
     if transfer.state is State.HELD and transfer.cause not in RULE_HOLDS:
@@ -196,8 +197,8 @@ def _duplicate(one: Standing) -> Gate:
     if code == "under-way" or (not code and not transfer.ended):
         return _shut(name, f"under way: {known}")
     if code == "done" or (not code and transfer.state in (State.COMPLETE, State.UNPROVEN)):
-        return _shut(name, f"moved before: {known}")
-    return _open(name, f"known, {decision.reason if decision is not None else 'but not as moved'}: {known}")
+        return _shut(name, f"{moved} before: {known}")
+    return _open(name, f"known, {decision.reason if decision is not None else f'but not as {moved}'}: {known}")
 
 
 def _failed_before(one: Standing) -> Gate | None:
@@ -215,6 +216,8 @@ def _failed_before(one: Standing) -> Gate | None:
 
 def _present(one: Standing) -> Gate | None:
     found, name = one.present, "already-there"
+    if one.rule.forward is not None:
+        return None
     if not one.rule.move.skip_present:
         return _open(name, "not asked (skip_present: false)")
     if found is None:
@@ -235,7 +238,8 @@ def there(found: Present | None, wanted: int | None) -> bool:
 
 def _route(one: Standing) -> Gate:
     if one.stopped is None:
-        return _open("route", f"{one.source.name if one.source else '?'} to {one.destination} is not stopped")
+        source = one.source.name if one.source is not None else one.rule.source or "?"
+        return _open("route", f"{source} to {one.destination} is not stopped")
     return _wait("route", f"stopped: {one.stopped.reason}", one.stopped.probe_at)
 
 
@@ -322,10 +326,14 @@ def conclude(standing: Standing, gates: Sequence[Gate]) -> Conclusion:
     limits = standing.rule.limits
     named = [name for name in ("studies_per_sweep", "instances_per_day") if getattr(limits, name) is not None]
     room = f", if the sweep leaves it room ({' and '.join(named)})" if named else ""
-    return Conclusion(text=f"would be moved now{' by `apply` only' if by_hand else ''}{room}")
+    return Conclusion(text=f"would be {_moved(standing.rule)} now{' by `apply` only' if by_hand else ''}{room}")
 
 
 # --- Parts ------------------------------------------------------------------------------------------------------------
+
+
+def _moved(rule: Rule) -> str:
+    return "forwarded" if rule.forward is not None else "moved"
 
 
 def _open(gate: str, reason: str) -> Gate:

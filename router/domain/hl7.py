@@ -115,7 +115,7 @@ class Acknowledgement(msgspec.Struct, frozen=True, kw_only=True):
 
 WORDS = (
     *("accepted", "repeated", "ignored", "malformed", "missing-field", "unusable-value", "unsupported", "too-large"),
-    *("not-allowed", "not-durable", "character-set", "incomplete", "too-many-connections"),
+    *("not-allowed", "not-durable", "character-set", "incomplete", "too-many-connections", "tls"),
 )
 """What became of a message, for metrics and logs."""
 

@@ -24,6 +24,7 @@ from router.domain.expectation import Expectation as Expectation
 from router.domain.expectation import Portion as Portion
 from router.domain.expectation import portions as portions
 from router.domain.rule import Retry
+from router.domain.store_causes import STORE_CAUSES
 from router.domain.transfer import Happening, Instance, backoff
 
 
@@ -239,7 +240,8 @@ def _short(
     where = f"; {len(short)} series are not whole" if short and not missing else ""
     if cause in CLEAN or cause == "success-empty" or (cause == "success-partial" and not there):
         happening = Happening.CONTRADICTION
-        reason = f"The source reports success, but the destination holds {there}{of} instances{where}."
+        sent = "The destination acknowledged what was sent" if cause in STORE_CAUSES else "The source reports success"
+        reason = f"{sent}, but the destination holds {there}{of} instances{where}."
     else:
         happening = Happening.SOME_MISSING if there else Happening.FAIL
         sentence = CAUSES[cause].sentence if cause in CAUSES else ""

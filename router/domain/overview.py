@@ -35,6 +35,15 @@ class BacklogRow(msgspec.Struct, frozen=True, kw_only=True):
     """When the first of what is queued may be taken up; earlier than now: it is its turn."""
 
 
+class ArrivingRow(msgspec.Struct, frozen=True, kw_only=True):
+    """Studies that a rule waits for, or has not looked at yet."""
+
+    rule: str
+    count: int
+    next_at: datetime | None = None
+    """When the first of them is looked at."""
+
+
 class Overview(msgspec.Struct, frozen=True, kw_only=True):
     """What a ledger holds at one moment, as far as people look at it who watch the router."""
 
@@ -48,6 +57,7 @@ class Overview(msgspec.Struct, frozen=True, kw_only=True):
     sweeps: tuple[SweepRecord, ...] = ()
     """Those that are due or running, and the last ended one of each rule."""
     stopped: tuple[StoppedRoute, ...] = ()
+    arriving: tuple[ArrivingRow, ...] = ()
 
 
 def not_ended(rows: Iterable[BacklogRow]) -> dict[str, int]:

@@ -8,16 +8,21 @@ from __future__ import annotations
 import msgspec
 
 from router.domain.anatomy import Anatomy
+from router.domain.audit import AuditSettings
 from router.domain.condition import Condition
 from router.domain.dicom import InformationModel, QueryRetrieveLevel
+from router.domain.forward import Forward as Forward
 from router.domain.hl7 import Hl7Settings
 from router.domain.notify import NotifySettings, RuleNotify
 from router.domain.priors import Priors
+from router.domain.quarantine import REFUSE, QuarantineSettings
+from router.domain.retention_settings import Retention
 from router.domain.secret import Secret as Secret
 from router.domain.triggers import Arrival as Arrival
 from router.domain.triggers import Order as Order
 from router.domain.triggers import Sweep as Sweep
 from router.domain.triggers import Tier as Tier
+from router.domain.triggers import Unit as Unit
 from router.domain.triggers import Worklist as Worklist
 from router.domain.window import Window
 
@@ -45,6 +50,8 @@ class NodeLimits(Model, frozen=True, kw_only=True):
     """Share (0 to 1) of the time in which a slot of the node may be busy; None: no rest between requests."""
     incoming: int | None = None
     """Moves to the node that may run at once, from all sources; None: no limit."""
+    incoming_associations: int | None = None
+    """Associations that it may hold to each receiver of this router's Store SCP at once; None: no limit of its own."""
 
 
 class WindowUse(Model, frozen=True, kw_only=True):
@@ -146,6 +153,19 @@ class TlsSettings(Model, frozen=True, kw_only=True):
     """As requestor: the peer's certificate must be for the host that was connected to."""
 
 
+class HttpTls(Model, frozen=True, kw_only=True):
+    """How HTTP is served over TLS."""
+
+    files: TlsSettings
+    """`ca` counts only where there are `clients`."""
+    clients: tuple[str, ...] = ()
+    """Names or SHA-256 fingerprints of certificates: who shows one of these needs no token."""
+
+
+OPEN, GUARDED = "open", "guarded"
+"""Who may read the metrics: whoever reaches the port; who shows the token, or a client's certificate."""
+
+
 class Timeouts(Model, frozen=True, kw_only=True):
     """Deadlines of the upper layer."""
 
@@ -166,6 +186,12 @@ class Node(Model, frozen=True, kw_only=True):
     """IANA name; where the configuration names none the compiler fills in that of the machine the router runs on."""
     sends_as: tuple[str, ...] = ()
     """AE titles it stores from; empty means its own."""
+    sends_from: tuple[str, ...] = ()
+    """Networks it opens associations to this router from; empty: anywhere."""
+    certificate_names: tuple[str, ...] = ()
+    """Names or SHA-256 fingerprints, one of which its certificate bears; empty: any that is trusted."""
+    push: str = REFUSE
+    """What becomes of what it sends unasked, a word of `router.domain.quarantine`."""
     root: InformationModel = InformationModel.STUDY_ROOT
     limits: NodeLimits = NodeLimits()
     windows: tuple[WindowUse, ...] = ()
@@ -207,6 +233,8 @@ class PageSettings(Model, frozen=True, kw_only=True):
 
     identifiers: bool = False
     """UIDs and patient IDs, to those who have shown the token; else pseudonyms stand for studies."""
+    hosts: tuple[str, ...] = ()
+    """Further names by which browsers may call this router, without a port."""
 
 
 class RouterSettings(Model, frozen=True, kw_only=True):
@@ -219,10 +247,16 @@ class RouterSettings(Model, frozen=True, kw_only=True):
     ledger: str = "sqlite:///./data/ledger.db"
     http_host: str = "127.0.0.1"
     http_port: int = 9104
+    http_tls: HttpTls | None = None
+    """HTTP is served over TLS only, with these; None: without."""
+    metrics: str = OPEN
     durability: str = "fsync"
     """`fsync`: acknowledged instances survive a power cut; `rename`: they survive a killed process."""
     minimum_free: int = 1 << 30
     """Bytes that must stay free on the store's file system; below, instances are refused with A700."""
+    quarantine: QuarantineSettings = QuarantineSettings()
+    retention: Retention | None = None
+    """When studies that were passed on leave the store; None: never."""
     maximum_associations: int = 64
     """Associations the Store SCP holds at once."""
     receivers: int = 1
@@ -241,6 +275,8 @@ class RouterSettings(Model, frozen=True, kw_only=True):
     """Who shows it may change something over HTTP; None: programs on this machine may."""
     page: PageSettings = PageSettings()
     log: LogSettings = LogSettings()
+    audit: AuditSettings | None = None
+    """Where audit messages go; None: none are made."""
     notify: NotifySettings = NotifySettings()
     """Who is told of what goes wrong. Takes effect at once, without a restart."""
 
@@ -286,7 +322,10 @@ class RuleLimits(Model, frozen=True, kw_only=True):
 
 
 class Rule(Model, frozen=True, kw_only=True):
-    """One routing rule. Of `sweep`, `worklist`, `order` and `arrival` one is set; all but the first need `priors`."""
+    """One routing rule. Of `sweep`, `worklist`, `order` and `arrival` one is set.
+
+    All but the first need `priors`, or, an arrival, `forward`.
+    """
 
     name: str
     description: str = ""
@@ -302,6 +341,9 @@ class Rule(Model, frozen=True, kw_only=True):
     priors: Priors | None = None
     """Set where not what the trigger finds is moved, but what the patient had before."""
     move: Move
+    """Where to, how often it is tried and how it is proven, by C-MOVE or, where `forward` is set, by C-STORE."""
+    forward: Forward | None = None
+    """Set where what arrived is passed on; `move` then names every node of its groups."""
     limits: RuleLimits = RuleLimits()
     notify: RuleNotify = RuleNotify()
 
@@ -325,6 +367,8 @@ class Rule(Model, frozen=True, kw_only=True):
         """Where what it moves comes from; empty where the configuration does not say."""
         if self.priors is not None:
             return self.priors.source
+        if self.forward is not None:
+            return LOCAL
         return self.sweep.source if self.sweep is not None else ""
 
     @property

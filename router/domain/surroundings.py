@@ -46,11 +46,22 @@ def certificates(rules: RuleSet) -> dict[str, str]:
     own = rules.router.tls
     if own is not None:
         found |= {"router.tls.certificate": own.certificate, "router.tls.ca": own.ca}
+    web = rules.router.http_tls
+    if web is not None:
+        files = {"certificate": web.files.certificate, **({"ca": web.files.ca} if web.clients else {})}
+        found |= {f"router.http_tls.{role}": path for role, path in files.items() if path not in found.values()}
     known = set(found.values())
+    audit = rules.router.audit
+    if audit is not None:
+        files = {"certificate": audit.certificate, "ca": audit.ca}
+        found |= {f"router.audit.{role}": path for role, path in files.items() if path and path not in known}
     for name, node in rules.nodes.items():
         if node.tls is not None:
             files = {"certificate": node.tls.certificate, "ca": node.tls.ca}
             found |= {f"nodes.{name}.tls.{role}": path for role, path in files.items() if path not in known}
+    for name, channel in rules.router.notify.channels.items():
+        if channel.ca:
+            found[f"router.notify.channels.{name}.ca"] = channel.ca
     return found
 
 

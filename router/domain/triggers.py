@@ -5,6 +5,8 @@ Durations are seconds.
 
 from __future__ import annotations
 
+from enum import StrEnum
+
 import msgspec
 
 from router.domain.dicom import QueryRetrieveLevel
@@ -63,10 +65,20 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     """See `Worklist.lead`."""
 
 
+class Unit(StrEnum):
+    """What arrives as one thing, and is passed on as one; the words of the configuration."""
+
+    STUDY = "study"
+    SERIES = "series"
+    INSTANCE = "instance"
+
+
 class Arrival(msgspec.Struct, frozen=True, kw_only=True):
     """The trigger: a study that has arrived in this router's store."""
 
     senders: tuple[str, ...] = ()
     """Names of the nodes it came from; empty: any."""
     stable: float = 60.0
-    """Seconds without a further instance after which it counts as there."""
+    """Seconds without a further instance after which it counts as there; an instance by itself is there at once."""
+    level: Unit = Unit.STUDY
+    """What must be there: the study, or a series or an instance by itself. With priors always the study."""

@@ -28,7 +28,7 @@ class _Who(NamedTuple):
 
 
 class ArrivalTrigger:
-    """Notes what arrives for the rules that wait for it. Thread-safe."""
+    """Notes what arrives for the rules that fetch priors of it; what is passed on is noted elsewhere. Thread-safe."""
 
     def __init__(
         self,
@@ -51,7 +51,7 @@ class ArrivalTrigger:
     def note(self, receipts: Sequence[Receipt]) -> None:
         """Instances that are in the store and indexed. Raises LedgerError."""
         rules = self._rules()
-        wanting = [rule for rule in rules.rules.values() if rule.enabled and rule.arrival is not None]
+        wanting = [one for one in rules.rules.values() if one.enabled and one.arrival and one.priors is not None]
         if not wanting:
             return
         callers = rules.callers

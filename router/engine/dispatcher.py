@@ -9,14 +9,17 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 
 from router.domain.appointment import Appointment
+from router.domain.passing import PendingArrival
 from router.domain.rule import LOCAL, Node, RuleSet
 from router.domain.sweep import SweepRecord
 from router.domain.transfer import State, Transfer
 from router.engine.detours import Detours
+from router.engine.forwarder import Forwarder
 from router.engine.gates import Gates
 from router.engine.lane import Claim, Lane
 from router.engine.mover import LEASE_SECONDS, Mover
 from router.engine.orphans import Orphans
+from router.engine.passing import Passer
 from router.engine.ports import Clock, Correlate, Ledger, Observer, Pseudonym, Trouble
 from router.engine.prefetch import Prefetcher
 from router.engine.probe import Prober
@@ -38,12 +41,16 @@ _SWEEPS_PER_SOURCE = 1
 _LOOKS_PER_SOURCE = 2
 """Appointments whose priors are looked for at once at a source; its associations are shared by all that asks it."""
 _VERIFICATIONS_PER_DESTINATION = 2
+_ARRIVALS = 4
+"""Studies that have arrived and are looked at at once."""
+_FORWARDS = 16
+"""Transfers from our own store at a time, to all destinations; to one as many as it has associations."""
 _CANCEL_SECONDS = 20.0
 """How long cancelled work may take to end: the grace of a C-CANCEL and then some."""
 
 
 class Dispatcher:
-    """Runs sweeps, looks for priors, moves and verifications as they become due, each node within its own bounds."""
+    """Runs all work as it becomes due: looks, sweeps, moves, verifications; each node within its own bounds."""
 
     def __init__(
         self,
@@ -53,6 +60,8 @@ class Dispatcher:
         sweeper: Sweeper,
         prefetcher: Prefetcher,
         mover: Mover,
+        forwarder: Forwarder,
+        passer: Passer,
         verifier: Verifier,
         detours: Detours,
         slots: NodeSlots,
@@ -69,6 +78,7 @@ class Dispatcher:
         self._upkeep = Upkeep(ledger)
         self._orphans = Orphans(ledger, observer)
         self._mover = mover
+        self._forwarder = forwarder
         self._verifier = verifier
         self._detours = detours
         self._slots = slots
@@ -84,7 +94,9 @@ class Dispatcher:
         self._stopping = threading.Event()
         self._ended = threading.Event()
         self._lock = threading.Lock()
-        self._threads: dict[threading.Thread, tuple[Transfer | SweepRecord | Appointment, threading.Event]] = {}
+        self._threads: dict[
+            threading.Thread, tuple[Transfer | SweepRecord | Appointment | PendingArrival, threading.Event]
+        ] = {}
         """What runs, with what cancels it: each its own, for a claim that is lost must stop that work only."""
         self._unproven: set[int] = set()
         """Transfers moved here that wait for a look at the evidence: draining includes it."""
@@ -108,6 +120,12 @@ class Dispatcher:
             node_of=lambda appointment: appointment.source,
             claim=ledger.claim_appointment,
             run=prefetcher.run,
+        )
+        self._arrivals: Lane[PendingArrival] = Lane(
+            room=lambda name, node: _ARRIVALS,
+            node_of=lambda pending: LOCAL,
+            claim=lambda names, now, seconds: ledger.claim_arrival(now, seconds),
+            run=passer.run,
         )
         self._moves: Lane[Transfer] = Lane(
             room=self._room_to_move,
@@ -250,6 +268,7 @@ class Dispatcher:
             self._fill(self._moves, names, rules, now)
         self._fill(self._verifications, names, rules, now)
         if not self._stopping.is_set():
+            self._fill(self._arrivals, [LOCAL], rules, now)
             self._fill(self._looks, names, rules, now)
             self._fill(self._sweeps, names, rules, now)
         self._next_look = min(self._next_look, self._gates.opens_at)
@@ -315,6 +334,8 @@ class Dispatcher:
                 self._ledger.renew(claim, now, LEASE_SECONDS, None)
             elif isinstance(claim, Appointment):
                 self._ledger.renew_appointment(claim, now, LEASE_SECONDS)
+            elif isinstance(claim, PendingArrival):
+                self._ledger.renew_arrival(claim, now, LEASE_SECONDS)
             else:
                 self._ledger.renew_sweep(claim, now, LEASE_SECONDS)
 
@@ -335,6 +356,8 @@ class Dispatcher:
 
     def _room_to_move(self, name: str, node: Node | None) -> int:
         """Moves at a time: as many as it has associations; those that wait for their destination need none."""
+        if name == LOCAL:
+            return _FORWARDS
         aside = sum(route.source == name for route in self._detours.slow())
         return (self._slots.allowed(node) if node else 1) + aside
 
@@ -363,7 +386,8 @@ class Dispatcher:
         return claim
 
     def _run_move(self, transfer: Transfer, cancelled: threading.Event) -> datetime | None:
-        ended = self._mover.run(transfer, cancelled)
+        runs = self._forwarder if transfer.intent.source == LOCAL else self._mover
+        ended = runs.run(transfer, cancelled)
         if ended is not None and ended.state is State.QUEUED:
             self._heeded = float("-inf")  # its route may be stopped
         return self._tell(transfer, ended)

@@ -114,6 +114,7 @@ class _Examination:
             port=router.listen_port,
             listen_host=router.listen_host,
             where=doctor._where,
+            retains=doctor._rules.router.retention is not None,
         )
 
     @property
@@ -211,7 +212,7 @@ class _Examination:
                 f"This router's certificate {node.tls.certificate}",
                 own.last if own is not None else None,
                 self._now,
-                f"renew the file certificate in {self._around.at('tls')}",
+                f"renew the file certificate in {self._around.own_certificate(self._doctor._rules.router.tls)}",
             )
         )
         renew = f"at {node.name}: renew its certificate"

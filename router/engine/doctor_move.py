@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from router.domain import checkup_move, checkup_wire
+from router.domain.access import ADDRESS, STRANGER, WRONG_CERTIFICATE
 from router.domain.causes import CAUSES, status_cause
 from router.domain.checkup import Around, Check, Landed, fail, ok, skipped, warn
 from router.domain.checkup_node import choose
@@ -34,7 +35,17 @@ _SERIES, _IMAGES = 20, 3
 _TRIES = 2
 _GLANCE_SECONDS = 0.2
 _REFUSED = re.compile(
-    r'^dicom_router_store_refused_total\{[^}]*reason="association-rejected"[^}]*\} (\S+)', re.MULTILINE
+    r'^dicom_router_store_refused_total\{reason="(association-rejected|address|tls-wrong-certificate)"\} (\S+)',
+    re.MULTILINE,
+)
+_TURNED_AWAY = {
+    STRANGER: ("it stores under an AE title not let in", "calling_ae_title", "sends_as"),
+    ADDRESS: ("it stores from an address not let in", "ip_address", "sends_from"),
+    WRONG_CERTIFICATE: ("it shows a certificate not let in", "certificate_name", "certificate_names"),
+}
+"""By reason of a StoreRefusal: what is wrong, the field of the log that says more, the key of the node to correct."""
+_NOT_ASKED_FOR = re.compile(
+    r'^dicom_router_store_instances_total\{calling="([^"]*)",status="0x0124"\} (\S+)', re.MULTILINE
 )
 
 
@@ -164,7 +175,7 @@ class MoveCheck:
 
     def _by_service(self, around: Around, image: Image) -> list[Check]:
         """Into the store of the running service. Raises LedgerError."""
-        since, before = self._clock.now(), self._refused()
+        since, before, turned_away = self._clock.now(), self._refused(), self._turned_away(around)
         memory = self._memory
 
         def wait(seconds: float) -> Landed:
@@ -176,21 +187,31 @@ class MoveCheck:
                         calling_ae_title=receipt.calling_ae_title,
                         called_ae_title=around.ae_title,
                     )
-                if time.monotonic() >= deadline:
+                if time.monotonic() >= deadline or self._turned_away(around) > turned_away:
                     return Landed()
                 time.sleep(_GLANCE_SECONDS)
 
         checks = self._move(around, image, lambda: 0.0, wait)
-        if self._refused() > before and not any(check.check == "stores from" for check in checks):
-            sentence = "The running service turned a caller away meanwhile: it stores under an AE title not let in."
-            advice = f"enter calling_ae_title from the service's log as sends_as at {around.at('sends_as')}"
+        after = self._refused()
+        reason = next((one for one in _TURNED_AWAY if after.get(one, 0.0) > before.get(one, 0.0)), "")
+        if reason and not any(check.check == "stores from" for check in checks):
+            what, field, key = _TURNED_AWAY[reason]
+            sentence = f"The running service turned a caller away meanwhile: {what}."
+            advice = f"enter {field} from the service's log as {key} at {around.at(key)}"
             return [fail("move", "caller-refused", sentence, advice)]
+        if self._turned_away(around) > turned_away:
+            return checkup_move.turned_away(around)
         return checks
 
-    def _refused(self) -> float:
-        """Associations of unknown callers that the running service turned away so far."""
+    def _refused(self) -> dict[str, float]:
+        """Associations that the running service turned away so far, by reasons of `_TURNED_AWAY`."""
         text = self._metrics() if self._metrics is not None else ""
-        return sum(float(value) for value in _REFUSED.findall(text))
+        return {reason: float(value) for reason, value in _REFUSED.findall(text)}
+
+    def _turned_away(self, around: Around) -> float:
+        """Instances of the node that the running service refused so far, for the ledger knows of nobody who asked."""
+        text = self._metrics() if self._metrics is not None else ""
+        return sum(float(value) for calling, value in _NOT_ASKED_FOR.findall(text) if calling == around.node.name)
 
     def _move(
         self,

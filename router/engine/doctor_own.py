@@ -12,8 +12,13 @@ from router.domain import checkup_router
 from router.domain.checkup import Check, Where, fail, ok
 from router.domain.checkup_wire import expiring
 from router.domain.rule import RuleSet
+from router.domain.surroundings import certificates
 from router.engine.doctor_port import Machine, ServiceSeen
 
+_WHOSE = {
+    "router.tls.certificate": ("certificate", "The Store SCP's certificate"),
+    "router.http_tls.certificate": ("http certificate", "The certificate of HTTP"),
+}
 _LEFT_ALONE = re.compile(r'^dicom_router_breaker_open\{node="([^"]*)"\} 1(?:\.0)?$', re.MULTILINE)
 
 
@@ -54,12 +59,24 @@ def own_side(
     lacking = sorted(zone for zone in zones if not machine.zone_loads(zone))
     checks.append(checkup_router.zones(lacking, machine.zone_version(), now))
     checks.append(checkup_router.clock(machine.clock_synchronised()))
-    if rules.router.tls is not None:
-        path = rules.router.tls.certificate
-        valid = machine.certificate(path)
-        last = valid.last if valid is not None else None
-        renew = f"renew the file certificate in {where('router', 'tls')}"
-        checks.append(expiring("certificate", f"The Store SCP's certificate {path}", last, now, renew))
+    return checks + _certificates(rules, where, machine, now)
+
+
+def _certificates(rules: RuleSet, where: Where, machine: Machine, now: datetime) -> list[Check]:
+    """Files with certificates, each once; what this router shows a node is looked at where the node is."""
+    checks = []
+    for key, path in certificates(rules).items():
+        *keys, role = key.split(".")
+        if keys[0] == "nodes" and role == "certificate":
+            continue
+        if role == "certificate":
+            valid = machine.certificate(path)
+            last = valid.last if valid is not None else None
+        else:
+            last = machine.first_end(path)
+        check, whose = _WHOSE.get(key, ("authorities", f"A certificate in {key}"))
+        renew = f"renew the file {role} in {where(*keys)}"
+        checks.append(expiring(check, f"{whose} {path}", last, now, renew))
     return checks
 
 

@@ -114,6 +114,9 @@ class Machine(Protocol):
     def certificate(self, path: str) -> Validity | None:
         """When the first certificate of a PEM file is valid; None where it cannot be read."""
 
+    def first_end(self, path: str) -> datetime | None:
+        """When the first of all certificates in a PEM file ends; None where they cannot be read."""
+
     def ask(self, address: str, path: str) -> tuple[int, str] | None:
         """Status and body of an HTTP path of a running service; None where it does not answer in time."""
 

@@ -14,14 +14,16 @@ from collections.abc import Callable
 from router.domain.causes import CAUSES, Remedy, error_cause
 from router.domain.expectation import Listing, expect
 from router.domain.outcome import Evidence
+from router.domain.retention import left_of
 from router.domain.rule import LOCAL, Node
-from router.domain.transfer import Transfer
+from router.domain.transfer import Instance, Transfer
 from router.engine.ports import Ledger
 from router.engine.query import Inquiry, QueryFailed
 from router.engine.slots import Urgency
 from router.errors import Cancelled, WireError
 
 _REMEMBER_SECONDS = 60.0
+_LEFT = "Some of it was passed on, and has left the store since (router.retention)."
 
 HOPELESS = frozenset(code for code, cause in CAUSES.items() if cause.remedy is Remedy.STOP_ROUTE)
 """Causes after which asking the node again is no use for a while."""
@@ -91,12 +93,13 @@ class EvidenceGatherer:
         study, series = transfer.intent.study_instance_uid, transfer.intent.series_instance_uid
         if transfer.intent.destination == LOCAL:
             # A receipt whose file is gone proves nothing.
-            held = self._held(study)
-            there = [one for one in self._ledger.received_instances(study, series) if one.sop_instance_uid in held]
+            there = self._here(study, series)
+            left = left_of(self._ledger.departed(study), series) - there
             return Evidence(
                 kind="receipts",
-                present=frozenset(one.sop_instance_uid for one in there),
-                series=Counter(one.series_instance_uid for one in there),
+                present=frozenset(one.sop_instance_uid for one in there | left),
+                series=Counter(one.series_instance_uid for one in there | left),
+                note=_LEFT if left else "",
             )
         if destination is None:
             return Evidence(kind="none", note="The configuration no longer has the destination.")
@@ -118,6 +121,11 @@ class EvidenceGatherer:
                 self._mute[destination] = (time.monotonic(), note)
                 return Evidence(kind="none", note=note)
             raise Unavailable(str(error)) from error
+
+    def _here(self, study: str, series: str) -> set[Instance]:
+        """What the store holds: a receipt whose file is gone proves nothing."""
+        held = self._held(study)
+        return {one for one in self._ledger.received_instances(study, series) if one.sop_instance_uid in held}
 
     def _ask(self, transfer: Transfer, node: Node, cancelled: threading.Event) -> Evidence:
         """The destination's IMAGE-level list, else its count: which instances it holds matters, not how many."""

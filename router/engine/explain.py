@@ -9,6 +9,7 @@ from zoneinfo import ZoneInfo
 from router.domain.computed import COMPUTED, missing
 from router.domain.condition import Evaluation, Explanation, KeyMatch
 from router.domain.dicom import Identifier, InformationModel, QueryRetrieveLevel, known_tag, name_of
+from router.domain.forward_explanation import passed_on
 from router.domain.levels import asked_at
 from router.domain.lookback import SweepKeys, sweep_keys
 from router.domain.relevance import attributes_of
@@ -23,6 +24,7 @@ from router.engine.computed import ComputedAttributes
 from router.engine.enumeration import Enumerator
 from router.engine.explain_ways import Ways
 from router.engine.explained import RuleExplained, StudyExplained, StudySeen
+from router.engine.forward_look import ForwardLook
 from router.engine.look import Answer, Look
 from router.engine.ports import Clock, Ledger
 from router.engine.prefetch import Looked, Prefetcher
@@ -53,6 +55,7 @@ class Explainer:
         inquiry: Inquiry,
         prefetcher: Prefetcher,
         stored: Callable[[str, Collection[int]], Identifier | None],
+        forwards: ForwardLook,
         clock: Clock,
         ways: Ways,
         offline: bool = False,
@@ -67,6 +70,7 @@ class Explainer:
         self._inquiry = inquiry
         self._prefetcher = prefetcher
         self._stored = stored
+        self._forwards = forwards
         self._clock = clock
         self._offline = offline
         self._computed = ComputedAttributes(inquiry)
@@ -247,6 +251,8 @@ class Explainer:
 
     def _without_sweep(self, rule: Rule) -> RuleExplained:
         """What can be said where not a sweep finds the current studies."""
+        if rule.forward is not None:
+            return self._forward(rule)
         if rule.trigger != "arrival":
             what = f"the worklist of {rule.asked}" if rule.trigger == "worklist" else "orders"
             note = f"Current studies come from {what}, not from studies; the study may be a prior of theirs."
@@ -277,6 +283,19 @@ class Explainer:
                 )
         return RuleExplained(
             rule=rule, found=clauses.passed, clauses=(clauses,), gates=self._ways.shared(rule), notes=tuple(notes)
+        )
+
+    def _forward(self, rule: Rule) -> RuleExplained:
+        """What is made of what has arrived."""
+        found = self._forwards.explain(rule, self._study, self.now)
+        decisions = [one for one in passed_on(self._study, found) if found.taken]
+        return RuleExplained(
+            rule=rule,
+            found=found.taken > 0,
+            clauses=found.clauses,
+            gates=(*self._ways.shared(rule, decisions), found.gate),
+            ways=self._ways.of(rule, decisions, found.gate),
+            notes=found.notes,
         )
 
     def _unasked(self, rule: Rule, problem: str) -> RuleExplained:

@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime
 from zoneinfo import ZoneInfo
 
+from router.domain.arriving import zone_of
 from router.domain.dicom import InformationModel
 from router.domain.gates import HOUR, Gate, Present, Standing, conclude, own_gates, shared_gates
 from router.domain.restraint import Restraint
@@ -59,8 +60,8 @@ class Ways:
             return ""
         return next((one.patient_id for one in self.transfers.values() if one.patient_id), "")
 
-    def of(self, rule: Rule, decisions: Iterable[Decision]) -> tuple[WayExplained, ...]:
-        """Decisions that are alike together, each with the gates on its way."""
+    def of(self, rule: Rule, decisions: Iterable[Decision], quiet: Gate | None = None) -> tuple[WayExplained, ...]:
+        """Decisions that are alike together, each with the gates on its way; `quiet` is before what is held for it."""
         alike: dict[tuple[str, str, str], list[Decision]] = {}
         for one in decisions:
             alike.setdefault((one.destination, one.code, one.reason), []).append(one)
@@ -70,13 +71,14 @@ class Ways:
             prior = some[0].prior
             led = destination and (prior is None or prior.taken)
             gates = own_gates(standing) if led else []
+            waits = [quiet] if quiet is not None and some[0].action is Action.HOLD else []
             found.append(
                 WayExplained(
                     destination=destination,
                     decision=some[0],
                     series=tuple(one.series_instance_uid for one in some if one.series_instance_uid),
                     gates=tuple(gates),
-                    conclusion=conclude(standing, [*shared_gates(standing), *gates]),
+                    conclusion=conclude(standing, [*shared_gates(standing), *waits, *gates]),
                 )
             )
         return tuple(found)
@@ -114,7 +116,7 @@ class Ways:
     def restraint(self, rule: Rule) -> Restraint:
         """How the rule is restrained now. Raises LedgerError."""
         source = self._rules.node(rule.source)
-        zone = ZoneInfo(source.timezone if source is not None else "UTC")
+        zone = ZoneInfo(source.timezone) if source is not None else zone_of(self._rules, rule)
         restraint = Restraint.of(rule, now=self.now, seen_at=self.now, zone=zone)
         if rule.limits.instances_per_day is None:
             return restraint
@@ -138,7 +140,7 @@ class Ways:
         """What the destination holds, asked once; None where it is not to be asked."""
         name, series = decision.destination, decision.series_instance_uid
         not_taken = decision.prior is not None and not decision.prior.taken
-        if not_taken or not rule.move.skip_present or (self._offline and name != LOCAL):
+        if rule.forward is not None or not_taken or not rule.move.skip_present or (self._offline and name != LOCAL):
             return None
         if (name, series) not in self._present:
             self._present[name, series] = self._ask_presence(name, series, transfer)

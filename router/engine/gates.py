@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable
 from datetime import datetime, timedelta
 
-from router.domain.rule import Node, RuleSet
+from router.domain.rule import LOCAL, Node, RuleSet
 from router.domain.transfer import Route, Transfer
 from router.domain.turns import Turns
 from router.engine.guard import MOVES_SECONDS
@@ -58,7 +58,18 @@ class Gates:
             full = limits.incoming is not None and coming[name] >= limits.incoming
             if full or not limits.open or not self._slots.takes(node, claimed[name]):
                 closed |= {Route(source, name) for source in sources}
+        if LOCAL in sources:
+            closed |= self._closed_from_here(rules, moving)
         return closed
+
+    def _closed_from_here(self, rules: RuleSet, moving: Collection[Transfer]) -> set[Route]:
+        """The routes from `local` to nodes that this router is not to send to now, or sends to as much as it may."""
+        coming = Counter(one.intent.destination for one in moving if one.intent.source == LOCAL)
+        return {
+            Route(LOCAL, name)
+            for name, node in rules.nodes.items()
+            if coming[name] >= self._slots.allowed(node) or not self.open(node)
+        }
 
 
 def recall_moves(slots: NodeSlots, ledger: Ledger, nodes: Collection[str], now: datetime) -> None:

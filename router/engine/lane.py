@@ -9,11 +9,12 @@ from datetime import datetime
 from typing import Generic, TypeVar
 
 from router.domain.appointment import Appointment
+from router.domain.passing import PendingArrival
 from router.domain.rule import Node
 from router.domain.sweep import SweepRecord
 from router.domain.transfer import Transfer
 
-Claim = TypeVar("Claim", SweepRecord, Transfer, Appointment)
+Claim = TypeVar("Claim", SweepRecord, Transfer, Appointment, PendingArrival)
 
 
 class Lane(Generic[Claim]):

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from router.domain import outcome
 from router.domain.outcome import Evidence, Expectation
+from router.domain.retention import left_of
 from router.domain.rule import LOCAL
 from router.domain.transfer import State, Transfer
 from router.engine.ports import Ledger
 
 
 def missing_instances(ledger: Ledger, transfer: Transfer) -> list[str] | None:
-    """SOP Instance UIDs that our store lacks now, or that the last look at another destination did not find.
+    """SOP Instance UIDs that never came to our store, or that the last look at another destination did not find.
 
     None where nobody can say without asking a node. Raises LedgerError.
     """
@@ -22,7 +23,9 @@ def missing_instances(ledger: Ledger, transfer: Transfer) -> list[str] | None:
     expected = ledger.expected_instances(transfer.id)
     if not expected:
         return None
-    present = ledger.received(transfer.intent.study_instance_uid, transfer.intent.series_instance_uid)
+    study, series = transfer.intent.study_instance_uid, transfer.intent.series_instance_uid
+    left = {one.sop_instance_uid for one in left_of(ledger.departed(study), series)}
+    present = ledger.received(study, series) | left
     gap = outcome.missing_instances(
         Expectation(instances=frozenset(expected)), Evidence(kind="receipts", present=frozenset(present))
     )

@@ -9,6 +9,7 @@ from datetime import date, datetime
 from typing import Protocol
 
 from router.domain.appointment import Appointment
+from router.domain.arriving import ArrivalDue
 from router.domain.commitment import Commitment, CommitmentAnswer, CommitmentRequest
 from router.domain.dicom import Identifier, QueryRetrieveLevel, SubOperationCounts
 from router.domain.events import Event
@@ -18,6 +19,7 @@ from router.domain.exchange import MoveRequest as MoveRequest
 from router.domain.exchange import MoveResult as MoveResult
 from router.domain.holds import HeldRoute
 from router.domain.overview import BacklogRow, Overview, ServiceInfo
+from router.domain.passing import PendingArrival
 from router.domain.receipt import Receipt
 from router.domain.restraint import Held
 from router.domain.route import StoppedRoute
@@ -36,6 +38,8 @@ from router.domain.transfer import (
     TransferFact,
 )
 from router.engine.appointment_port import AppointmentLedger
+from router.engine.arrival_port import ArrivalLedger
+from router.engine.departure_port import DepartureLedger
 
 Observer = Callable[[Event], None]
 """Takes an event; never raises, never blocks."""
@@ -43,7 +47,7 @@ Observer = Callable[[Event], None]
 Pseudonym = Callable[[str], str]
 """Gives a Study Instance UID what stands for it in events; empty where nothing does."""
 
-Correlate = Callable[[Transfer | SweepRecord | Appointment], AbstractContextManager[None]]
+Correlate = Callable[[Transfer | SweepRecord | Appointment | PendingArrival], AbstractContextManager[None]]
 """While the context lasts, all that the log says in this thread is said of this piece of work."""
 
 Trouble = Callable[[str, BaseException], None]
@@ -115,7 +119,7 @@ class Peers(Protocol):
         """
 
 
-class Ledger(AppointmentLedger, Protocol):
+class Ledger(AppointmentLedger, DepartureLedger, ArrivalLedger, Protocol):
     """Queue and memory. Raises only LedgerError. Every method is one transaction; thread-safe."""
 
     # sweeps -----------------------------------------------------------------------------------------------------
@@ -316,8 +320,8 @@ class Ledger(AppointmentLedger, Protocol):
 
     # receipts ---------------------------------------------------------------------------------------------------
 
-    def add_receipts(self, receipts: Sequence[Receipt]) -> None:
-        """Index instances of the object store; known ones are replaced."""
+    def add_receipts(self, receipts: Sequence[Receipt], dues: Sequence[ArrivalDue] = ()) -> None:
+        """Index instances of the object store; known ones are replaced. Note, at once with them, who waits for them."""
 
     def received(self, study_instance_uid: str, series_instance_uid: str = "") -> set[str]:
         """The SOP Instance UIDs our store holds of a study or series."""

@@ -60,7 +60,8 @@ class Presences:
         if not candidates:
             return Held({}, 0)
         if destination == LOCAL:
-            return Held({one.study_instance_uid: self._here(one) for one in candidates}, 0)
+            since = now - timedelta(seconds=believed)
+            return Held({one.study_instance_uid: self._here(one, since) for one in candidates}, 0)
         queries, note = 0, ""
         if ask and node is not None:
             work = _Asking(self._inquiry, node, patient_id, cancelled)
@@ -73,9 +74,14 @@ class Presences:
                 note = f"What {destination} holds is not known, so what it was sent is believed to be there: {error}"
         return Held(self._believed(source, destination, candidates, now, believed), queries, note)
 
-    def _here(self, one: Examination) -> Presence:
+    def _here(self, one: Examination, since: datetime) -> Presence:
+        """What has left our store since then, having been passed on, is believed to be where it went."""
         uid = one.study_instance_uid
-        return _compared(one, len(self._ledger.received(uid) & self._held(uid)))
+        there = self._ledger.received(uid) & self._held(uid)
+        departed = self._ledger.departed(uid)
+        if departed is not None and (departed.left_at is None or departed.left_at >= since):
+            there |= {left.sop_instance_uid for left in departed.instances}
+        return _compared(one, len(there))
 
     def _believed(
         self, source: str, destination: str, candidates: Sequence[Examination], now: datetime, seconds: float

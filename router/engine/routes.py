@@ -26,9 +26,17 @@ REFUSAL_REASONS: dict[str, str] = {
     "storage-failure": "it could not write; see the log",
     "too-many-associations": "all its associations are in use (router.maximum_associations)",
     "association-rejected": "it rejects the AE titles that called (is the source's `sends_as` right?)",
+    "too-many-of-node": "a node held as many associations as its limits.incoming_associations allows",
+    "address": "a node called from an address that is not in its sends_from",
+    "tls-wrong-certificate": "a node showed a certificate that is not in its certificate_names",
     "tls": "a TLS handshake with it failed; see the log",
 }
 """Reasons of a StoreRefusal that explain why a source cannot send to us, as the end of a sentence."""
+
+
+def asked_on(route: Route) -> str:
+    """The node that this router asks for what goes a way: the source, or where it sends itself the destination."""
+    return route.destination if route.source == LOCAL else route.source
 
 
 class Refusals:
@@ -40,7 +48,7 @@ class Refusals:
 
     def note(self, reason: str) -> None:
         """It refused something."""
-        reason = "tls" if reason.startswith("tls-") else reason
+        reason = "tls" if reason.startswith("tls-") and reason not in REFUSAL_REASONS else reason
         if reason in REFUSAL_REASONS:
             with self._lock:
                 self._at[reason] = time.monotonic()
@@ -62,9 +70,9 @@ class RouteWatch:
         self._suspicious: dict[Route, tuple[Run, ...]] = {}
         self._lock = threading.Lock()
 
-    def stop(self, source: Node, cause: str, reason: str) -> Stop:
-        """A stop of a route from this source, with the time of the first probe."""
-        wait = timedelta(seconds=probe_seconds(source.move.probe, 0))
+    def stop(self, asked: Node, cause: str, reason: str) -> Stop:
+        """A stop of a route on which this node is asked, with the time of the first probe."""
+        wait = timedelta(seconds=probe_seconds(asked.move.probe, 0))
         return Stop(cause=cause, reason=reason, probe_at=self._clock.now() + wait)
 
     def judge(self, route: Route, source: Node, run: Run, sentence: str) -> Stop | None:
@@ -179,7 +187,7 @@ class StoppedRoutes:
     ) -> Transfer | None:
         """Take a transfer that is to try a stopped route from one of these sources, if one is due."""
         for route, one in self._stopped.items():
-            node = rules.node(route.source)
+            node = rules.node(asked_on(route))
             if node is None or one.probe_at > now or route.source not in sources or route in without:
                 continue
             following = now + timedelta(seconds=probe_seconds(node.move.probe, one.probes + 1))

@@ -1,4 +1,4 @@
-"""What the ledger needs now and then while a service runs: deadlines that come near, appointments long over."""
+"""What the ledger needs now and then while a service runs: deadlines that come near, what is long over."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from router.domain.transfer import URGENT
 from router.engine.ports import Ledger
 
 KEPT = timedelta(days=30)
-"""How long an appointment that is over is remembered, with its patient's ID."""
+"""How long an appointment that is over is remembered, with its patient's ID, and what was made of a study."""
 _DEADLINES_SECONDS = 15.0
 _FORGET_SECONDS = 3600.0
 
@@ -32,3 +32,4 @@ class Upkeep:
         if at - self._forgot >= _FORGET_SECONDS:
             self._forgot = at
             self._ledger.forget_appointments(now - KEPT)
+            self._ledger.forget_arrivals(now - KEPT)

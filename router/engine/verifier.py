@@ -21,7 +21,8 @@ from router.domain.outcome import (
     judge,
     retry_wait,
 )
-from router.domain.rule import Move, Node, RuleSet
+from router.domain.rule import LOCAL, Move, Node, RuleSet
+from router.domain.store_causes import STORE_CAUSES
 from router.domain.transfer import Finish, Happening, Transfer
 from router.engine.commitment import Committer, Unanswered, Waiting
 from router.engine.evidence import EvidenceGatherer, Unavailable, commits
@@ -143,6 +144,8 @@ class Verifier:
         if isinstance(evidence, Waiting):
             return self._finish(transfer, Happening.LATER, evidence.reason, wait=evidence.seconds)
         verdict = _with_reasons(judge(expectation, evidence, transfer.cause), evidence)
+        if transfer.intent.source == LOCAL and verdict.happening in _SHORT:
+            verdict = self._as_sent(transfer, verdict, evidence)
         self._tallies.look(transfer, verdict.there if evidence.kind != "none" else None)
         if verdict.happening not in _SHORT:
             wait = _next_look(transfer, evidence, verdict)
@@ -192,6 +195,17 @@ class Verifier:
             note=f"{destination.name} does not commit itself to some SOP classes; those were asked for by C-FIND.",
         )
 
+    def _as_sent(self, transfer: Transfer, verdict: Verdict, evidence: Evidence) -> Verdict:
+        """The verdict on what this router sent itself: it knows what was acknowledged, and why the rest was not."""
+        happening, reason = verdict.happening, verdict.reason
+        if evidence.kind == "none" and transfer.completed:
+            happening = Happening.SOME_MISSING
+        if transfer.cause in STORE_CAUSES and transfer.cause not in CLEAN:
+            moves = [one.discreet.reason for one in self._ledger.attempts(transfer.id) if one.step == "move"]
+            held = f"The destination holds {verdict.there}." if verdict.there not in (None, transfer.completed) else ""
+            reason = " ".join(filter(None, (held, *moves[-1:])))
+        return msgspec.structs.replace(verdict, happening=happening, reason=reason or verdict.reason)
+
     def _short(self, transfer: Transfer, move: Move, evidence: Evidence, verdict: Verdict) -> Finish:
         if evidence.kind == "commitment" and _not_yet(transfer, evidence, verdict):
             self._committer.forget(transfer, transfer.intent.destination)
@@ -204,6 +218,9 @@ class Verifier:
         gap = bool(verdict.missing or verdict.short)
         if transfer.cause == "lease-lost" and evidence.kind == "none" and wait is not None:
             return self._finish(transfer, Happening.RETRY, verdict.reason, verdict)
+        if transfer.intent.source == LOCAL and transfer.cause in LOOSE and wait is not None:
+            # What broke off goes on: nothing was lost that would have to be repaired.
+            return self._finish(transfer, Happening.RETRY, verdict.reason, verdict, wait=wait.total_seconds())
         if wait is not None and transfer.rounds < MAXIMUM_ROUNDS:
             # A repair that brought nothing was a round as well: what cannot be moved is not asked for again and again.
             in_vain = transfer.rounds > 0 and transfer.cause == "all-failed"

@@ -1,4 +1,4 @@
-"""The queries about lists of instances: what is expected of a transfer, what was delivered by it."""
+"""The queries about lists of instances: what is expected of a transfer, what was delivered by it, what was refused."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from router.domain.transfer import Instance, Transfer
 from router.ledger.database import insert_or
 from router.ledger.tables import instance_lists, transfers
 
-EXPECTED, SERIES, MISSING, DELIVERED = "expected", "series", "missing", "delivered"
-OF_THE_SOURCE = (EXPECTED, SERIES, MISSING)
+EXPECTED, SERIES, MISSING, DELIVERED, REFUSED = "expected", "series", "missing", "delivered", "refused"
+OF_THE_SOURCE = (EXPECTED, SERIES, MISSING, REFUSED)
 """The kinds that no longer hold once a transfer starts over, for the source is asked again."""
 
 _l, _t = instance_lists.c, transfers.c
@@ -21,12 +21,17 @@ _l, _t = instance_lists.c, transfers.c
 
 def replace(connection: Connection, transfer: Transfer, kind: str, instances: Sequence[Instance]) -> None:
     """Remember a list in place of the one before; nothing changes where the claim has gone to someone else."""
-    _replace(connection, transfer, kind, _pack(instances))
+    _replace(connection, transfer, kind, pack(instances))
 
 
 def replace_counts(connection: Connection, transfer: Transfer, counts: Mapping[str, int | None]) -> None:
     """The same for the number of instances of each series."""
     _replace(connection, transfer, SERIES, zlib.compress(msgspec.msgpack.encode(counts)))
+
+
+def replace_reasons(connection: Connection, transfer: Transfer, reasons: Mapping[str, Sequence[str]]) -> None:
+    """The same for why which instances were refused: a reason -> SOP Instance UIDs."""
+    _replace(connection, transfer, REFUSED, zlib.compress(msgspec.msgpack.encode(reasons)))
 
 
 def remove(connection: Connection, transfer: Transfer, kind: str) -> None:
@@ -50,7 +55,7 @@ def _replace(connection: Connection, transfer: Transfer, kind: str, packed: byte
 def find(connection: Connection, transfer_id: int, kind: str) -> list[Instance] | None:
     """A list, sorted by series; None where there is none."""
     packed = connection.scalar(select(_l.instances).where(_l.transfer_id == transfer_id, _l.kind == kind))
-    return None if packed is None else _unpack(packed)
+    return None if packed is None else unpack(packed)
 
 
 def find_counts(connection: Connection, transfer_id: int) -> dict[str, int | None] | None:
@@ -59,13 +64,21 @@ def find_counts(connection: Connection, transfer_id: int) -> dict[str, int | Non
     return None if packed is None else msgspec.msgpack.decode(zlib.decompress(packed), type=dict[str, int | None])
 
 
-def _pack(instances: Sequence[Instance]) -> bytes:
+def find_reasons(connection: Connection, transfer_id: int) -> dict[str, list[str]]:
+    """Why which instances were refused; empty where none was."""
+    packed = connection.scalar(select(_l.instances).where(_l.transfer_id == transfer_id, _l.kind == REFUSED))
+    return {} if packed is None else msgspec.msgpack.decode(zlib.decompress(packed), type=dict[str, list[str]])
+
+
+def pack(instances: Sequence[Instance]) -> bytes:
+    """Instances as bytes of a column."""
     by_series: dict[str, list[str]] = {}
     for instance in instances:
         by_series.setdefault(instance.series_instance_uid, []).append(instance.sop_instance_uid)
     return zlib.compress(msgspec.msgpack.encode(by_series))
 
 
-def _unpack(packed: bytes) -> list[Instance]:
+def unpack(packed: bytes) -> list[Instance]:
+    """What `pack` was given, series by series."""
     by_series = msgspec.msgpack.decode(zlib.decompress(packed), type=dict[str, list[str]])
     return [Instance(series, instance) for series, instances in by_series.items() for instance in instances]

@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 from sqlalchemy import Connection, bindparam, delete, func, select, update
 
+from router.domain.rule import LOCAL
 from router.domain.transfer import (
     RULE_HOLDS,
     TRANSITIONS,
@@ -22,7 +23,7 @@ from router.domain.transfer import (
     State,
     TransferFact,
 )
-from router.ledger import commitments, held
+from router.ledger import commitments, departures, held
 from router.ledger.database import chunks, insert_or
 from router.ledger.instances import OF_THE_SOURCE
 from router.ledger.tables import Instant, instance_lists, transfers
@@ -65,9 +66,11 @@ def queue(connection: Connection, selected: Sequence[NewTransfer], now: datetime
     asked = [new for new in selected if new.happening is not None or new.charge]
     known = _known(connection, [new.intent for new in asked])
     fresh = [new for new in selected if new.intent not in known]
-    _insert(connection, fresh, now)
+    add(connection, fresh, now)
     charged = sum(new.charge for new in fresh)
-    anew: list[dict[str, Any]] = []
+    again = [new.intent for new in asked if new.happening is Happening.AGAIN]
+    departures.recall(connection, [one.study_instance_uid for one in again if one.destination == LOCAL])
+    again_now: list[dict[str, Any]] = []
     waiting: list[dict[str, Any]] = []
     counted: list[dict[str, Any]] = []
     prolonged: dict[int, tuple[Hold, int | None]] = {}
@@ -82,17 +85,15 @@ def queue(connection: Connection, selected: Sequence[NewTransfer], now: datetime
         if happening is Happening.GREW and fact.state in UNDER_WAY:
             counted.append(row)
         else:
-            row |= {"new_rule": new.rule, "new_priority": new.priority, "new_patient_id": new.patient_id}
-            row |= {"new_availability": new.availability, "forget": happening is Happening.AGAIN}
-            row |= {"new_deadline": new.deadline_at, "new_turn": turn_of(new.deadline_at, now)}
+            row = anew(new, fact.id, now)
             if new.hold is None:
-                anew.append(row)
+                again_now.append(row)
             else:
                 waiting.append(row | held.bound(new.hold))
         charged += new.charge
-    _start_over(connection, anew, now)
-    _start_over(connection, waiting, now, held.BOUND)
-    _count(connection, counted, now)
+    start_over(connection, again_now, now)
+    start_over(connection, waiting, now, held.BOUND)
+    count(connection, counted, now)
     held.prolong(connection, prolonged, now)
     return charged
 
@@ -148,7 +149,8 @@ def forget_lists(connection: Connection, transfer_ids: Sequence[int], kinds: Seq
         connection.execute(statement, rows)
 
 
-def _insert(connection: Connection, new: Sequence[NewTransfer], now: datetime) -> None:
+def add(connection: Connection, new: Sequence[NewTransfer], now: datetime) -> None:
+    """Queue or hold new intents; what is known by now is left alone."""
     rows = [
         {
             "source": one.intent.source,
@@ -185,9 +187,25 @@ def _known(connection: Connection, intents: Sequence[Intent]) -> dict[Intent, Tr
     return known
 
 
-def _start_over(
+def anew(new: NewTransfer, transfer_id: int, now: datetime) -> dict[str, Any]:
+    """What `start_over` is to know of a transfer."""
+    return {
+        "row_id": transfer_id,
+        "new_count": new.instance_count,
+        "new_rule": new.rule,
+        "new_priority": new.priority,
+        "new_patient_id": new.patient_id,
+        "new_availability": new.availability,
+        "forget": new.happening is Happening.AGAIN,
+        "new_deadline": new.deadline_at,
+        "new_turn": turn_of(new.deadline_at, now),
+    }
+
+
+def start_over(
     connection: Connection, rows: Sequence[dict[str, Any]], now: datetime, changes: Mapping[str, Any] | None = None
 ) -> None:
+    """Queue known transfers anew, or hold them with these `changes`; what was known of the source is forgotten."""
     if not rows:
         return
     connection.execute(
@@ -210,7 +228,8 @@ def _start_over(
     commitments.forget(connection, [row["row_id"] for row in rows])
 
 
-def _count(connection: Connection, rows: Sequence[dict[str, Any]], now: datetime) -> None:
+def count(connection: Connection, rows: Sequence[dict[str, Any]], now: datetime) -> None:
+    """Note how many instances transfers that have not begun have now."""
     if not rows:
         return
     connection.execute(

@@ -26,6 +26,7 @@ from router.domain.transfer import (
     TransferFact,
 )
 from router.ledger import appointments as appointment_queries
+from router.ledger import arrivals as arrival_queries
 from router.ledger import caps as cap_queries
 from router.ledger import claims, held, intents
 from router.ledger import commitments as commitment_queries
@@ -35,10 +36,13 @@ from router.ledger import services as service_queries
 from router.ledger import sweeps as sweep_queries
 from router.ledger import transfers as transfer_queries
 from router.ledger.appointment_book import AppointmentBook
+from router.ledger.arrival_book import ArrivalBook
 from router.ledger.database import Database
+from router.ledger.departure_book import DepartureBook
 from router.ledger.lock import ServiceLock
 from router.ledger.notice_book import NoticeBook
 from router.ledger.receipt_index import ReceiptIndex
+from router.ledger.refusal_book import RefusalBook
 from router.ledger.route_book import RouteBook
 from router.ledger.site_book import SiteBook
 from router.ledger.watching import Watching
@@ -46,7 +50,17 @@ from router.ledger.watching import Watching
 _FOREVER = datetime.max.replace(tzinfo=UTC)
 
 
-class SqlLedger(ReceiptIndex, RouteBook, SiteBook, Watching, AppointmentBook, NoticeBook):
+class SqlLedger(
+    ReceiptIndex,
+    RouteBook,
+    SiteBook,
+    Watching,
+    AppointmentBook,
+    NoticeBook,
+    RefusalBook,
+    DepartureBook,
+    ArrivalBook,
+):
     """Queue and memory on a SQL database: `engine.ports.Ledger`.
 
     Every method is one transaction and raises only LedgerError; thread-safe, and safe between processes.
@@ -233,9 +247,9 @@ class SqlLedger(ReceiptIndex, RouteBook, SiteBook, Watching, AppointmentBook, No
             return claims.finish(connection, transfer, finish, started_at, now)
 
     def expire_leases(self, now: datetime) -> int:
-        """Transfers whose worker is gone are looked at first, sweeps and appointments are due again; how many."""
+        """Transfers whose worker is gone are looked at first, all else is due again; how many."""
         with self._database.read() as connection:
-            parts = (claims, sweep_queries, appointment_queries)
+            parts = (claims, sweep_queries, appointment_queries, arrival_queries)
             if not any(part.any_to_expire(connection, now) for part in parts):
                 return 0
         with self._database.write() as connection:
@@ -366,6 +380,7 @@ class SqlLedger(ReceiptIndex, RouteBook, SiteBook, Watching, AppointmentBook, No
             with self._database.write() as connection:
                 service_queries.withdraw_all(connection)
                 orphaned = claims.expire_all(connection, now) + sweep_queries.expire(connection, _FOREVER)
+                orphaned += arrival_queries.expire(connection, _FOREVER)
                 return orphaned + appointment_queries.expire(connection, _FOREVER)
         finally:
             self._lock.share()

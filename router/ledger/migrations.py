@@ -6,7 +6,9 @@ from collections.abc import Callable, Mapping
 
 from sqlalchemy import Connection, func, insert, inspect, select, update
 
+from router.ledger.arrival_tables import arrivals, forward_turns
 from router.ledger.counting import transfer_counts
+from router.ledger.departure_tables import departures, leavers
 from router.ledger.tables import (
     DEADLINES_INDEX,
     ENDED_INDEX,
@@ -35,7 +37,7 @@ class UnusableTablesError(Exception):
     """The tables of a database are not those of a ledger of a known version; the message ends a sentence about it."""
 
 
-VERSION = 5
+VERSION = 7
 """The version of the tables above; a new ledger starts with it."""
 
 
@@ -69,7 +71,15 @@ def _to_5(connection: Connection) -> None:
         index.create(connection)
 
 
-MIGRATIONS: Mapping[int, Callable[[Connection], None]] = {2: _to_2, 3: _to_3, 4: _to_4, 5: _to_5}
+def _to_6(connection: Connection) -> None:
+    connection.exec_driver_sql("ALTER TABLE receipts ADD COLUMN checksum BLOB")
+
+
+def _to_7(connection: Connection) -> None:
+    metadata.create_all(connection, tables=[leavers, departures, arrivals, forward_turns])
+
+
+MIGRATIONS: Mapping[int, Callable[[Connection], None]] = {2: _to_2, 3: _to_3, 4: _to_4, 5: _to_5, 6: _to_6, 7: _to_7}
 """How a ledger of the version before becomes one of this version; one entry for each version after the first."""
 
 _SCHEMA_VERSION = "schema_version"

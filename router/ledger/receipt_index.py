@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
 from datetime import datetime
 
+from router.domain.arriving import ArrivalDue
 from router.domain.receipt import Receipt
 from router.domain.rule import LOCAL
+from router.domain.stored import Amount, Indexed, StoredStudy
 from router.domain.transfer import Instance
+from router.ledger import arrivals as arrival_queries
+from router.ledger import asked as asked_queries
 from router.ledger import receipts as receipt_queries
+from router.ledger import stored as stored_queries
 from router.ledger.database import Database
+
+_PAGE = 500
+"""Rows that are read at once where all are read: nothing is held up, and no memory grows with them."""
 
 
 class ReceiptIndex:
@@ -18,11 +26,12 @@ class ReceiptIndex:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def add_receipts(self, receipts: Sequence[Receipt]) -> None:
-        """Index instances of the object store; known ones are replaced."""
+    def add_receipts(self, receipts: Sequence[Receipt], dues: Sequence[ArrivalDue] = ()) -> None:
+        """Index instances of the object store; known ones are replaced. Note, at once with them, who waits for them."""
         if receipts:
             with self._database.write() as connection:
                 receipt_queries.add(connection, receipts)
+                arrival_queries.note(connection, dues, max(one.received_at for one in receipts))
 
     def received(self, study_instance_uid: str, series_instance_uid: str = "") -> set[str]:
         """The SOP Instance UIDs our store holds of a study or series."""
@@ -53,3 +62,59 @@ class ReceiptIndex:
         """Calling AE titles of what was moved from a node to this router lately -> when one last stored."""
         with self._database.read() as connection:
             return receipt_queries.stored_from(connection, source, LOCAL)
+
+    def was_asked(
+        self, sources: Collection[str], destinations: Collection[str], study_instance_uid: str, since: datetime
+    ) -> bool:
+        """Whether one of these sources was asked to send a study (empty: anything) here: now, or since that moment."""
+        with self._database.read() as connection:
+            return asked_queries.was_asked(connection, sources, destinations, study_instance_uid, since)
+
+    # the store as a whole ---------------------------------------------------------------------------------------
+
+    def stored_studies(
+        self, *, only: Collection[str] | None = None, callers: Collection[str] | None = None, limit: int = 100
+    ) -> list[StoredStudy]:
+        """Studies that our store holds, what came last first: of `only` these, with something stored by `callers`."""
+        with self._database.read() as connection:
+            return stored_queries.studies(connection, only, callers, limit)
+
+    def stored_uids(self) -> Iterator[str]:
+        """The UIDs of all studies that our store holds, in their order as texts; read in pages."""
+        after = ""
+        while True:
+            with self._database.read() as connection:
+                found = stored_queries.uids(connection, after, _PAGE)
+            yield from found
+            if len(found) < _PAGE:
+                return
+            after = found[-1]
+
+    def stored_amount(self, only: Collection[str] | None = None) -> Amount:
+        """How much our store holds, of `only` these studies."""
+        with self._database.read() as connection:
+            return stored_queries.amount(connection, only)
+
+    def indexed(self, study_instance_uid: str) -> Iterator[Indexed]:
+        """What our store holds of a study, by series and instance as texts; read in pages."""
+        after = ("", "")
+        while True:
+            with self._database.read() as connection:
+                found = stored_queries.page(connection, study_instance_uid, after, _PAGE)
+            yield from found
+            if len(found) < _PAGE:
+                return
+            after = (found[-1].receipt.series_instance_uid, found[-1].receipt.sop_instance_uid)
+
+    def indexed_instance(
+        self, study_instance_uid: str, series_instance_uid: str, sop_instance_uid: str
+    ) -> Indexed | None:
+        """What is known of an instance; None where our store holds none."""
+        with self._database.read() as connection:
+            return stored_queries.one(connection, study_instance_uid, series_instance_uid, sop_instance_uid)
+
+    def keep_checksums(self, found: Sequence[tuple[Receipt, bytes]]) -> None:
+        """Remember checksums of files whose receipts are still these, and that have none yet."""
+        if found:
+            with self._database.write() as connection:
+                stored_queries.keep_checksums(connection, found)

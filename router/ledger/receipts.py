@@ -16,11 +16,13 @@ from router.ledger.tables import receipts, transfers
 _r = receipts.c
 _LATELY = 50
 """Transfers that are looked at for who stores what they brought."""
+COLUMNS = tuple(_r[name] for name in Receipt.__struct_fields__)
+"""Those of a Receipt."""
 _KEY = ("study_instance_uid", "series_instance_uid", "sop_instance_uid")
 
 
 def add(connection: Connection, batch: Sequence[Receipt]) -> None:
-    """Index instances; known ones are replaced."""
+    """Index instances; known ones are replaced, and the checksums of their files forgotten: they came anew."""
     if not batch:
         return
     statement = insert_or(receipts, connection)
@@ -62,7 +64,7 @@ def paths(connection: Connection, study_instance_uid: str) -> set[str]:
 
 def one(connection: Connection, study: str, series: str, instance: str) -> Receipt | None:
     """The receipt of an instance."""
-    query = select(receipts).where(
+    query = select(*COLUMNS).where(
         _r.study_instance_uid == study, _r.series_instance_uid == series, _r.sop_instance_uid == instance
     )
     row = connection.execute(query).mappings().one_or_none()

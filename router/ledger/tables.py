@@ -182,6 +182,7 @@ receipts = Table(
     Column("size", BigInteger, nullable=False),
     Column("path", Text, nullable=False),
     Column("received_at", Instant, nullable=False),
+    Column("checksum", LargeBinary),  # of the file, as it was when it was first read again after this receipt
     # The key leads with the study: what we hold of it lies together and is read in one range.
     PrimaryKeyConstraint("study_instance_uid", "series_instance_uid", "sop_instance_uid"),
     sqlite_with_rowid=False,

@@ -8,6 +8,7 @@ from typing import Any
 
 from sqlalchemy import Connection, select, text, update
 
+from router.domain.rule import LOCAL
 from router.domain.transfer import (
     ENDED,
     RULE_HOLDS,
@@ -22,8 +23,8 @@ from router.domain.transfer import (
     after,
 )
 from router.errors import LedgerError
-from router.ledger import commitments, routes
-from router.ledger.instances import DELIVERED, OF_THE_SOURCE
+from router.ledger import commitments, departures, routes
+from router.ledger.instances import DELIVERED, EXPECTED, OF_THE_SOURCE
 from router.ledger.intents import forget_lists, starting_over
 from router.ledger.rows import transfer_of
 from router.ledger.tables import FINISHED, LEASED, MOVES, attempts, sweep_transfers, transfers
@@ -137,7 +138,11 @@ def apply(connection: Connection, transfer_id: int, happening: Happening, now: d
     values = {"state": state.value, "fence": row.fence + 1, "lease_until": None, "wish": "", "updated_at": now}
     if happening is Happening.AGAIN:
         values = starting_over(now) | values
-        forget_lists(connection, [row.id], [*OF_THE_SOURCE, DELIVERED])
+        if row.destination == LOCAL:
+            departures.recall(connection, [row.study_instance_uid])
+        # What a transfer from our own store is to carry was decided when it was queued: nobody can be asked again.
+        kept = {EXPECTED} if row.source == LOCAL else set()
+        forget_lists(connection, [row.id], sorted({*OF_THE_SOURCE, DELIVERED} - kept))
         commitments.forget(connection, [row.id])
     elif happening is Happening.RELEASE:
         values["next_at"] = now

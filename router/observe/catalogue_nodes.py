@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from router.domain.events import WAITS
-from router.observe.definitions import RESPONSE_BUCKETS, Definition, callers, certificates, channels, nodes, paced
-from router.observe.labels import ASSOCIATION_RESULTS, NOTIFICATIONS, ROLES
+from router.observe.definitions import RESPONSE_BUCKETS, Definition, callers, certificates, channels, nodes, once, paced
+from router.observe.labels import ASSOCIATION_RESULTS, AUDITED, NOTIFICATIONS, QUARANTINED, ROLES
 
 NODES_AND_ROUTER = (
     # Associations.
@@ -84,6 +84,17 @@ NODES_AND_ROUTER = (
         "store_size_bytes", "gauge", "Size of the store's file system; gone while that does not answer.", (), None
     ),
     Definition("store_minimum_free_bytes", "gauge", "router.minimum_free: with less free, instances are refused."),
+    Definition("store_removed_total", "counter", "Instances that left the store, as router.retention says."),
+    Definition("store_removed_bytes_total", "counter", "Bytes of data sets of the instances that left the store."),
+    Definition(
+        "quarantine_total",
+        "counter",
+        "Instances that were put into the quarantine, or offered again, by reason.",
+        ("reason",),
+        once,
+        (QUARANTINED,),
+    ),
+    Definition("quarantine_objects", "gauge", "Objects in the quarantine; gone while the store is silent.", (), None),
     Definition(
         "certificate_expiry_timestamp_seconds",
         "gauge",
@@ -101,6 +112,16 @@ NODES_AND_ROUTER = (
         (NOTIFICATIONS,),
     ),
     Definition("notifications_waiting", "gauge", "Notifications that are not delivered yet.", ("channel",), channels),
+    # Audit messages.
+    Definition(
+        "audit_messages_total",
+        "counter",
+        "Audit messages by what became of them: sent, dropped (lost: the buffer was full), failed (attempts to send).",
+        ("result",),
+        once,
+        (AUDITED,),
+    ),
+    Definition("audit_waiting", "gauge", "Audit messages that are not sent yet."),
     # The router itself.
     Definition("config_last_reload_successful", "gauge", "1 if the last configuration was accepted."),
     Definition("config_last_reload_success_timestamp_seconds", "gauge", "When a configuration was last accepted."),

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from router.domain.appointment import Appointment
+from router.domain.passing import PendingArrival
 from router.domain.sweep import SweepRecord
 from router.domain.transfer import State, Transfer
 from router.observe import logs
@@ -18,7 +19,7 @@ class Correlation:
         self._pseudonym = pseudonym
 
     @contextmanager
-    def __call__(self, work: Transfer | SweepRecord | Appointment) -> Iterator[None]:
+    def __call__(self, work: Transfer | SweepRecord | Appointment | PendingArrival) -> Iterator[None]:
         """While it lasts, what this thread logs is said of this piece of work."""
         if isinstance(work, Transfer):
             study = self._pseudonym(work.intent.study_instance_uid)
@@ -33,6 +34,10 @@ class Correlation:
         elif isinstance(work, SweepRecord):
             with logs.bound(sweep=work.id):
                 logs.logger().debug("sweep begins", rule=work.due.rule, source=work.due.source)
+                yield
+        elif isinstance(work, PendingArrival):
+            with logs.bound(study=self._pseudonym(work.study_instance_uid)):
+                logs.logger().debug("look at a study that arrived begins", rule=work.rule)
                 yield
         else:
             study = self._pseudonym(work.current.text("StudyInstanceUID"))

@@ -7,9 +7,11 @@ from collections.abc import Iterable
 from router.domain.appointment import TRIGGERS, News
 from router.domain.commitment import RESULTS as COMMITMENT_RESULTS
 from router.domain.events import TIMELINESS
+from router.domain.events_people import AUDIT_RESULTS
 from router.domain.hl7 import ACCEPT, ERROR, REJECT, WORDS
 from router.domain.notice_delivery import RESULTS as NOTIFICATION_RESULTS
 from router.domain.outcome import MOVE_STATUSES
+from router.domain.quarantine import MEANINGS, NOT_ASKED_FOR, UNKNOWN
 from router.domain.relevance import OLDEST
 from router.domain.rule import Node, Rule, RuleSet
 from router.domain.safety import REFUSALS as VALUE_REFUSALS
@@ -29,8 +31,9 @@ ROLES = ("requestor", "acceptor")
 ASSOCIATION_RESULTS = ("accepted", "rejected_permanent", "rejected_transient", "aborted", "timeout", "refused")
 RESPONSE_STATUSES = ("0xFF00", "0x0000", "0xB000", "0xFE00", "0xA702", "0xA801", "0xC000", OTHER)
 """Statuses whose series exist from the start; others of the outcome table appear when they occur."""
-STORE_STATUSES = ("0x0000", "0xB000", "0xA700", "0xA900", "0xC000", "0x0110", "0x0117", "0x0122")
+STORE_STATUSES = ("0x0000", "0xB000", "0xA700", "0xA900", "0xC000", "0x0110", "0x0117", "0x0122", "0x0124")
 REFUSALS = (
+    "address",
     "association-rejected",
     "class",
     "conflict",
@@ -38,6 +41,7 @@ REFUSALS = (
     "invalid-uid",
     "mismatch",
     "missing-uid",
+    NOT_ASKED_FOR,
     "not-indexed",
     "out-of-resources",
     "out-of-space",
@@ -50,12 +54,18 @@ REFUSALS = (
     "tls-not-spoken",
     "tls-refused",
     "tls-unknown-ca",
+    "tls-unwanted",
     "tls-version",
+    "tls-wrong-certificate",
     "too-many-associations",
+    "too-many-of-node",
     "unparseable",
     OTHER,
 )
 """Reasons of a StoreRefusal."""
+
+QUARANTINED = (*(reason for reason in MEANINGS if reason != UNKNOWN), OTHER)
+"""Why an instance is put into the quarantine."""
 
 COMMITMENTS = (*COMMITMENT_RESULTS, OTHER)
 """What can happen to a storage commitment transaction."""
@@ -72,6 +82,8 @@ ACCEPTED_MESSAGES = ("accepted", "repeated", "ignored")
 MESSAGE_REFUSALS = tuple(word for word in WORDS if word not in ACCEPTED_MESSAGES)
 """Why an HL7 message was not taken."""
 
+AUDITED = AUDIT_RESULTS
+"""What can become of audit messages."""
 NOTIFICATIONS = NOTIFICATION_RESULTS
 """What can become of a notification."""
 

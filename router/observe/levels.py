@@ -31,7 +31,7 @@ class Levels:
         self._limits: dict[str, int | None] = {}
         self._backlog: Backlog | None = None
         self._moves: Callable[[], Mapping[str, int]] | None = None
-        self._space_at = float("-inf")
+        self._space_at = self._quarantine_at = float("-inf")
 
     # told, under the lock -------------------------------------------------------------------------------------------
 
@@ -52,6 +52,11 @@ class Levels:
         self._families["store_free_bytes"].set((), space.free)
         self._families["store_size_bytes"].set((), space.size)
 
+    def quarantine(self, objects: int) -> None:
+        """How many objects lie in the quarantine now."""
+        self._quarantine_at = self._now()
+        self._families["quarantine_objects"].set((), objects)
+
     # ------------------------------------------------------------------------------------------------------------------
 
     def watch_backlog(self, read: Callable[[], Sequence[BacklogRow]]) -> None:
@@ -71,6 +76,8 @@ class Levels:
             if self._now() - self._space_at > SPACE_STALE_SECONDS:
                 self._families["store_free_bytes"].keep([])
                 self._families["store_size_bytes"].keep([])
+            if self._now() - self._quarantine_at > SPACE_STALE_SECONDS:
+                self._families["quarantine_objects"].keep([])
 
     def _look_at_limits(self, moves: Mapping[str, int]) -> None:
         if self._rules is None:

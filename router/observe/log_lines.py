@@ -9,8 +9,8 @@ import msgspec
 
 from router.domain.dicom import SubOperationCounts
 from router.domain.events import (
-    ActionTaken,
     AppointmentNoted,
+    ArrivalLookEnded,
     AssociationEnded,
     AssociationsAllowed,
     AttemptEnded,
@@ -23,23 +23,26 @@ from router.domain.events import (
     DiskSpace,
     Event,
     HoldsLeft,
+    InstanceQuarantined,
     InstanceStored,
     LookEnded,
     MessageAnswered,
     MoveResponded,
     NodeResponded,
     NodeWaited,
-    NotificationEnded,
     PriorEnded,
+    RoomLacking,
     RouteResumed,
     RouteStopped,
     StoreRefusal,
+    StudyLeft,
     SubOperationsCounted,
     SweepEnded,
     SweepMissed,
     TransferEnded,
     ValueRefused,
 )
+from router.domain.events_people import ActionTaken, AuditSent, CallerRefused, NotificationEnded
 from router.observe.labels import ACCEPTED_MESSAGES
 
 MESSAGES: dict[type[Event], str] = {
@@ -53,20 +56,26 @@ MESSAGES: dict[type[Event], str] = {
     AppointmentNoted: "news of appointments",
     ValueRefused: "value refused: it could widen a query; what it stood in is left out",
     LookEnded: "look for priors ended",
+    ArrivalLookEnded: "study that arrived looked at",
     PriorEnded: "prior late, or not there at all, for its appointment",
     MessageAnswered: "HL7 message not taken",
     StoreRefusal: "store refused",
+    InstanceQuarantined: "instance put into the quarantine: see dicom-router quarantine list",
     AssociationEnded: "association failed",
     CommitmentNoted: "storage commitment",
     BreakerOpened: "node left alone: it does not answer; after the pause it is tried again",
     BreakerClosed: "node no longer left alone: what waited for it goes on",
     AssociationsAllowed: "associations to node changed: fewer after it had too many, one more each good minute",
     DiskSpace: "room on the store's file system (full: instances are refused; low: they soon will be)",
+    StudyLeft: "study left the store (router.retention): all of it is proven to be elsewhere",
+    RoomLacking: "room is lacking in the store, and no study may leave it: see dicom-router store leaving",
     CertificateExpires: "certificates of a file (expiring: within 14 days)",
     NotificationEnded: "notification (failed: it is tried again; suppressed: told in a summary, with others)",
+    AuditSent: "audit messages (failed: they wait, and are tried again; dropped: they are lost)",
     ConfigurationLoaded: "configuration loaded",
     HoldsLeft: "the rule was removed, or leads there no more: the transfers that it held back go on",
     ActionTaken: "somebody had something done over HTTP",
+    CallerRefused: "somebody was refused over HTTP",
 }
 
 STEPS: dict[type[Event], str] = {
@@ -96,8 +105,9 @@ _NOTIFICATION_LEVELS = {"sent": "info", "failed": "warning", "suppressed": "info
 _STATE_LEVELS = {"ok": "info", "low": "warning", "expiring": "warning"}
 """Of the disk and of certificates; what is not named here stops something."""
 REPEATED = (
-    *(StoreRefusal, AssociationEnded, CommitmentNoted, SweepMissed),
-    *(AppointmentNoted, ValueRefused, PriorEnded, MessageAnswered, NotificationEnded),
+    *(StoreRefusal, InstanceQuarantined, AssociationEnded, CommitmentNoted, SweepMissed),
+    *(AppointmentNoted, ValueRefused, PriorEnded, MessageAnswered, NotificationEnded, AuditSent),
+    CallerRefused,
 )
 """Events that a peer or a full disk can bring about thousands of times a minute."""
 
@@ -114,8 +124,10 @@ USUAL: dict[type[Event], Usual] = {
     AssociationEnded: Usual("result", frozenset({"accepted"}), "association ended"),
     CommitmentNoted: Usual("result", frozenset({"requested", "committed", "failed"}), "storage commitment"),
     AppointmentNoted: Usual("news", frozenset({"repeated", "unknown"}), "nothing new of appointments"),
+    ArrivalLookEnded: Usual("result", frozenset({"known", "again"}), "nothing to pass on yet, or no more"),
     PriorEnded: Usual("result", frozenset({"on_time"}), "prior on time"),
     MessageAnswered: Usual("word", frozenset(ACCEPTED_MESSAGES), "HL7 message taken"),
+    AuditSent: Usual("result", frozenset({"sent"}), "audit messages sent"),
 }
 """What comes of these is told elsewhere, or nothing does."""
 
@@ -175,12 +187,16 @@ def level_of(event: Event) -> str:
             return "error"
         case AttemptEnded() | AppointmentNoted() | RouteResumed() | BreakerClosed() | AssociationsAllowed():
             return "info"  # it goes on by itself; what does not is told with the verdict, the route or the node
-        case CapLearned() | ActionTaken():
+        case CapLearned() | ActionTaken() | StudyLeft() | ArrivalLookEnded():
             return "info"
         case DiskSpace() | CertificateExpires():
             return _STATE_LEVELS.get(event.state, "error")
         case NotificationEnded(result="sent", message=remark) if remark:
             return "warning"
+        case CallerRefused():
+            return "warning" if event.http_status == 429 else "info"  # so many wrong tokens: somebody guesses
+        case AuditSent():
+            return "error" if event.result == "dropped" else "warning"
         case NotificationEnded():
             return _NOTIFICATION_LEVELS.get(event.result, "warning")
         case ConfigurationLoaded():

@@ -14,13 +14,7 @@ from typing import Any, TextIO
 
 import structlog
 
-from router.domain.events import (
-    ConfigurationLoaded,
-    Event,
-    HoldsLeft,
-    NodeReachability,
-    StoreRefusal,
-)
+from router.domain.events import ConfigurationLoaded, Event, HoldsLeft, NodeReachability, StoreRefusal
 from router.domain.pseudonym import without_uids
 from router.errors import RouterError
 from router.observe.log_lines import MESSAGES, REPEATED, fields_of, line_of

@@ -31,6 +31,7 @@ from router.domain.events import (
     ConfigurationLoaded,
     Event,
     HoldsLeft,
+    InstanceQuarantined,
     InstanceStored,
     LookEnded,
     MessageAnswered,
@@ -38,18 +39,18 @@ from router.domain.events import (
     NodeReachability,
     NodeResponded,
     NodeWaited,
-    NotificationEnded,
-    NotificationsWaiting,
     PriorEnded,
     RouteResumed,
     RouteStopped,
     StoreRefusal,
+    StudyLeft,
     SubOperationsCounted,
     SweepEnded,
     SweepMissed,
     TransferEnded,
     ValueRefused,
 )
+from router.domain.events_people import AuditSent, AuditWaiting, NotificationEnded, NotificationsWaiting
 from router.domain.overdue import sweep_due
 from router.domain.overview import BacklogRow
 from router.domain.rule import RuleSet
@@ -60,6 +61,7 @@ from router.observe.families import END, OPEN_METRICS, Family, ProcessText, want
 from router.observe.labels import (
     ACCEPTED_MESSAGES,
     ASSOCIATION_RESULTS,
+    AUDITED,
     COMMITMENTS,
     LOOK_RESULTS,
     MESSAGE_CODES,
@@ -69,6 +71,7 @@ from router.observe.labels import (
     NOTIFICATIONS,
     OTHER,
     PRIOR_RESULTS,
+    QUARANTINED,
     REFUSALS,
     ROLES,
     SUBOPERATION_OUTCOMES,
@@ -128,6 +131,8 @@ class Metrics(Collector):
             ValueRefused: self._value_refused,
             InstanceStored: self._stored,
             StoreRefusal: lambda e: self._families["store_refused_total"].add((one_of(e.reason, REFUSALS),)),
+            StudyLeft: self._study_left,
+            InstanceQuarantined: lambda e: self._families["quarantine_total"].add((one_of(e.reason, QUARANTINED),)),
             AssociationEnded: self._association_ended,
             AssociationsActive: self._associations_active,
             CommitmentNoted: self._commitment_noted,
@@ -139,6 +144,8 @@ class Metrics(Collector):
             NodeResponded: self._node_responded,
             ConfigurationLoaded: self._loaded,
             HoldsLeft: self._holds_left,
+            AuditSent: lambda e: self._families["audit_messages_total"].add((one_of(e.result, AUDITED),), e.count),
+            AuditWaiting: lambda e: self._families["audit_waiting"].set((), e.count),
             NotificationEnded: self._notification_ended,
             NotificationsWaiting: self._notifications_waiting,
         }
@@ -193,6 +200,11 @@ class Metrics(Collector):
         """The store's file system, as it was found now; it is shown for a minute."""
         with self._lock:
             self._levels.space(space)
+
+    def show_quarantine(self, objects: int) -> None:
+        """How many objects lie in the quarantine now; it is shown for a minute."""
+        with self._lock:
+            self._levels.quarantine(objects)
 
     def show_certificates(self, ends: Mapping[str, datetime | None]) -> None:
         """When certificates expire, by the key that names them; None: they cannot be read."""
@@ -343,6 +355,10 @@ class Metrics(Collector):
         self._families["store_instances_total"].add((calling, store_status(event.status)))
         if event.status == 0:
             self._families["store_bytes_total"].add((calling,), event.size)
+
+    def _study_left(self, event: StudyLeft) -> None:
+        self._families["store_removed_total"].add((), event.instances)
+        self._families["store_removed_bytes_total"].add((), event.size)
 
     def _commitment_noted(self, event: CommitmentNoted) -> None:
         labels = (self._names.node(event.node), one_of(event.result, COMMITMENTS))

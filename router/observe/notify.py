@@ -12,7 +12,8 @@ import time
 from collections.abc import Callable, Iterable
 from datetime import datetime, timedelta
 
-from router.domain.events import Event, NodeReachability, NotificationEnded, NotificationsWaiting
+from router.domain.events import Event, NodeReachability
+from router.domain.events_people import NotificationEnded, NotificationsWaiting
 from router.domain.notice import KINDS, NODE, ROUTE, Key, Notice, hearers, is_used, notice_of
 from router.domain.notice_delivery import FAILED, GIVEN_UP, SENT, SUPPRESSED, Delivery, tried_again_at
 from router.domain.notice_group import Group, Turn, ended, merged, single, turn

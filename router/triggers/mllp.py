@@ -13,10 +13,12 @@ import secrets
 import socket
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from datetime import UTC, datetime
-from ssl import SSLContext
+from ssl import SSLContext, SSLError
 
+from router.dimse.tls import failure
+from router.domain.access import is_allowed
 from router.domain.events import Event, MessageAnswered
 from router.domain.hl7 import (
     ACCEPT,
@@ -46,16 +48,7 @@ _LAST_WAIT = 1.0
 
 
 class TlsHandshakeFailed(RouterError):
-    """A connection for HL7 messages was closed: its TLS handshake failed. Check the certificates of both sides."""
-
-
-def is_allowed(networks: Sequence[ipaddress.IPv4Network | ipaddress.IPv6Network], host: str) -> bool:
-    """Whether a peer's address is in one of these networks; none: any is. An IPv4 address may come as an IPv6 one."""
-    if not networks:
-        return True
-    address = ipaddress.ip_address(host.partition("%")[0])
-    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
-    return any((mapped or address) in network for network in networks)
+    """A connection for HL7 messages was closed: its TLS handshake did not end in time, or was broken off."""
 
 
 class MllpListener:
@@ -180,7 +173,7 @@ class MllpListener:
             if refusal is None and len(self._connections) >= self.settings.connections:
                 refusal = _TOO_MANY
             if refusal is None and not self.stopping.is_set():
-                connection = _Connection(self, connected)
+                connection = _Connection(self, connected, host)
                 thread = threading.Thread(target=self._run, args=(connection,), name="hl7-connection", daemon=True)
                 thread.start()
                 self._connections[connection] = thread
@@ -203,8 +196,9 @@ class MllpListener:
 class _Connection:
     """One connection, on its own thread. `hush` and `abort` are for others."""
 
-    def __init__(self, listener: MllpListener, connected: socket.socket) -> None:
+    def __init__(self, listener: MllpListener, connected: socket.socket, host: str) -> None:
         settings = listener.settings
+        self._host = host
         self._listener = listener
         self._socket = connected
         self._frames = Frames(settings.maximum_size)
@@ -264,9 +258,13 @@ class _Connection:
         except RouterError as error:
             self._listener.trouble("hl7", error)
             return False
-        except (OSError, ValueError):
+        except (OSError, ValueError) as error:
             if not self._listener.stopping.is_set():
-                self._listener.trouble("hl7", TlsHandshakeFailed())
+                if isinstance(error, SSLError) and error.reason:
+                    why = str(failure(error, f"A peer at {self._host}", requestor=False))
+                    self._listener.answered(OTHER_EVENT, _rejected("tls", why))
+                else:  # it broke off, or said nothing: perhaps it only looked whether somebody listens
+                    self._listener.trouble("hl7", TlsHandshakeFailed())
             return False
         self._begun_at = time.monotonic()
         return True

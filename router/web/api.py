@@ -10,7 +10,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from router.domain.attention import Loaded
-from router.domain.events import ActionTaken
+from router.domain.events_people import ActionTaken
 from router.domain.transfer import State
 from router.engine.explain_rows import explained_row
 from router.lookup import Wanted
@@ -110,6 +110,8 @@ class Api:
 
     def metrics(self, asked: Asked) -> Response:
         """Metrics for Prometheus."""
+        if self._callers.guards_metrics:
+            self._callers.trusted(asked.request)
         body, content_type = self._service.render_metrics(", ".join(asked.request.headers.getlist("accept")))
         return Response(body, headers={"content-type": content_type})
 

@@ -21,16 +21,19 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from router.config import Reload
-from router.domain.events import ActionTaken
+from router.dimse.hostname import OwnNames
+from router.domain.events_people import ActionTaken
 from router.errors import RouterError
 from router.observe import logs
-from router.web import status
+from router.web import hosts, status
 from router.web.answers import Problem
 from router.web.api import Api, answered
 from router.web.browser import Browser, now, status_of
 from router.web.callers import Callers
+from router.web.guesses import Guesses
 from router.web.needs import Configured, Watched
 from router.web.reading import Asked, Parameter, body_of, parameters_of, value_of
+from router.web.refusals import Refusals
 from router.web.session import Sessions
 from router.web.stream import Stream
 from router.web.table import ENDPOINTS, EVENT_STREAM, FILTER, NUMBER, RULE, WORD
@@ -79,7 +82,7 @@ class Reloads:
 
 def make_app(service: Watched, configuration: Configured, *, clock: Callable[[], float] = time.monotonic) -> Starlette:
     """The application; `clock` counts the seconds of sessions. Its `state.stream` is to be closed before it ends."""
-    callers = Callers(configuration, Sessions(clock))
+    callers = Callers(configuration, Sessions(clock), Guesses(clock), OwnNames())
     stream = Stream(lambda variant: browser.sections(variant), callers.holds, logs.trouble)
     api = Api(service, configuration, callers, stream)
     browser = Browser(service, api, callers, now)
@@ -165,7 +168,11 @@ def make_app(service: Watched, configuration: Configured, *, clock: Callable[[],
 
     app = Starlette(
         routes=routes,
-        middleware=[Middleware(_Headers)],
+        middleware=[
+            Middleware(_Headers),
+            Middleware(Refusals, observe=service.observe, routes=routes),
+            Middleware(_Hosts, callers=callers),
+        ],
         exception_handlers={HTTPException: refused, RouterError: impossible, Exception: failed},
     )
     app.router.redirect_slashes = False
@@ -233,6 +240,30 @@ class _Headers:
             await send(message)
 
         await self._app(scope, receive, with_headers)
+
+
+class _Hosts:
+    """Answers nobody who calls this router by a name that is none of its own."""
+
+    def __init__(self, app: ASGIApp, callers: Callers) -> None:
+        self._app = app
+        self._callers = callers
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        # Over TLS the certificate keeps browsers away from other names.
+        if scope["type"] == "http" and scope["scheme"] == "http" and scope["path"] not in hosts.OPEN:
+            request = Request(scope)
+            known = hosts.is_ours(request.headers.get("host", ""), self._callers.names)
+            if not known and not await run_in_threadpool(self._callers.shows_token, request):
+                await _misdirected(request.url.path)(scope, receive, send)
+                return
+        await self._app(scope, receive, send)
+
+
+def _misdirected(path: str) -> Response:
+    if path.startswith(("/api/", "/-/")):
+        return answered(Problem(error=hosts.REFUSED), 403)
+    return PlainTextResponse(f"{hosts.REFUSED}\n", 403)
 
 
 class _Static:

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from typing import Any
 
 from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from router.dimse.certificate import shown_by
 
 MOST_CONNECTIONS = 200
 """Open at once; further ones are closed as they come."""
 REQUEST_SECONDS = 10.0
-"""In which a request's header must be there; an idle connection is closed then at the latest."""
+"""In which a TLS handshake must be over, and then a request's header be there; an idle connection is closed then at the
+latest."""
 READ_SECONDS = 20.0
 """In which a peer must take what waits to be sent, once that is more than a little; else he is dropped."""
 
@@ -18,8 +22,21 @@ DEAD_SECONDS = 30.0
 """In which a peer must confirm what it was sent: a computer that was put to sleep does not say that it is gone."""
 
 
+class BoundedLoop(asyncio.SelectorEventLoop):
+    """An event loop whose servers wait no longer for a TLS handshake than for a request.
+
+    In asyncio's own minute a few hundred connections that say nothing would keep everybody else out.
+    """
+
+    async def create_server(self, *arguments: Any, **named: Any) -> asyncio.Server:
+        """As it does otherwise."""
+        if named.get("ssl") is not None:
+            named["ssl_handshake_timeout"] = REQUEST_SECONDS
+        return await super().create_server(*arguments, **named)
+
+
 class BoundedProtocol(H11Protocol):
-    """HTTP/1.1 as uvicorn speaks it; see above."""
+    """HTTP/1.1 as uvicorn speaks it; see above. A client's certificate is `request.state.shown`."""
 
     _patience: asyncio.TimerHandle | None = None
     _unread: asyncio.TimerHandle | None = None
@@ -28,6 +45,9 @@ class BoundedProtocol(H11Protocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """A peer has connected."""
         super().connection_made(transport)
+        encrypted = transport.get_extra_info("ssl_object")
+        if encrypted is not None:
+            self.app_state = {**self.app_state, "shown": shown_by(encrypted)}
         if len(self.connections) > MOST_CONNECTIONS:
             transport.abort()
             return

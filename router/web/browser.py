@@ -14,7 +14,7 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from router import __version__
 from router.config import Reload
-from router.domain.events import ActionTaken
+from router.domain.events_people import ActionTaken
 from router.domain.wishes import WORDS
 from router.errors import LedgerError, NotPossible, NotThere, RouterError, TooBusy
 from router.web import guard, pages
@@ -23,7 +23,7 @@ from router.web.callers import Caller, Callers, cookie_name, is_encrypted
 from router.web.needs import Watched
 from router.web.pages import PageContext
 from router.web.reading import Asked, Parameter, form_of, parameters_of
-from router.web.session import GUESS_SECONDS, SESSION_SECONDS, right
+from router.web.session import SESSION_SECONDS
 from router.web.stream import Variant
 from router.web.table import FILTER, STUDY
 
@@ -123,11 +123,11 @@ class Browser:
         token = self._callers.token()
         if token is None:
             return self._not_in(request, "There is no token to log in with; set router.token and restart.", 403)
-        if not self._sessions.may_guess():
-            said = "Too many wrong tokens; try again in a minute."
-            return self._not_in(request, said, 429, {"retry-after": f"{GUESS_SECONDS:.0f}"})
-        if not right(shown, token):
-            self._sessions.wrong()
+        try:
+            known = self._callers.try_token(request, shown, token)
+        except HTTPException as late:
+            return self._not_in(request, late.detail, late.status_code, dict(late.headers or {}))
+        if not known:
             return self._not_in(request, "That is not the token that router.token names.", 403)
         session = self._sessions.begin(token)
         self._service.observe(ActionTaken(by="session", action="login"))

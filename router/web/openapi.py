@@ -20,6 +20,7 @@ _PROBLEMS = {
     408: "The body did not come in time.",
     409: "As things stand that cannot be done.",
     413: "The body is too large.",
+    429: "Too many wrong tokens came from this address.",
     503: "The ledger does not answer, or too much is under way.",
 }
 

@@ -215,6 +215,7 @@ def _moment(text: str) -> datetime:
 _LOOKS = {
     "stopped": Look("stopped", "bad"),
     "disabled": Look("not enabled", "idle"),
+    "arriving": Look("arriving", "busy"),
     "overdue": Look("overdue", "warn"),
     "ok": Look("ok", "good"),
     "failing": Look("failing", "bad"),

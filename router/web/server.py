@@ -6,11 +6,15 @@ import asyncio
 import os
 import threading
 import time
+from functools import partial
 from typing import Any
 
 import uvicorn
 
+from router.dimse.web_tls import RenewedContext
+from router.domain.rule import HttpTls
 from router.errors import RouterError
+from router.observe import logs
 from router.web.app import make_app
 from router.web.bounded import BoundedProtocol
 from router.web.needs import Configured, Watched
@@ -23,8 +27,15 @@ _STOP_SECONDS = 5.0
 class HttpServer:
     """Serves the application in a thread."""
 
-    def __init__(self, service: Watched, configuration: Configured, host: str, port: int) -> None:
-        """Binds at once; port 0 takes a free one. Raises RouterError where the address is taken or not ours."""
+    def __init__(
+        self, service: Watched, configuration: Configured, host: str, port: int, tls: HttpTls | None = None
+    ) -> None:
+        """Binds at once; port 0 takes a free one. With `tls` nothing else is spoken.
+
+        Raises RouterError where the address is taken or not ours, or a file of TLS cannot be had.
+        """
+        told = partial(logs.trouble, "http")
+        context = RenewedContext(tls, told) if tls is not None else None
         app = make_app(service, configuration)
         self._stream: Stream = app.state.stream
         config = uvicorn.Config(
@@ -32,6 +43,7 @@ class HttpServer:
             host=host,
             port=port,
             http=BoundedProtocol,
+            loop="router.web.bounded:BoundedLoop",
             log_config=None,
             access_log=False,
             lifespan="off",
@@ -40,6 +52,7 @@ class HttpServer:
             proxy_headers=False,  # who connects is what counts, not what he says of himself
             timeout_keep_alive=5,
             timeout_graceful_shutdown=2,
+            ssl_context_factory=(lambda *_: context) if context is not None else None,
         )
         try:
             self._sockets = asyncio.run(_bind(host, port))
@@ -49,6 +62,8 @@ class HttpServer:
             raise RouterError(f"Cannot listen on {host}:{port} for HTTP ({why}); change router.http.") from None
         self.port: int = self._sockets[0].getsockname()[1]
         self._where = f"{host}:{port}"
+        self.address = f"{'https://' if tls is not None else ''}{host}:{self.port}"
+        """Where commands find it."""
         self._server = uvicorn.Server(config)
         self._thread = threading.Thread(
             target=self._server.run, kwargs={"sockets": self._sockets}, name="http", daemon=True

@@ -1,11 +1,10 @@
-"""Who has logged in: sessions in memory, and how often the token may be guessed."""
+"""Who has logged in: sessions in memory."""
 
 from __future__ import annotations
 
 import hashlib
 import secrets
 import threading
-from collections import deque
 from collections.abc import Callable
 
 import msgspec
@@ -16,9 +15,6 @@ SESSION_SECONDS = 12 * 3600
 """From login on; then the token is asked for again."""
 MOST_SESSIONS = 100
 """At once; one more ends the oldest."""
-MOST_GUESSES = 10
-"""Wrong tokens in GUESS_SECONDS at the login, from wherever; then nobody may log in for a while."""
-GUESS_SECONDS = 60.0
 _KEY_BYTES = 32
 _MOST_MESSAGE = 500
 
@@ -50,7 +46,6 @@ class Sessions:
         self._lock = threading.Lock()
         self._sessions: dict[str, Session] = {}
         self._messages: dict[str, str] = {}
-        self._guesses: deque[float] = deque(maxlen=MOST_GUESSES)
 
     def begin(self, token: str) -> Session:
         """A session for who has shown this token."""
@@ -95,16 +90,6 @@ class Sessions:
         """The message that was left; it is shown once."""
         with self._lock:
             return self._messages.pop(key, "")
-
-    def may_guess(self) -> bool:
-        """Whether a token may be tried at the login now."""
-        with self._lock:
-            return len(self._guesses) < MOST_GUESSES or self._clock() - self._guesses[0] >= GUESS_SECONDS
-
-    def wrong(self) -> None:
-        """A wrong token was tried."""
-        with self._lock:
-            self._guesses.append(self._clock())
 
     def _end(self, key: str) -> None:
         self._sessions.pop(key, None)

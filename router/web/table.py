@@ -61,8 +61,8 @@ class Endpoint(NamedTuple):
     """Unknown parameters are an error."""
 
 
-_READ = (400, 401, 503)
-_ACT = (400, 401, 403, 408, 413, 503)
+_READ = (400, 401, 403, 429, 503)
+_ACT = (400, 401, 403, 408, 413, 429, 503)
 
 ENDPOINTS: tuple[Endpoint, ...] = (
     Endpoint(
@@ -95,7 +95,7 @@ ENDPOINTS: tuple[Endpoint, ...] = (
         "transfers",
         "Transfers, the newest first.",
         {200: ("Those that have all of the properties asked for.", answers.TransfersAnswer)},
-        (*_READ, 403),
+        _READ,
         parameters=(*FILTER, STUDY),
     ),
     Endpoint(
@@ -143,7 +143,7 @@ ENDPOINTS: tuple[Endpoint, ...] = (
         "configuration",
         "The running configuration, the latest attempt to load one with its diagnostics, health and readiness.",
         {200: ("How things stand.", answers.ConfigurationAnswer)},
-        (400,),
+        (400, 403),
     ),
     Endpoint(
         "GET",
@@ -156,7 +156,7 @@ ENDPOINTS: tuple[Endpoint, ...] = (
                 None,
             )
         },
-        (400, 401, 503),
+        _READ,
         media_type=EVENT_STREAM,
     ),
     Endpoint(
@@ -165,7 +165,7 @@ ENDPOINTS: tuple[Endpoint, ...] = (
         "openapi",
         "This description.",
         {200: ("OpenAPI 3.1.", dict[str, Any])},
-        (400,),
+        (400, 403),
     ),
     Endpoint(
         "POST",
@@ -173,7 +173,7 @@ ENDPOINTS: tuple[Endpoint, ...] = (
         "reload",
         "Load the configuration again; where it has errors nothing changes.",
         {200: ("It was taken.", answers.ReloadAnswer), 422: ("It was refused.", answers.ReloadAnswer)},
-        (403, 503),
+        (403, 429, 503),
         needs=Needs.ACTING,
         checked=False,
     ),
@@ -197,8 +197,9 @@ ENDPOINTS: tuple[Endpoint, ...] = (
         "GET",
         "/metrics",
         "metrics",
-        "Metrics for Prometheus.",
+        "Metrics for Prometheus. Where router.metrics is guarded they need the token.",
         {200: ("In the format that is asked for.", None)},
+        (401, 403, 429),
         media_type="text/plain",
         checked=False,
     ),

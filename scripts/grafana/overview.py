@@ -268,7 +268,7 @@ def over_time() -> tuple[Panel, ...]:
 
 
 def told() -> tuple[Panel, ...]:
-    """Alerts and notifications."""
+    """Alerts, notifications and audit messages."""
     labels = ("alertname", "severity", "instance", "rule", "source", "destination", "node", "reason", "certificate")
     return (
         table(
@@ -302,6 +302,22 @@ def told() -> tuple[Panel, ...]:
             "password of router.notify.",
             width=6,
             none="no channel is configured",
+        ),
+        bars(
+            "Audit messages by result",
+            counted(of("audit_messages_total"), "result"),
+            "{{result}}",
+            "Messages to the audit record repository. Failed: an attempt, they wait; dropped: they are lost.",
+            width=12,
+            none="nothing is audited",
+        ),
+        lines(
+            "Audit messages waiting",
+            [Query(summed(of("audit_waiting"), "instance"), "{{instance}}")],
+            "Audit messages on the disk that the repository does not have yet. If they stay, it cannot be reached: the "
+            "log says why. Past router.audit.buffer the oldest are lost.",
+            width=12,
+            none="nothing is audited",
         ),
     )
 

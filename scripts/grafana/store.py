@@ -149,6 +149,23 @@ def disk() -> tuple[Panel, ...]:
             width=6,
             none="the file system does not answer",
         ),
+        bars(
+            "Instances that left the store",
+            counted(of("store_removed_total"), "instance"),
+            "{{instance}}",
+            "What router.retention removed, all of it proven to be elsewhere. None while the disk is fuller than its "
+            "watermark: `dicom-router store leaving` says why each study stays.",
+            width=12,
+            none="nothing was removed",
+        ),
+        lines(
+            "Bytes that left the store",
+            [Query(rate(of("store_removed_bytes_total"), "instance"), "{{instance}}")],
+            "Data sets removed a second. For long below `Bytes received`, the store grows.",
+            unit="Bps",
+            width=12,
+            none="nothing was removed",
+        ),
     )
 
 
@@ -174,9 +191,10 @@ def received() -> tuple[Panel, ...]:
             "Refused by reason",
             counted(REFUSED, "reason"),
             "{{reason}}",
-            "association-rejected: an unknown caller, or the wrong AE title of ours; out-of-space: below "
-            "minimum_free; unparseable, mismatch, missing-uid: the sender's fault; tls-*: certificates. The log names "
-            "the caller.",
+            "association-rejected: an unknown caller, or the wrong AE title of ours; not-asked-for: a push; "
+            "address, tls-wrong-certificate: it calls as a node and may not be it; too-many-*: limits; "
+            "out-of-space: below minimum_free; unparseable, mismatch, missing-uid: the sender's fault; other tls-*: "
+            "certificates. The log names the caller.",
         ),
         lines(
             "Share refused",
@@ -207,12 +225,29 @@ def received() -> tuple[Panel, ...]:
             none="nothing was taken",
         ),
         bars(
+            "Quarantined by reason",
+            counted(of("quarantine_total"), "reason"),
+            "{{reason}}",
+            "Put aside for a person to look at, repetitions included. not-asked-for: from nodes with push: quarantine; "
+            "the others could not be stored. `dicom-router quarantine list` shows them.",
+            none="nothing was put aside",
+        ),
+        lines(
+            "Objects in quarantine",
+            [Query(summed(of("quarantine_objects"), "instance"), "{{instance}}")],
+            "What waits for somebody to release or remove it. At router.quarantine.objects no more is kept.",
+            steps=((None, GOOD), (1, POOR)),
+            none="the store does not answer",
+            width=12,
+        ),
+        bars(
             "Storage commitment by result",
             counted(of("storage_commitments_total", "node"), "result"),
             "{{result}}",
             "What destinations committed themselves to. overdue: no answer in time; failed: they do not keep all of "
             "it; not_taken: answers this router could not use.",
             none="no commitment was asked for",
+            width=12,
         ),
     )
 

@@ -14,12 +14,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import sqlalchemy as sa
 
 from router.domain.commitment import CommitmentAnswer
+from router.domain.forward_choice import Health
 from router.domain.hl7 import Merge
 from router.domain.overview import ServiceInfo
+from router.domain.passing import ArrivalReport
 from router.domain.receipt import Receipt
 from router.domain.sweep import SweepReport, SweepState
 from router.domain.transfer import Finish, Happening, Instance, Route, State, Stop
@@ -27,6 +30,7 @@ from router.errors import LedgerError, LedgerMissing
 from router.ledger import database, migrations, tables
 from router.ledger.ledger import SqlLedger
 from tests.contract import test_appointments as appointments
+from tests.contract import test_arrivals as arrived
 from tests.contract.ledgers import LEASE, NOW, after, claim, intent, look, new, queue, running_sweep
 
 COMPLETE = SweepReport(state=SweepState.COMPLETE)
@@ -576,6 +580,53 @@ class TestIndexes:
         assert [line for line in lines if "ix_transfers_state" in line[2]] == []
         turns = [step for statement, _, step in lines if "turn_at" in statement and "ORDER BY" in statement]
         assert any("ix_appointments_turn" in step for step in turns)
+
+    def test_arrivals_read_indexes(self, path: Path) -> None:
+        rules, seconds = arrived.ANY, ArrivalReport(due_at=after(65))
+        with open_at(path) as ledger, Plans(path) as plans:
+            arrived.arrive(ledger, rules, arrived.receipt(1))
+            arrived.look(ledger, rules, 60, report=seconds)
+            arrived.look(ledger, rules, 65, {"a": Health.DOWN})
+            arrived.run(ledger, Happening.PROVEN, 66)
+            arrived.arrive(ledger, rules, arrived.receipt(2))
+            pending = arrived.begin(ledger, 200)
+            ledger.renew_arrival(pending, after(200), LEASE)
+            ledger.expire_leases(after(999))
+            ledger.arrivals(study=arrived.STUDY)
+            ledger.arrivals(rule="r")
+            ledger.receipts_of(arrived.STUDY, "1")
+            ledger.forget_arrivals(NOW)
+            lines = plans.lines()
+        assert len({statement for statement, _, _ in lines}) > 20
+        scanned = re.compile(rf"SCAN ({'|'.join(tables.metadata.tables)})\b")
+        assert [line for line in lines if scanned.match(line[2])] == []
+        assert {"ix_arrivals_due", "ix_arrivals_looking", "ix_arrivals_rule", "ix_arrivals_done"} <= {
+            index for _, _, step in lines for index in re.findall(r"ix_\w+", step)
+        }
+
+    def test_an_arrival_takes_as_many_steps_with_many_as_with_few(self, path: Path) -> None:
+        def fill(connection: sqlite3.Connection, first: int, last: int) -> None:  # a third each is over, not due, due
+            columns = "(study_instance_uid, rule, due_at, noted_at, state, finished_at)"
+            at = int(NOW.timestamp() * 1e6)
+            rows = [
+                (f"9.{number}", "r", at + number % 3 * 10**9, at, "done" if number % 3 == 0 else "waiting", at)
+                for number in range(first, last)
+            ]
+            connection.executemany(f"INSERT INTO arrivals {columns} VALUES (?, ?, ?, ?, ?, ?)", rows)
+
+        def work(ledger: SqlLedger, counted: Steps, number: int) -> int:
+            counted.steps = 0
+            receipt = msgspec.structs.replace(arrived.receipt(1, at=-100), study_instance_uid=f"1.{number}")
+            arrived.arrive(ledger, arrived.ALL, receipt)
+            arrived.look(ledger, arrived.ALL, 0)
+            return counted.steps
+
+        with Steps() as counted, open_at(path) as ledger, raw(path) as connection:
+            fill(connection, 0, 200)
+            work(ledger, counted, 1)
+            few = work(ledger, counted, 2)
+            fill(connection, 200, 20_000)
+            assert work(ledger, counted, 3) < 2 * few
 
     def test_an_appointment_takes_as_many_steps_with_many_as_with_few(self, path: Path) -> None:
         def fill(ledger: SqlLedger, first: int, last: int) -> None:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
 import shlex
 from pathlib import Path
-from types import ModuleType
 from zoneinfo import ZoneInfo
 
 import click
@@ -14,8 +12,8 @@ import pytest
 
 from router import config
 from router.cli.main import root
+from router.domain.arriving import zone_of
 from router.domain.transfer import State
-
 from tests.support.scripts import script
 
 ROOT = Path(__file__).parent.parent.parent
@@ -76,7 +74,8 @@ def test_yaml_of_the_readme_is_a_valid_configuration(blocks: list[str], tmp_path
     assert loaded.rule_set is not None, [str(one) for one in loaded.diagnostics]
     for case in loaded.cases:
         rule = loaded.rule_set.rules[case.rule]
-        zone = ZoneInfo(loaded.rule_set.nodes[rule.source].timezone)
+        node = loaded.rule_set.node(rule.source)
+        zone = ZoneInfo(node.timezone) if node is not None else zone_of(loaded.rule_set, rule)
         assert case.run(rule, loaded.rule_set.anatomy, zone) == []
 
 

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
 from pathlib import Path
-from types import ModuleType
 
 from router.cli.reference import keys
 from router.config.pages import pages
-
 from tests.support.scripts import script
 
 ROOT = Path(__file__).parents[2]

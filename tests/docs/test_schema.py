@@ -195,6 +195,7 @@ BASE: dict[str, Any] = {
     },
     "router": {
         "hl7": {},
+        "retention": {"watermark": {}},
         "notify": {
             "channels": {
                 "on-call": {"mail": {"to": ["a@x.example"], "from": "r@x.example", "server": "mail.x.example:25"}},
@@ -202,7 +203,9 @@ BASE: dict[str, Any] = {
             }
         },
         "log": {},
+        "audit": {"to": "audit.x.example:6514"},
         "page": {},
+        "quarantine": {},
         "token": {"env": "TOKEN"},
         "tls": {"ca": "ca.pem", "certificate": "router.pem", "key": {"file": "router.key"}},
     },
@@ -232,7 +235,8 @@ BASE: dict[str, Any] = {
             "move": {"to": ["workstation"], "retry": {}},
         }
         for trigger, given in (("worklist", {"source": "ris", "every": "15m"}), ("order", {}), ("arrival", {}))
-    },
+    }
+    | {"passed-on": {"arrival": {}, "forward": {"to": ["workstation"], "retry": {}}}},
 }
 """Every mapping that has keys with defaults, and nothing in it that need not be there. First what knows its place."""
 

@@ -198,8 +198,9 @@ def trouble(tmp_path: Path) -> Iterator[Trouble]:
 
 @pytest.fixture
 def other(tmp_path: Path) -> Site:
-    """A second router of the same job, with another configuration."""
-    return Site(tmp_path / "other", nodes={"nobody": node("NOBODY", free_port())}, rules={})
+    """A second router of the same job, with another configuration, whose audit repository is not there."""
+    audit = {"to": f"127.0.0.1:{free_port()}"}
+    return Site(tmp_path / "other", nodes={"nobody": node("NOBODY", free_port())}, rules={}, router={"audit": audit})
 
 
 def expressions(name: str, key: str) -> dict[str, str]:
@@ -227,6 +228,8 @@ EXPECTED = {
     "DicomRouterPriorsLate": {"priors"},
     "DicomRouterOrdersRefused": {"missing-field"},
     "DicomRouterStoreRefused": {"association-rejected", "unparseable"},
+    "DicomRouterQuarantined": {""},
+    "DicomRouterAuditStuck": {""},
     "DicomRouterConfigurationsDiffer": {""},
     "DicomRouterNotificationsFailing": {"on-call"},
     "DicomRouterCertificateExpiresSoon": {"nodes.secured.tls.certificate"},
@@ -325,7 +328,8 @@ def its_disk_runs_full(trouble: Trouble, asked: Asked) -> None:
 
 
 def it_ends(beside: RunningRouter, asked: Asked) -> None:
-    """One router fewer: it is down, and no configuration differs any more."""
+    """One router fewer: it is down, no configuration differs any more, and nobody knows of its audit messages."""
     assert beside.stop() == 0
-    left = {name: whom for name, whom in EXPECTED.items() if name != "DicomRouterConfigurationsDiffer"}
+    over = ("DicomRouterConfigurationsDiffer", "DicomRouterAuditStuck")
+    left = {name: whom for name, whom in EXPECTED.items() if name not in over}
     fires(asked, {**left, "DicomRouterDown": {""}})

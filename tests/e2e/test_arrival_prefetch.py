@@ -27,7 +27,7 @@ class Emergency(Hospital):
         super().__init__(directory, archive, workstation)
         workstation.register("ROUTER", self.site.dicom_port)
         self.stack = stack
-        self.nodes["scanner"] = node("SCANNER", free_port())
+        self.nodes["scanner"] = node("SCANNER", free_port(), push="allow")
         self.current = prior(self.files, days_ago=0, instances=3, accession="NOW")
         self.wanted = [prior(self.files, days_ago=days) for days in (100, 800)]
         self.load(*self.wanted, prior(self.files, days_ago=50, description="MR Head"))

@@ -498,7 +498,7 @@ def test_a_partial_transfer_is_a_failure_that_retry_betters(hospital: Hospital) 
     assert done.stdout.rstrip().endswith("1 transfer: 1 partial.")
 
     shown = hospital.call("transfers", "show", "1", "--format", "json").json
-    assert set(shown) == {"transfer", "attempts", "missing", "appointments"}
+    assert set(shown) == {"transfer", "attempts", "missing", "appointments", "refused", "carries"}
     assert [one["step"] for one in shown["attempts"]] == ["move", "verify"]
     held = set(hospital.site.stored())
     assert set(shown["missing"]) == {str(i.sop_instance) for i in broken.instances} - held

@@ -27,7 +27,7 @@ SIZE = 16
 HELD = 6 * MEBIBYTE
 """What another program's file takes of it, until room is made."""
 SUCCESS, REFUSED = "Success", "Refused: OutOfResources"
-SENDER = {"sender": node("STORESCU", 104)}
+SENDER = {"sender": node("STORESCU", 104, push="allow")}
 RULES = {
     "unused": {
         "sweep": {"source": "sender", "cron": "0 0 1 1 *", "keys": {"StudyDate": "today"}},
@@ -112,14 +112,6 @@ def indexed(site: Site) -> set[str]:
         return {uid for (uid,) in ledger.execute("select sop_instance_uid from receipts")}
 
 
-def receivers(router: RunningRouter) -> list[int]:
-    """The process ids of the router's receivers."""
-    children: set[int] = set()
-    for task in Path(f"/proc/{router.pid}/task").iterdir():
-        children |= {int(pid) for pid in (task / "children").read_text().split()}
-    return sorted(pid for pid in children if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes())
-
-
 def status_of_one(site: Site, data: Callable[[str], bytes]) -> int:
     """The status our own sender sees for one more instance."""
     association = associate(site.dicom_port, calling="STORESCU")
@@ -155,7 +147,7 @@ def test_a_disk_that_runs_full_loses_nothing_and_needs_no_restart(
 ) -> None:
     site = make_site(tmp_path, disk, ledger_too=ledger_too)
     with site.run() as router:
-        before = receivers(router)
+        before = router.receivers()
         disk.hold(HELD)
         answers: dict[Path, str] = {}
         for study in studies:
@@ -184,7 +176,7 @@ def test_a_disk_that_runs_full_loses_nothing_and_needs_no_restart(
         wait_for(lambda: set(held(site)) <= indexed(site), "everything to be indexed", 60.0, 0.2)
         wait_for(lambda: '"ok"' in _ready(router), "the router to be ready again")
         assert [path for path in leftovers(site) if path.is_file()] == []
-        assert receivers(router) == before, "the same processes"
+        assert router.receivers() == before, "the same processes"
         assert f'status="0xA700"}} {sum(map(_is_refusal, [*answers.values(), *again.values()])) + 1}.0' in (
             router.metrics()
         )
@@ -210,7 +202,7 @@ def test_below_the_watermark_nothing_is_taken_until_there_is_room(
     first, second, third = study.files[:3]
     site = make_site(tmp_path, disk, minimum_free=5 * MEBIBYTE)
     with site.run() as router:
-        before = receivers(router)
+        before = router.receivers()
         assert send(site, study, [first]) == {first: SUCCESS}
         disk.hold(disk.free - 4 * MEBIBYTE)  # there is room for it, but not above what must stay free
         assert send(site, study, [second, third]) == {second: REFUSED, third: REFUSED}
@@ -222,7 +214,7 @@ def test_below_the_watermark_nothing_is_taken_until_there_is_room(
         assert send(site, study, [second, third]) == {second: SUCCESS, third: SUCCESS}
         assert held(site) == {study.sop_instance_uids[path]: dataset_bytes(path) for path in study.files[:3]}
         wait_for(lambda: set(held(site)) <= indexed(site), "the index")
-        assert receivers(router) == before
+        assert router.receivers() == before
         assert router.stop() == 0
 
 
@@ -249,12 +241,12 @@ def test_whoever_dies_while_the_ledger_cannot_be_written_loses_nothing(
         assert REFUSED in answers.values()
         disk.fill()
         taken = acknowledged(studies, answers)
-        (receiver,) = receivers(router)
+        (receiver,) = router.receivers()
         if victim == "engine":
             router.kill()
         else:
             os.kill(receiver, signal.SIGKILL)
-            wait_for(lambda: receivers(router) not in ([], [receiver]), "another receiver")
+            wait_for(lambda: router.receivers() not in ([], [receiver]), "another receiver")
             wait_for(lambda: listening(site.dicom_port), "the port")
             assert status_of_one(site, instance(studies[0])) == 0xA700
             disk.let_go()

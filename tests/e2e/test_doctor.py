@@ -32,6 +32,7 @@ from tests.support.certificates import Authority
 from tests.support.command import in_process
 from tests.support.orthanc import Orthanc
 from tests.support.ports import free_port
+from tests.support.process import wait_for
 from tests.support.router import Site, node
 from tests.support.tarpit import Tarpit
 
@@ -249,7 +250,7 @@ class TlsPeer:
         server = StoreServer(
             ServerSettings(host="127.0.0.1", port=0, tls=theirs),
             store,
-            policy=lambda calling, called, address: Accepted("other"),
+            policy=lambda *who: Accepted("other"),
             on_receipt=lambda receipt: None,
             observer=lambda event: None,
         )
@@ -515,6 +516,11 @@ def test_beside_a_running_service_that_received_nothing_yet_an_image_is_moved_on
         assert not clinic.site.stored()
         asked = clinic.examine("--move", code=0)
         assert (asked["move"]["code"], asked["stores from"]["code"]) == ("arrived", "as-configured")
+        assert "kept nothing" in asked["move"]["message"]
+        assert not clinic.site.stored(), "no rule asks for it, and the node may not push"
+        clinic.node["push"] = "allow"
+        clinic.configure()
+        wait_for(lambda: clinic.examine("--move", code=0) and clinic.site.stored(), "a node that may push")
         assert len(clinic.site.stored()) == 1
 
 

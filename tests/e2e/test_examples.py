@@ -14,8 +14,11 @@ import pytest
 import yaml
 
 from router.simulator import SimulatedPacs, make_study
+from tests.support import samples
+from tests.support.dcmtk import Address, storescu
 from tests.support.hl7 import MllpClient, order
 from tests.support.ports import free_port
+from tests.support.process import wait_for
 from tests.support.router import Site
 from tests.support.worklist import scheduled
 
@@ -30,6 +33,7 @@ class Example:
         directory.mkdir()
         self.dicom_port, http_port, self.order_port = free_port(), free_port(), free_port()
         self.workstation = stack.enter_context(SimulatedPacs("WS1"))
+        self.research = stack.enter_context(SimulatedPacs("RESEARCH"))
         tomorrow = TODAY + timedelta(days=1)
         item = scheduled("A1", date=f"{tomorrow:%Y%m%d}", description="MR lumbar spine", patient_id="SPINE")
         self.ris = stack.enter_context(SimulatedPacs("RIS", worklist=[item]))
@@ -52,6 +56,7 @@ class Example:
             "127.0.0.1:4242": self.archive.address,
             "127.0.0.1:11113": self.workstation.address,
             "127.0.0.1:11114": self.ris.address,
+            "127.0.0.1:11116": self.research.address,
             "127.0.0.1:2575": f"127.0.0.1:{self.order_port}",
             "127.0.0.1:11112": f"127.0.0.1:{self.dicom_port}",
             "127.0.0.1:9104": f"127.0.0.1:{http_port}",
@@ -142,6 +147,18 @@ def test_priors_from_orders(example: Example) -> None:
         assert [one["trigger"] for one in noted] == ["order"]
 
 
+def test_what_the_scanner_pushes_is_passed_on(example: Example, tmp_path: Path) -> None:
+    chest = samples.make_study(tmp_path / "chest", instances=2, modality="CT", description="CT Chest")
+    knee = samples.make_study(tmp_path / "knee", instances=1, modality="CT", description="CT Knee")
+    with example.site.run():
+        for made in (chest, knee):
+            storescu(Address("ROUTER", example.dicom_port), made.files, calling="CT1")
+        wait_for(lambda: len(example.research.stored) == 2, "the chest, once it is quiet", seconds=180.0)
+    assert {one["decision"] for one in example.site.json("plan", "--rule", "chest-ct-to-research")["transfers"]} == {
+        "skip"
+    }
+
+
 def test_the_cases_of_the_example_hold(example: Example) -> None:
     assert example.site.call("test").returncode == 0
 
@@ -161,5 +178,6 @@ def test_every_rule_of_the_example_is_tested_here() -> None:
     names = [name for path in RULES.glob("*.yaml") for name in yaml.safe_load(path.read_text("utf-8")).get("rules", {})]
     read_only = ["priors-after-arrival", "study-of-the-heart"]
     tested = ["ct-to-workstation", "dose-reports", "late-arrivals", "ultrasound-whole"]
+    tested += ["chest-ct-to-research", "originals-to-workstation"]
     tested += ["priors-for-tomorrow", "priors-from-orders", *read_only]
     assert sorted(names) == sorted(tested)

@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from starlette.routing import Route
 
-from router.domain.events import ActionTaken
+from router.domain.events_people import ActionTaken
 from router.domain.rule import PageSettings, RouterSettings
 from router.domain.transfer import State
 from router.errors import LedgerError
@@ -305,7 +305,7 @@ def test_with_a_token_who_does_not_show_it_changes_nothing(
         assert "router.token" in reply.json["error"]
         assert TOKEN not in reply.text
     assert (states(work), work.ledger.open_sweeps(), configuration.reloads, work.woken) == (before, [], 0, 0)
-    assert work.events == []
+    assert work.done == []
 
 
 @pytest.mark.parametrize("path", ACTIONS)
@@ -336,7 +336,7 @@ def test_without_a_token_other_sites_tricks_with_names_and_proxies_change_nothin
     reply = sent(server.port, path, **headers)
     assert reply.status == 403
     assert "set router.token" in reply.json["error"]
-    assert (work.woken, configuration.reloads, work.events) == (0, 0, [])
+    assert (work.woken, configuration.reloads, work.done) == (0, 0, [])
 
 
 def test_without_a_token_a_program_on_this_machine_may_act_but_not_have_a_study_explained(
@@ -371,7 +371,7 @@ def test_what_cannot_be_said_is_409_with_the_sentence_of_the_command_line(server
     assert sent(server.port, "/api/v1/transfers/1/hold", **BEARER).json == {
         "error": "Transfer 1 has ended: it is failed."
     }
-    assert work.events == []
+    assert work.done == []
     assert states(work) == before
 
 

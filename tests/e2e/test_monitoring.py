@@ -9,73 +9,13 @@ from typing import Any
 import pytest
 import yaml
 
+from tests.support.metrics import METRICS
 from tests.support.process import run
 from tests.support.prometheus import check_configuration
 
 ROOT = Path(__file__).parents[2]
 MONITORING = ROOT / "monitoring"
 
-# The metrics of the design and their labels. Series of a histogram are its name with _bucket, _sum or _count.
-ROUTE = {"source", "destination"}
-SWEEP = {"rule", "source"}
-METRICS: dict[str, set[str]] = {
-    "move_suboperations_total": {"rule", "outcome"} | ROUTE,
-    "move_suboperations_remaining": ROUTE,
-    "transfers_total": {"rule", "verdict"} | ROUTE,
-    "move_responses_total": {"status"} | ROUTE,
-    "transfer_duration_seconds": ROUTE,
-    "transfers": {"state"} | ROUTE,
-    "transfers_oldest_queued_seconds": ROUTE,
-    "holds_released_total": set(),
-    "seen_to_verified_seconds": set(),
-    "sweeps_total": {"result"} | SWEEP,
-    "sweep_duration_seconds": SWEEP,
-    "sweep_matches_total": SWEEP,
-    "sweep_unavailable_total": SWEEP,
-    "sweep_complete": SWEEP,
-    "sweep_due_timestamp_seconds": SWEEP,
-    "sweep_queries_total": SWEEP,
-    "sweep_rows_dropped_total": {"reason"} | SWEEP,
-    "find_cap": {"node"},
-    "route_stopped": ROUTE,
-    "sweep_last_success_timestamp_seconds": SWEEP,
-    "sweeps_missed_total": SWEEP,
-    "appointments_total": {"rule", "trigger", "news"},
-    "prior_looks_total": {"result"} | SWEEP,
-    "prior_look_duration_seconds": {"source"},
-    "priors_selected_total": {"rule", "group"},
-    "priors_ended_total": {"rule", "result"},
-    "prior_lead_seconds": {"rule"},
-    "order_messages_total": {"event", "code"},
-    "order_messages_refused_total": {"reason"},
-    "values_refused_total": {"trigger", "reason"},
-    "store_instances_total": {"calling", "status"},
-    "store_bytes_total": {"calling"},
-    "store_refused_total": {"reason"},
-    "associations_total": {"node", "role", "result"},
-    "associations_active": {"node", "role"},
-    "node_up": {"node"},
-    "breaker_open": {"node"},
-    "window_open": {"node"},
-    "sweep_held_total": {"reason"} | SWEEP,
-    "storage_commitments_total": {"node", "result"},
-    "node_waits_total": {"node", "reason"},
-    "node_associations_allowed": {"node"},
-    "node_associations_limit": {"node"},
-    "node_moves_last_hour": {"node"},
-    "node_moves_per_hour_limit": {"node"},
-    "node_response_seconds": {"node"},
-    "store_free_bytes": set(),
-    "store_size_bytes": set(),
-    "store_minimum_free_bytes": set(),
-    "certificate_expiry_timestamp_seconds": {"certificate"},
-    "notifications_total": {"channel", "result"},
-    "notifications_waiting": {"channel"},
-    "config_last_reload_successful": set(),
-    "config_last_reload_success_timestamp_seconds": set(),
-    "config_info": {"hash"},
-    "build_info": {"version"},
-}
 HISTOGRAMS = {
     "transfer_duration_seconds",
     "seen_to_verified_seconds",

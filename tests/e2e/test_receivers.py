@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
 import sqlite3
@@ -40,7 +39,7 @@ def studies(tmp_path_factory: pytest.TempPathFactory) -> list[StudyFiles]:
 def site(request: pytest.FixtureRequest, tmp_path: Path) -> Site:
     return Site(
         tmp_path / "site",
-        nodes={"sender": node("STORESCU", 104)},
+        nodes={"sender": node("STORESCU", 104, push="allow")},
         rules=RULES,
         router={"receivers": request.param, "drain": "5s"},
     )
@@ -86,19 +85,6 @@ def indexed(site: Site) -> set[str]:
         return {uid for (uid,) in ledger.execute("select sop_instance_uid from receipts")}
 
 
-def _read(path: Path) -> bytes:
-    """What stands there; nothing where the process or thread has ended."""
-    with contextlib.suppress(OSError):
-        return path.read_bytes()
-    return b""
-
-
-def receiver_pids(router: RunningRouter) -> list[int]:
-    tasks = Path(f"/proc/{router.pid}/task").iterdir()
-    children = {int(pid) for task in tasks for pid in _read(task / "children").split()}
-    return sorted(pid for pid in children if b"spawn_main" in _read(Path(f"/proc/{pid}/cmdline")))
-
-
 @pytest.fixture
 def router(site: Site) -> Iterator[RunningRouter]:
     with site.run() as router:
@@ -113,7 +99,7 @@ def check(site: Site, acknowledged: dict[str, bytes]) -> None:
 
 
 def test_a_burst_is_received_stored_and_indexed(site: Site, router: RunningRouter, studies: list[StudyFiles]) -> None:
-    assert len(receiver_pids(router)) == site.settings["receivers"]
+    assert len(router.receivers()) == site.settings["receivers"]
     acknowledged = Burst(site, studies).wait()
     assert len(acknowledged) == BURST
     check(site, acknowledged)
@@ -130,7 +116,7 @@ def test_kill_9_in_the_middle_of_a_burst_loses_nothing(
     """2,000 instances from four senders; every one that got its success is there, whole, and in the ledger."""
     burst = Burst(site, studies)
     wait_for(lambda: burst.acknowledged() > BURST // 4, "a good part of the burst")
-    left = receiver_pids(router)
+    left = router.receivers()
     if victim == "engine":
         router.send_signal(signal.SIGKILL)
     else:
@@ -147,7 +133,7 @@ def test_kill_9_in_the_middle_of_a_burst_loses_nothing(
             assert again.stop() == 0
         return
     assert len(acknowledged) < BURST
-    wait_for(lambda: len(receiver_pids(router)) == site.settings["receivers"], "the receivers")
+    wait_for(lambda: len(router.receivers()) == site.settings["receivers"], "the receivers")
     wait_for(lambda: listening(site.dicom_port), "the port")
     check(site, acknowledged)
     check(site, everything(site, studies))
@@ -178,9 +164,9 @@ def test_sigterm_to_the_whole_group_lets_stores_end(
 
 
 def test_a_port_that_is_taken_is_one_sentence(site: Site, router: RunningRouter) -> None:
-    other = Site(site.directory / "other", nodes={"sender": node("STORESCU", 104)}, rules=RULES)
+    other = Site(site.directory / "other", nodes={"sender": node("STORESCU", 104, push="allow")}, rules=RULES)
     other.settings |= {"listen": f"127.0.0.1:{site.dicom_port}", "receivers": site.settings["receivers"]}
-    other.configure(nodes={"sender": node("STORESCU", 104)}, rules=RULES)
+    other.configure(nodes={"sender": node("STORESCU", 104, push="allow")}, rules=RULES)
     done = other.call("run")
     assert done.returncode != 0
     (sentence,) = [line for line in done.stderr.splitlines() if line.startswith("dicom-router:")]

@@ -81,7 +81,7 @@ class Asking:
         self.server = StoreServer(
             ServerSettings(host="127.0.0.1", port=0),
             ObjectStore(root),
-            policy=lambda calling, called, address: Accepted("vault"),
+            policy=lambda *who: Accepted("vault"),
             on_receipt=lambda receipt: None,
             observer=lambda event: None,
             on_answer=self.answers.put,

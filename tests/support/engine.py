@@ -22,9 +22,11 @@ from router.engine.arrivals import Arrivals
 from router.engine.commitment import Committer
 from router.engine.detours import Detours
 from router.engine.evidence import EvidenceGatherer
+from router.engine.forwarder import Forwarder
 from router.engine.kit import Kit
 from router.engine.mover import LEASE_SECONDS, Mover
 from router.engine.orders import Orders
+from router.engine.passing import Passer
 from router.engine.prefetch import Prefetcher
 from router.engine.query import Inquiry
 from router.engine.routes import Refusals, RouteWatch, StoppedRoutes
@@ -35,6 +37,7 @@ from router.engine.terms import Terms
 from router.engine.verifier import Verifier
 from router.ledger.ledger import SqlLedger
 from tests.support.fake_peers import FakeClock, FakePeers
+from tests.support.passing import FakeDestinations, FakeShelf
 
 
 def node(name: str) -> Node:
@@ -117,6 +120,21 @@ class Bench:
             observer=observer,
         )
         self.mover = Mover(lambda: self.rules, kit)
+        self.destinations = FakeDestinations(self.peers)
+        self.shelf = FakeShelf()
+        self.forwarder = Forwarder(lambda: self.rules, kit, self.destinations, self.shelf)
+        self.headers: dict[str, Identifier] = {}
+        """SOP Instance UID -> what the header of its file says."""
+        self.passer = Passer(
+            rules=lambda: self.rules,
+            ledger=self.ledger,
+            slots=slots,
+            headers=lambda receipts, tags: {
+                uid: self.headers[uid] for one in receipts if (uid := one.sop_instance_uid) in self.headers
+            },
+            clock=self.clock,
+            observer=observer,
+        )
         self.verifier = Verifier(
             rules=lambda: self.rules,
             ledger=self.ledger,

@@ -81,7 +81,7 @@ class Site:
 
     def stored(self) -> dict[str, Path]:
         """{SOP Instance UID: file} of the object store."""
-        return {read_part10(path).sop_instance_uid: path for path in self.store.rglob("*.dcm")}
+        return {read_part10(path).sop_instance_uid: path for path in self.store.glob("[0-9]*/**/*.dcm")}
 
 
 class RunningRouter(Process):
@@ -107,6 +107,12 @@ class RunningRouter(Process):
         with _OPENER.open(f"http://127.0.0.1:{self.site.http_port}{path}", timeout=10) as response:
             return str(response.read().decode())
 
+    def receivers(self) -> list[int]:
+        """The processes that receive."""
+        tasks = Path(f"/proc/{self.pid}/task").iterdir()
+        children = {int(pid) for task in tasks for pid in _read(task / "children").split()}
+        return sorted(pid for pid in children if b"spawn_main" in _read(Path(f"/proc/{pid}/cmdline")))
+
     def _ready(self) -> bool:
         if not listening(self.site.http_port):
             return False
@@ -114,6 +120,14 @@ class RunningRouter(Process):
             return '"ok"' in self.get("/readyz")
         except OSError:
             return False
+
+
+def _read(path: Path) -> bytes:
+    """What stands there; nothing where the process or thread has ended."""
+    try:
+        return path.read_bytes()
+    except OSError:
+        return b""
 
 
 def node(ae_title: str, port: int, **settings: Any) -> dict[str, Any]:

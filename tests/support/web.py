@@ -19,6 +19,7 @@ from router.domain.board import Board, TransferSeen
 from router.domain.condition import Explanation
 from router.domain.dicom import Identifier
 from router.domain.events import Event
+from router.domain.events_people import CallerRefused
 from router.domain.gates import Conclusion, Gate, Way
 from router.domain.rule import Order, RouterSettings, RuleSet
 from router.domain.selection import Action, Decision
@@ -118,6 +119,11 @@ class Part:
 
     def observe(self, event: Event) -> None:
         self.events.append(event)
+
+    @property
+    def done(self) -> list[Event]:
+        """What somebody had done; not who was refused."""
+        return [event for event in self.events if not isinstance(event, CallerRefused)]
 
     def render_metrics(self, accept: str) -> tuple[bytes, str]:
         return self.metrics(), "text/plain"

@@ -12,6 +12,7 @@ import pytest
 from router.domain.appointment import AppointmentState
 from router.domain.dicom import Identifier
 from router.domain.events import AppointmentNoted
+from router.domain.forward import Forward, Group
 from router.domain.receipt import Receipt
 from router.domain.rule import Arrival
 from tests.support.engine import Bench
@@ -121,6 +122,14 @@ def test_nothing_is_read_where_no_rule_waits(bench: Arrives) -> None:
     bench.prefetches()
     bench.arrive()
     assert bench.ledger.appointments() == []
+
+
+def test_what_is_only_passed_on_is_no_appointment(bench: Arrives) -> None:
+    rule = bench.prefetches(arrival=Arrival())
+    passes = msgspec.structs.replace(rule, priors=None, forward=Forward(to=(Group(nodes=("ws",)),)))
+    bench.rules = msgspec.structs.replace(bench.rules, rules={"r": passes})
+    bench.arrive()
+    assert (bench.ledger.appointments(), bench.news) == ([], [])
 
 
 def test_a_header_is_read_once_while_a_study_arrives(bench: Arrives) -> None:

@@ -47,6 +47,12 @@ def test_errors_stand_before_warnings_and_each_says_what_to_do() -> None:
     assert attention(Board(at=NOW, states={}), {}, RESTART)[0].level is Level.WARNING
 
 
+def test_what_lies_in_quarantine_needs_a_look() -> None:
+    [one] = found(quarantined=2)
+    assert (one.level, one.what.split(":")[0]) == (Level.WARNING, "2 objects lie in quarantine")
+    assert "quarantine list" in one.advice
+
+
 def test_a_part_that_is_told_twice_counts_once() -> None:
     board = Board(at=NOW, states={}, problems={"disk": "full"})
     assert len(attention(board, {"disk": "full"})) == 1

@@ -8,11 +8,13 @@ from typing import Any
 import msgspec
 import pytest
 
-from router.domain.board import Board, NodeSeen, QueueSeen, RuleSeen
+from router.domain.board import Board, NodeSeen, QueueSeen, RuleSeen, said
 from router.domain.board_view import Moment, NodeNow, ServiceNow, drawn
-from router.domain.overview import BacklogRow
+from router.domain.condition import Condition
+from router.domain.forward import Forward, Group
+from router.domain.overview import ArrivingRow, BacklogRow
 from router.domain.route import StoppedRoute
-from router.domain.rule import RuleSet, WindowUse
+from router.domain.rule import Arrival, Move, Rule, RuleSet, WindowUse
 from router.domain.sweep import SweepState
 from router.domain.transfer import Route, State
 from router.domain.window import Window
@@ -214,3 +216,25 @@ def test_a_rule_is_due_when_the_first_of_its_tiers_is() -> None:
 
 def test_problems_are_those_of_the_service() -> None:
     assert board(moment(service=ServiceNow(problems={"disk": "full"}))).problems == {"disk": "full"}
+
+
+# what is passed on ----------------------------------------------------------------------------------------------------
+
+
+def test_a_rule_that_passes_on_says_how_many_studies_still_arrive_and_when_it_looks_next() -> None:
+    passes = Rule(
+        name="on",
+        arrival=Arrival(),
+        where=Condition(),
+        move=Move(to=("ws",)),
+        forward=Forward(to=(Group(nodes=("ws",)),)),
+    )
+    waiting = ArrivingRow(rule="on", count=3, next_at=at(20))
+    shown = board(moment(rules(rule("ct"), passes), arriving=[waiting]))
+    found = {one.name: (one.trigger, one.source, one.arriving, one.next_at) for one in shown.rules}
+    assert found == {"ct": ("sweep", "archive", 0, None), "on": ("arrival", "local", 3, at(20))}
+    assert msgspec.json.decode(msgspec.json.encode(shown), type=Board) == shown
+
+
+def test_people_read_that_what_is_passed_on_comes_from_this_router() -> None:
+    assert [said("local"), said("archive")] == ["this router", "archive"]

@@ -129,6 +129,9 @@ class Ledger:
     def attempts(self, number: int) -> list[object]:
         return []
 
+    def refused_instances(self, number: int) -> dict[str, list[str]]:
+        return {}
+
     def expected_instances(self, number: int) -> None:
         return None
 

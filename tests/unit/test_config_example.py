@@ -38,7 +38,9 @@ def keys_of(node: Node, path: tuple[str, ...] = ()) -> list[tuple[tuple[str, ...
     if isinstance(node, MappingNode):
         for key, value in node.values.items():
             of_ones_own = path in (("nodes",), ("rules",), ("windows",), ("anatomy",), ("tests",))
-            if not of_ones_own and not (path[:1] == ("tests",) and path[2:] == ("studies",)):
+            of_ones_own |= path[:1] == ("tests",) and path[2:] in (("studies",), ("received",))
+            of_ones_own |= path[:1] == ("tests",) and path[2:3] == ("received",) and path[4:] == ("instances",)
+            if not of_ones_own:
                 found.append(((*path, key), node.keys[key]))
             found += keys_of(value, (*path, key))
     elif isinstance(node, SequenceNode):
@@ -59,10 +61,13 @@ MUTATIONS = [
 def test_a_misspelt_key_is_caught_on_its_line(
     file: Path, line: int, column: int, key: str, how: str, tmp_path: Path
 ) -> None:
-    misspelt = {"dropped": key[:-1] + "z", "swapped": key[1] + key[0] + key[2:], "case": key.swapcase()}[how]
+    case = key.swapcase() if key.swapcase() != key else f"{key}x"
+    misspelt = {"dropped": key[:-1] + "z", "swapped": key[1] + key[0] + key[2:], "case": case}[how]
     shutil.copytree(RULES, tmp_path / "rules")
     lines = file.read_text().splitlines(keepends=True)
     before, after = lines[line - 1][: column - 1], lines[line - 1][column - 1 :]
+    if after[:1] == '"':
+        before, after = before + after[0], after[1:]
     assert after.startswith(key)
     lines[line - 1] = before + misspelt + after.removeprefix(key)
     (tmp_path / "rules" / file.name).write_text("".join(lines))

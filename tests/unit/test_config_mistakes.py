@@ -27,8 +27,7 @@ MISTAKES = [
     ("unknown-key-in-sweep", "DR010", 13, "error"),
     ("key-one-level-too-high", "DR010", 17, "error"),
     ("key-one-level-too-deep", "DR010", 13, "error"),
-    ("not-supported-forward", "DR011", 19, "error"),
-    ("not-supported-push", "DR011", 5, "error"),
+    ("arrival-that-never-comes", "DR087", 13, "warning"),
     ("type-list-for-text", "DR012", 11, "error"),
     ("type-text-for-list", "DR012", 18, "error"),
     ("type-text-for-mapping", "DR012", 15, "error"),
@@ -78,6 +77,15 @@ MISTAKES = [
     ("unknown-time-zone-of-sweep", "DR026", 13, "error"),
     ("same-port", "DR027", 9, "error"),
     ("tls-file-missing", "DR028", 7, "error"),
+    ("http-tls-file-missing", "DR028", 2, "error"),
+    ("http-tls-without-files", "DR013", 2, "error"),
+    ("certificate-names-without-tls", "DR084", 5, "error"),
+    ("certificate-names-sha1", "DR085", 5, "error"),
+    ("metrics-guarded-without-token", "DR086", 2, "error"),
+    ("page-host-with-scheme", "DR093", 3, "error"),
+    ("metrics-guarded-otherwise", "DR014", 2, "error"),
+    ("sends-from-no-network", "DR024", 5, "error"),
+    ("incoming-associations-none", "DR014", 5, "error"),
     ("attribute-misspelt", "DR030", 16, "error"),
     ("attribute-wrong-case", "DR030", 16, "error"),
     ("attribute-with-spaces", "DR030", 16, "error"),
@@ -138,6 +146,18 @@ MISTAKES = [
     ("window-entry-twice", "DR046", 7, "warning"),
     ("window-not-used", "DR046", 9, "warning"),
     ("window-duty", "DR014", 6, "error"),
+    ("audit-in-the-open", "DR081", 3, "warning"),
+    ("audit-tls-unused", "DR082", 5, "error"),
+    ("audit-buffer-small", "DR083", 4, "error"),
+    ("retention-watermark-crossed", "DR090", 5, "error"),
+    ("retention-watermark-share", "DR090", 5, "error"),
+    ("retention-without-forward", "DR091", 2, "warning"),
+    ("retention-never-proven", "DR092", 19, "warning"),
+    ("audit-without-address", "DR013", 2, "error"),
+    ("audit-address", "DR024", 3, "error"),
+    ("audit-certificate-without-key", "DR013", 4, "error"),
+    ("audit-certificate-without-ca", "DR013", 4, "error"),
+    ("audit-file-missing", "DR028", 4, "error"),
     ("limits-duty", "DR014", 5, "error"),
     ("breaker-pauses", "DR043", 5, "error"),
     ("breaker-no-pause", "DR014", 5, "error"),
@@ -269,6 +289,24 @@ MISTAKES = [
     ("rule-in-two-ways", "DR065", 19, "warning"),
     ("region-like-a-shipped-one", "DR054", 2, "warning"),
     ("case-of-a-disabled-rule", "DR046", 38, "warning"),
+    ("forward-to-its-sender", "DR041", 12, "error"),
+    ("forward-to-local", "DR041", 12, "error"),
+    ("forward-unknown-node", "DR022", 12, "error"),
+    ("forward-unknown-node-of-a-group", "DR022", 13, "error"),
+    ("forward-empty-group", "DR014", 13, "error"),
+    ("forward-group-of-two-kinds", "DR014", 13, "error"),
+    ("forward-group-misspelt", "DR010", 13, "error"),
+    ("forward-without-destination", "DR013", 11, "error"),
+    ("forward-twice-to-one", "DR025", 12, "error"),
+    ("forward-without-arrival", "DR052", 14, "error"),
+    ("forward-beside-move", "DR052", 12, "error"),
+    ("forward-beside-priors", "DR055", 14, "error"),
+    ("forward-limits", "DR010", 12, "error"),
+    ("forward-more-than-arrived", "DR014", 12, "error"),
+    ("forward-retry-delays", "DR043", 13, "error"),
+    ("forward-commitment-not-offered", "DR014", 13, "error"),
+    ("forward-syntax-unknown", "DR014", 13, "error"),
+    ("arrival-level-beside-priors", "DR055", 10, "error"),
     ("not-utf8", "DR001", 9, "error"),
 ]
 
@@ -370,11 +408,6 @@ HINTS = [
 @pytest.mark.parametrize(("name", "hint"), HINTS, ids=[row[0] for row in HINTS])
 def test_hints_say_what_was_meant(name: str, hint: str, tmp_path: Path) -> None:
     assert hint in load(name, tmp_path).diagnostics[0].hint
-
-
-def test_keys_of_other_versions_are_named_as_such(tmp_path: Path) -> None:
-    [one] = load("not-supported-forward", tmp_path).diagnostics
-    assert "not supported by this version" in one.message
 
 
 def test_all_mistakes_are_found_at_once(tmp_path: Path) -> None:

@@ -64,7 +64,9 @@ NAMED = ("nodes", "rules", "windows", "anatomy", "tests")
 
 def is_name(path: Steps) -> bool:
     """Whether a key is a name of one's own: nothing can be wrong with it by itself."""
-    return (len(path) == 2 and path[0] in NAMED) or (path[0] == "tests" and path[2:-1] == ("studies",))
+    if path[:1] == ("tests",) and len(path) > 2:
+        return path[2:-1] in (("studies",), ("received",)) or path[2:3] + path[4:-1] == ("received", "instances")
+    return len(path) == 2 and path[0] in NAMED
 
 
 def misspelt(key: str) -> Iterator[str]:
@@ -120,7 +122,7 @@ def keys_misspelt(text: str) -> Iterator[Mutation]:
         if key is None or is_name(path) or is_of_the_current_study(path) or path[-2:-1] == ("channels",):
             continue
         for way, wrong in enumerate(dict.fromkeys(misspelt(key.value))):
-            if (number + way) % 2 == 0:
+            if (number + way) % 2 == 0 and wrong != key.value:  # (0009,1002) has no other case
                 name = f"{'.'.join(map(str, path))} -> {wrong}"
                 yield Mutation(name, lines_of(key, None), replaced(text, key, wrong))
 
@@ -142,8 +144,8 @@ def values_mistyped(text: str) -> Iterator[Mutation]:
 def references_broken(text: str) -> Iterator[Mutation]:
     for path, node, key in values(text):
         last = [step for step in path if isinstance(step, str)][-1]
-        # Senders of HL7 messages are not configured, and addresses of mail are no names.
-        of_others = (last == "from" and "arrival" not in path) or "mail" in path
+        # Senders of HL7 messages are not configured; addresses of mail and of an audit repository are no names.
+        of_others = (last == "from" and "arrival" not in path) or {"mail", "audit"} & {*path}
         if isinstance(node, yaml.ScalarNode) and last in REFERENCES and not of_others:
             for wrong in (f"{node.value}x", f"x-{node.value}", node.value.upper()):
                 name = f"{'.'.join(map(str, path))} = {wrong}"
@@ -166,7 +168,7 @@ NUMBER = re.compile(r"[0-9.]+|true|false")
 
 def allowed(path: Steps, node: yaml.Node, key: yaml.Node | None, shape: str) -> bool:
     """The exceptions: where another shape is another way to say something, or is no other shape at all."""
-    last, names = path[-1], [step for step in path if isinstance(step, str)]
+    names = [step for step in path if isinstance(step, str)]
     if shape == "nothing" and key is None:
         return True  # nothing between two commas of a list is no item, for YAML
     if shape == "nothing" and (len(path) == 1 or names[-1] in ("hl7", "order", "arrival", "tls")):
@@ -183,7 +185,9 @@ def allowed(path: Steps, node: yaml.Node, key: yaml.Node | None, shape: str) -> 
         return shape in ("list", "number", "text")  # one value, a list of them, or matchers
     if names[-1] == "modality" and shape == "number":  # one value, and who knows what modalities there will be
         return True
-    return names[0] == "tests" and last in names[3:4] and names[2] == "studies" and shape == "nothing"
+    if names[:1] == ["tests"] and shape == "nothing":  # a study or an instance of which nothing more is said
+        return is_name(path) and len(path) > 2
+    return False
 
 
 # --- The tests --------------------------------------------------------------------------------------------------------

@@ -35,7 +35,7 @@ NODES = """
 nodes:
   archive: {ae_title: ARCHIVE, address: 10.0.0.5:104}
   ris: {ae_title: RIS, address: 10.0.0.6:104, timezone: Asia/Tokyo}
-  ct1: {ae_title: CT1, address: 10.0.0.7:104}
+  ct1: {ae_title: CT1, address: 10.0.0.7:104, push: allow}
   workstation: {ae_title: WS1, address: 10.0.0.9:104}
 """
 WORKLIST = "worklist: {source: ris, every: 15m}"

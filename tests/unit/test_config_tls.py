@@ -12,10 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from router import config
-from router.config.diagnostics import as_text
+from router.config.diagnostics import Code, Severity, as_text
 from router.dimse.certificate import validity
 from router.dimse.tls_files import lapse
-from router.domain.rule import RuleSet, TlsSettings
+from router.domain.rule import HttpTls, RuleSet, TlsSettings
 from tests.support.certificates import Authority
 from tests.support.process import run
 
@@ -212,3 +212,53 @@ rules:
     # Files that cannot be used are named once, where they are named.
     lost = with_listener.replace("router.pem", "lost.pem")
     assert {one.code for one in load(directory, lost, NODES % "false", order).diagnostics} == {"DR028"}
+
+
+# --- HTTP, and whose certificate it is --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("value", "name", "clients"),
+    [
+        ("true", "router", ()),
+        ("{clients: [operator, Operator.example, operator]}", "router", ("operator", "Operator.example")),
+        ("{certificate: keys/other.pem, key: {file: keys/other.key}, clients: [x]}", "other", ("x",)),
+    ],
+)
+def test_http_borrows_the_files_of_the_store_scp(
+    directory: Path, value: str, name: str, clients: tuple[str, ...]
+) -> None:
+    rules = rule_set(directory, f"{ROUTER}  http_tls: {value}\n", NODES % "false")
+    files = settings(directory, name, verify_hostname=False)
+    assert rules.router.http_tls == HttpTls(files=files, clients=clients)
+
+
+def test_http_over_tls_needs_no_tls_for_dicom_and_an_authority_only_for_clients(directory: Path) -> None:
+    pair = "certificate: keys/other.pem, key: keys/other.key"
+    rules = rule_set(directory, f"router: {{http_tls: {{{pair}}}}}", NODES % "false")
+    assert rules.router.tls is None
+    assert rules.router.http_tls is not None
+    assert rules.router.http_tls.files.certificate == str(directory / "keys" / "other.pem")
+    loaded = load(directory, f"router: {{http_tls: {{{pair}, clients: [x]}}}}", NODES % "false")
+    assert "router.http_tls has no ca" in [one.message for one in loaded.diagnostics]
+    loaded = load(directory, "router: {http_tls: {certificate: keys/other.pem}}", NODES % "false")
+    assert "router.http_tls has no key" in [one.message for one in loaded.diagnostics]
+
+
+def test_names_of_a_certificate_are_said_to_be_unseen_where_the_store_scp_speaks_no_tls(directory: Path) -> None:
+    named = NODES % "{ca: keys/ca.pem, certificate: keys/other.pem, key: keys/other.key}\n    certificate_names: [pacs]"
+    [one] = [one for one in load(directory, named).diagnostics if one.code is Code.UNSEEN_CERTIFICATE]
+    assert one.severity is Severity.WARNING
+    assert "who calls as archive is let in without" in one.message
+    assert Code.UNSEEN_CERTIFICATE not in {one.code for one in load(directory, ROUTER, named).diagnostics}
+    rules = rule_set(directory, ROUTER, NODES % "false\n    certificate_names: [pacs]\n    sends_from: [10.0.0.0/24]")
+    node = rules.nodes["archive"]
+    assert (node.certificate_names, node.sends_from) == (("pacs",), ("10.0.0.0/24",))
+
+
+def test_a_change_of_http_takes_effect_after_a_restart(directory: Path) -> None:
+    plain, secured = (
+        rule_set(directory, f"{ROUTER}{more}", NODES % "false").router
+        for more in ("", "  http_tls: true\n  metrics: guarded\n  token: {file: keys/router.key}\n")
+    )
+    assert set(plain.restart_needed(secured)) == {"http_tls", "metrics", "token"}

@@ -7,8 +7,10 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
+from router.domain.audit import AuditSettings
 from router.domain.difference import (
     Change,
+    Homes,
     Stand,
     Totals,
     Unit,
@@ -18,7 +20,8 @@ from router.domain.difference import (
     router_changes,
     totals,
 )
-from router.domain.rule import Node, NodeLimits, RouterSettings, RuleSet, WindowUse
+from router.domain.rule import Node, NodeLimits, RouterSettings, RuleSet, TlsSettings, WindowUse
+from router.domain.secret import Secret
 from router.domain.selection import Action, Decision
 from router.domain.transfer import Intent
 from router.domain.window import Window
@@ -186,3 +189,23 @@ class TestConfiguration:
     def test_settings_of_the_router_itself_are_named(self) -> None:
         found = router_changes(self.rules(), self.rules(ae_title="OTHER"))
         assert found == (Change("router.ae_title", "ROUTER", "OTHER"),)
+
+    def test_a_path_that_only_moved_along_with_a_copied_directory_is_no_change(self) -> None:
+        homes = Homes("/etc/router", "/tmp/edited")
+
+        def settings(home: str, key: str = "us.key") -> RuleSet:
+            tls = TlsSettings(ca=f"{home}/ca.pem", certificate=f"{home}/us.pem", key=f"{home}/{key}")
+            node = self.node(tls=tls)
+            return self.rules(node, tls=tls, token=Secret(file=f"{home}/token"))
+
+        before = settings(homes.before)
+        assert router_changes(before, settings(homes.after), homes) == ()
+        assert node_changes(before, settings(homes.after), homes) == {}
+        other = (Change("tls.key", "/etc/router/us.key", "/etc/router/them.key"),)
+        assert node_changes(before, settings(homes.after, "them.key"), homes) == {"pacs": other}
+        assert node_changes(before, settings("/tmp/edited2"), homes)["pacs"][0].after == "/tmp/edited2/ca.pem"
+
+    def test_the_parts_of_a_setting_are_named_one_by_one(self) -> None:
+        before, after = (self.rules(audit=AuditSettings(host=host, port=514)) for host in ("a", "b"))
+        assert router_changes(before, after) == (Change("router.audit.host", "a", "b"),)
+        assert router_changes(self.rules(), after) == (Change("router.audit", "none", "set"),)

@@ -13,17 +13,21 @@ import msgspec
 import pytest
 
 from router.domain.appointment import Appointment
-from router.domain.events import AttemptEnded, Event, SweepEnded, TransferEnded
-from router.domain.rule import BreakerSettings, Node, NodeLimits, WindowUse
+from router.domain.arriving import dues
+from router.domain.condition import Condition
+from router.domain.events import ArrivalLookEnded, AttemptEnded, Event, SweepEnded, TransferEnded
+from router.domain.forward import Forward, Group
+from router.domain.passing import PendingArrival
+from router.domain.rule import Arrival, BreakerSettings, Move, Node, NodeLimits, Retry, Rule, WindowUse
 from router.domain.sweep import SweepDue, SweepRecord, SweepReport, SweepState
-from router.domain.transfer import Intent, NewTransfer, Route, State, Transfer
+from router.domain.transfer import Happening, Intent, NewTransfer, Route, State, Transfer
 from router.domain.window import Window, parse_span
 from router.engine.dispatcher import Dispatcher
 from router.engine.gates import Gates, recall_moves
 from router.engine.probe import Prober
 from router.engine.slots import NodeSlots, Urgency
 from router.errors import ConnectionFailed
-from tests.support.engine import Bench
+from tests.support.engine import Bench, node
 from tests.support.fake_peers import FakeClock
 from tests.support.process import wait_for
 
@@ -32,9 +36,9 @@ class Works(Bench):
     """A bench whose dispatcher works by itself."""
 
     def __init__(self, directory: Path) -> None:
-        self.work: dict[int, Transfer | SweepRecord | Appointment] = {}
+        self.work: dict[int, Transfer | SweepRecord | Appointment | PendingArrival] = {}
         """The piece of work that each thread is at."""
-        self.told: list[tuple[Event, Transfer | SweepRecord | Appointment | None]] = []
+        self.told: list[tuple[Event, Transfer | SweepRecord | Appointment | PendingArrival | None]] = []
         super().__init__(directory)
         self.troubles: list[BaseException] = []
         self.dispatcher = Dispatcher(
@@ -43,6 +47,8 @@ class Works(Bench):
             sweeper=self.sweeper,
             prefetcher=self.prefetcher,
             mover=self.mover,
+            forwarder=self.forwarder,
+            passer=self.passer,
             verifier=self.verifier,
             detours=self.detours,
             slots=self.slots,
@@ -60,7 +66,7 @@ class Works(Bench):
         self.told.append((event, self.work.get(threading.get_ident())))
 
     @contextmanager
-    def correlate(self, claim: Transfer | SweepRecord | Appointment) -> Iterator[None]:
+    def correlate(self, claim: Transfer | SweepRecord | Appointment | PendingArrival) -> Iterator[None]:
         """Note what is worked on, by the thread that does."""
         self.work[threading.get_ident()] = claim
         try:
@@ -226,3 +232,134 @@ def test_what_is_told_while_a_piece_of_work_is_done_is_told_of_that_piece(works:
     (sweep,) = [work for event, work in works.told if isinstance(event, SweepEnded)]
     assert isinstance(sweep, SweepRecord)
     assert works.work == {}
+
+
+# --- What is passed on from our own store ----------------------------------------------------------------------------
+
+
+def passes_on(works: Works, *names: str, associations: int = 2) -> None:
+    """Let the rule pass on what arrives to these nodes."""
+    for name in names:
+        works.rules = msgspec.structs.replace(works.rules, nodes=works.rules.nodes | {name: node(name)})
+        works.node(name, limits=NodeLimits(associations=associations))
+        works.peers.titles[name.upper()] = name
+    rule = Rule(
+        name="r",
+        arrival=Arrival(),
+        where=Condition(),
+        move=Move(to=names, retry=Retry(attempts=2)),
+        forward=Forward(to=tuple(Group(nodes=(name,)) for name in names)),
+    )
+    works.rules = msgspec.structs.replace(works.rules, rules={"r": rule})
+
+
+def queue_forwards(works: Works, *pairs: tuple[int, str]) -> None:
+    """Queue the study of a number, which has arrived, for a node."""
+    for number, _ in pairs:
+        works.shelf.arrives(f"1.7.{number}.1.1", at=works.clock.now())
+    works.queue(*(Intent("local", f"1.7.{number}", "", name) for number, name in pairs))
+
+
+def test_what_is_passed_on_fills_each_destination_no_more_than_it_allows(works: Works) -> None:
+    passes_on(works, "a", "b")
+    held = threading.Event()
+    works.destinations.holds = {"a": held, "b": held}
+    queue_forwards(works, *((number, "a" if number < 6 else "b") for number in range(12)))
+    with works.working():
+        wait_for(lambda: works.destinations.at_work == {"a": 2, "b": 2}, "as many as both take")
+        held.set()
+        wait_for(works.ended, "all transfers")
+    assert set(works.states().values()) == {State.COMPLETE}
+    assert works.destinations.most_at_work == {"a": 2, "b": 2}
+    assert works.peers.requests == [], "nothing is moved"
+
+
+def test_there_is_an_end_to_what_is_passed_on_at_a_time(works: Works) -> None:
+    names = [f"n{number}" for number in range(20)]
+    passes_on(works, *names)
+    held = threading.Event()
+    works.destinations.holds = dict.fromkeys(names, held)
+    queue_forwards(works, *enumerate(names))
+    with works.working():
+        wait_for(lambda: works.destinations.at_work.total() == 16, "as many as there may be")
+        assert len([one for one in works.ledger.transfers() if one.state is State.MOVING]) == 16
+        held.set()
+        wait_for(works.ended, "all transfers")
+
+
+def test_a_dead_destination_takes_no_room_from_others_and_gets_its_own_when_it_is_back(works: Works) -> None:
+    passes_on(works, "dead", "alive")
+    dead = works.node("dead", breaker=BreakerSettings(failures=1, pause=0.2, maximum_pause=0.2))
+    works.slots.heeds_breakers = True
+    works.peers.down.add("dead")
+    queue_forwards(works, *((number, "dead") for number in range(20)))
+    with works.working():
+        wait_for(lambda: works.slots.left_alone(dead), "the breaker")
+        queue_forwards(works, *((number, "alive") for number in range(20, 24)))
+        wait_for(lambda: all(works.states()[f"1.7.{number}"].value == "complete" for number in range(20, 24)), "these")
+        assert {works.states()[f"1.7.{number}"] for number in range(20)} == {State.QUEUED}
+        assert sum(one.attempts for one in works.ledger.transfers(destination="dead")) == 0
+        works.peers.down.clear()
+        wait_for(lambda: not works.slots.left_alone(dead), "a probe that gets through")
+        works.clock.advance(60)
+        wait_for(works.ended, "all transfers")
+    assert set(works.states().values()) == {State.COMPLETE}
+
+
+def test_what_waits_for_a_dead_destination_has_not_begun_and_can_be_withdrawn(works: Works) -> None:
+    passes_on(works, "dead", "alive")
+    dead = works.node("dead", breaker=BreakerSettings(failures=1, pause=1000, maximum_pause=1000))
+    works.slots.heeds_breakers = True
+    with pytest.raises(ConnectionFailed), works.slots.hold(dead, Urgency.VERIFY, works.never):
+        raise ConnectionFailed
+    queue_forwards(works, (1, "dead"))
+    with works.working():
+        queue_forwards(works, (2, "alive"))
+        wait_for(lambda: works.states()["1.7.2"].value == "complete", "the other")
+        [waiting] = works.ledger.transfers(destination="dead")
+        assert (waiting.state, waiting.attempts, waiting.started_at) == (State.QUEUED, 0, None), "it has not begun"
+        works.ledger.apply(waiting.id, Happening.CANCEL, works.clock.now())
+        assert works.ended()
+
+
+def test_a_closed_window_of_a_destination_holds_what_is_passed_on_until_it_opens(works: Works) -> None:
+    passes_on(works, "a")
+    works.node("a", windows=(WindowUse(window="night"),))
+    night = Window.of("night", "UTC", parse_span("daily 22:00-06:00"))
+    works.rules = msgspec.structs.replace(works.rules, windows={"night": night})
+    works.slots._windows, works.slots._clock = lambda: works.rules.windows, works.clock
+    queue_forwards(works, (1, "a"))
+    gates = Gates(works.slots)
+    assert gates.closed_routes(["local"], works.rules, []) == {Route("local", "a")}
+    works.clock.advance(12 * 3600)
+    with works.working():
+        wait_for(works.ended, "the transfer")
+
+
+def test_a_stopped_route_from_our_own_store_is_probed(works: Works) -> None:
+    passes_on(works, "a")
+    works.destinations.answers = {"1.7.1.1.1": 0x0124}
+    queue_forwards(works, (1, "a"))
+    with works.working():
+        wait_for(works.ledger.stopped_routes, "the stop")
+        works.destinations.answers = {}
+        works.clock.advance(3600)
+        wait_for(works.ended, "the transfer")
+    assert works.states() == {"1.7.1": State.COMPLETE}
+    assert works.ledger.stopped_routes() == []
+
+
+def test_what_arrives_is_looked_at_and_passed_on_by_itself(works: Works) -> None:
+    passes_on(works, "a")
+    works.shelf.arrives("1.7.1.1.1", "1.7.1.1.2", at=works.clock.now())
+    receipts = list(works.shelf.receipts.values())
+    works.ledger.add_receipts(receipts, dues(receipts, works.rules))
+    with works.working():
+        works.clock.advance(61)
+        wait_for(lambda: works.ledger.transfers() and works.ended(), "the transfer")
+    assert works.states() == {"1.7.1": State.COMPLETE}
+    assert sorted(one.sop_instance_uid for one in works.destinations.sent) == ["1.7.1.1.1", "1.7.1.1.2"]
+    [look] = [(event, work) for event, work in works.told if isinstance(event, ArrivalLookEnded)]
+    assert look[0].result == "passed_on"
+    assert isinstance(look[1], PendingArrival)
+    assert works.troubles == []

@@ -30,6 +30,7 @@ from router.domain.checkup_node import Answer
 from router.domain.condition import Condition
 from router.domain.dicom import Identifier, QueryRetrieveLevel
 from router.domain.exchange import FindResult, MoveProgress, MoveRequest, MoveResult, SubOperationCounts
+from router.domain.forward import Forward, Group
 from router.domain.route import StoppedRoute
 from router.domain.rule import (
     CommitmentSettings,
@@ -43,6 +44,7 @@ from router.domain.rule import (
     RuleSet,
     Sweep,
     Timeouts,
+    TlsSettings,
     Worklist,
 )
 from router.domain.transfer import Route
@@ -105,6 +107,9 @@ class TestNeeds:
         found = needs_of(rules(rule(to=("ws",))), WARD)
         assert found == Needs(stores=("r",), evidence=("r",))
         assert found.only_receives
+        sends = rule(to=("ws",), forward=Forward(to=(Group(nodes=("ws",)),)))
+        assert needs_of(rules(sends), WARD) == Needs(stores=("r",), passed=("r",), evidence=("r",))
+        assert not needs_of(rules(sends), WARD).only_receives
         silent = needs_of(rules(rule(to=("ws",), move={"verify": "none", "skip_present": False})), WARD)
         assert silent == Needs(stores=("r",))
         assert not needs_of(rules(rule(to=("ws",), move={"verify": "find"})), WARD).only_receives
@@ -159,6 +164,19 @@ class TestErrorsOfTheWire:
         assert check.result is Result.WARN
         assert "stays unproven" in check.message
 
+    def test_a_destination_that_this_router_itself_stores_to_has_to_know_it(self) -> None:
+        sends = around(stores=("r",), passed=("r",), evidence=("r",))
+        assert checkup_wire.broken("echo", "rejected-1-1-3", "No.", sends).result is Result.FAIL
+
+    def test_a_node_that_only_pushes_may_answer_nobody(self) -> None:
+        scanner = msgspec.structs.replace(ARCHIVE, push="allow")
+        check = checkup_wire.broken("connect", "connection-refused", "No.", around(scanner))
+        assert check.result is Result.WARN
+        assert check.remedy.startswith("none, if it only sends; else start archive's")
+        assert checkup_wire.broken("connect", "unheard-of", "No.", around(scanner)).remedy == "none, if it only sends"
+        assert checkup_wire.broken("connect", "connection-refused", "No.", around()).result is Result.FAIL
+        assert checkup_wire.broken("connect", "x", "No.", around(scanner, stores=("r",))).result is Result.FAIL
+
     @given(st.text(max_size=40))
     def test_no_code_makes_it_fail(self, code: str) -> None:
         assert checkup_wire.broken("echo", code, "x", around()).result in (Result.FAIL, Result.WARN)
@@ -178,6 +196,13 @@ class TestCertificates:
 
     def test_one_without_a_readable_date_is_not_judged(self) -> None:
         assert checkup_wire.expiring("certificate", "It", None, NOW, "x").result is Result.SKIPPED
+
+
+def test_the_certificate_that_a_node_is_shown_stands_where_it_is_named() -> None:
+    ours = TlsSettings(ca="ca", certificate="us", key="key")
+    for shown, place in ((ours, "router.tls"), (msgspec.structs.replace(ours, certificate="x"), "nodes.archive.tls")):
+        found = around(msgspec.structs.replace(ARCHIVE, tls=shown)).own_certificate(ours)
+        assert found == f"{place} in rules/site.yaml:7"
 
 
 def test_a_slow_connection_is_warned_of() -> None:
@@ -220,6 +245,18 @@ class TestContexts:
         assert self.judged(accepted(), stores=("r",), evidence=("r",))["find"] == ("warn", "no-evidence")
         required = self.judged(accepted(), stores=("r",), evidence=("r",), required=("r",))
         assert required["find"] == ("fail", "not-accepted")
+
+    def test_what_commits_itself_needs_no_c_find(self) -> None:
+        committed = self.judged(accepted(), stores=("r",), evidence=("r",), committed=("r",))
+        assert committed["find"] == ("ok", "not-needed")
+
+    def test_with_retention_it_says_that_nothing_leaves_and_how_it_could(self) -> None:
+        sends = around(stores=("r",), passed=("r",), evidence=("r",))
+        (find, _, _) = checkup_wire.retrieval_contexts(accepted(), msgspec.structs.replace(sends, retains=True))
+        assert "router.retention never lets it go" in find.message
+        assert find.remedy.endswith("or set commitment: true in nodes.archive in rules/site.yaml:7, if it offers that")
+        (find, _, _) = checkup_wire.retrieval_contexts(accepted(), sends)
+        assert ("retention" in find.message, find.remedy[-28:]) == (False, "set verify: none in the rule")
 
     def test_storage_classes_by_name(self) -> None:
         everything = dict.fromkeys(STORAGE_CLASSES, True)
@@ -410,6 +447,7 @@ class TestImage:
             (Landed(callers=(caller(),)), 0xB000, "nothing-stored"),
             (Landed(callers=(caller("OTHER"),)), 0xB000, "wrong-called-ae-title"),
             (Landed(tls_trouble="tls-not-spoken"), 0xA702, "tls-to-us"),
+            (Landed(tls_trouble="tls-unwanted"), 0xA702, "tls-to-us"),
         ],
     )
     def test_it_did_not_come(self, seen: Landed, status: int, code: str) -> None:

@@ -18,7 +18,8 @@ from router.domain.checkup import Check, Result
 from router.domain.condition import Condition
 from router.domain.dicom import QueryRetrieveLevel
 from router.domain.hl7 import Hl7Settings
-from router.domain.rule import Move, Node, RouterSettings, Rule, RuleSet, Sweep, TlsSettings
+from router.domain.notify import Mail, NotifySettings
+from router.domain.rule import HttpTls, Move, Node, RouterSettings, Rule, RuleSet, Sweep, TlsSettings
 from router.engine.doctor_own import left_alone, own_side
 from router.engine.doctor_port import Directory, ServiceSeen
 from router.machine import ThisMachine
@@ -43,6 +44,7 @@ class FakeMachine:
         self.synchronised: bool | None = True
         self.answers: dict[str, tuple[int, str] | None] = {}
         self.last = NOW + timedelta(days=300)
+        self.authorities_last: datetime | None = None
 
     def directory(self, path: str) -> Directory:
         return msgspec.structs.replace(self.found, path=path)
@@ -65,6 +67,9 @@ class FakeMachine:
     def certificate(self, path: str) -> Valid:
         return Valid(self.last)
 
+    def first_end(self, path: str) -> datetime | None:
+        return self.authorities_last or self.last
+
     def ask(self, address: str, path: str) -> tuple[int, str] | None:
         return self.answers.get(path, (200, '{"status": "ok", "problems": {}}'))
 
@@ -80,18 +85,21 @@ def rules(*, host: str = "10.1.2.3", **router: Any) -> RuleSet:
     return RuleSet(router=RouterSettings(**router), nodes={"archive": node}, rules={"r": rule}, content_hash="now")
 
 
+SETTINGS: dict[str, Any] = {
+    "services": [],
+    "warnings": [],
+    "ledger": "The ledger opens.",
+    "ledger_problem": "",
+    "ledger_file": "./data/ledger.db",
+    "now": NOW,
+}
+
+
 def examine(
     machine: FakeMachine, configured: RuleSet | None = None, *, running: bool = False, **more: Any
 ) -> dict[str, Check]:
-    settings: dict[str, Any] = {
-        "services": [ServiceSeen("127.0.0.1:9104", "now")] if running else [],
-        "warnings": [],
-        "ledger": "The ledger opens.",
-        "ledger_problem": "",
-        "ledger_file": "./data/ledger.db",
-        "now": NOW,
-    }
-    checks = own_side(configured or rules(), where, machine, **(settings | more))
+    services = [ServiceSeen("127.0.0.1:9104", "now")] if running else []
+    checks = own_side(configured or rules(), where, machine, **(SETTINGS | {"services": services} | more))
     for check in checks:
         assert check.remedy or check.result in (Result.OK, Result.SKIPPED), check
     return {check.check: check for check in checks}
@@ -198,6 +206,32 @@ def test_our_certificate_and_configuration_warnings_and_title() -> None:
     assert judged(found, "configuration") == ("warn", "warnings")
     assert "rules/a.yaml:1:1" in found["configuration"].message
     assert judged(found, "ae title") == ("warn", "lower-case")
+
+
+def test_every_file_with_certificates_is_warned_of_before_one_ends() -> None:
+    machine = FakeMachine()
+    own = TlsSettings(ca="ca.pem", certificate="us.pem", key="us.key")
+    web = HttpTls(files=TlsSettings(ca="people.pem", certificate="web.pem", key="web.key"), clients=("operator",))
+    mail = Mail(host="mail", port=587, sender="a@b", to=("c@d",), ca="mail.pem")
+    configured = rules(tls=own, http_tls=web, notify=NotifySettings(channels={"mail": mail}))
+    other = msgspec.structs.replace(own, ca="x.pem")
+    archive = msgspec.structs.replace(configured.nodes["archive"], tls=other)
+    configured = msgspec.structs.replace(configured, nodes={"archive": archive})
+    checks = own_side(configured, where, machine, **SETTINGS)
+    said = {check.message.split(" is valid")[0] for check in checks if "is valid until" in check.message}
+    assert said == {
+        "The Store SCP's certificate us.pem",
+        "A certificate in router.tls.ca ca.pem",
+        "The certificate of HTTP web.pem",
+        "A certificate in router.http_tls.ca people.pem",
+        "A certificate in nodes.archive.tls.ca x.pem",
+        "A certificate in router.notify.channels.mail.ca mail.pem",
+    }
+    machine.authorities_last = NOW + timedelta(days=3)
+    found = examine(machine, configured)
+    assert judged(found, "authorities") == ("warn", "expires-soon")
+    assert judged(found, "certificate") == judged(found, "http certificate") == ("ok", "valid")
+    assert "renew the file ca in router." in found["authorities"].remedy
 
 
 def test_nodes_that_a_service_leaves_alone_are_read_from_its_metrics() -> None:

@@ -31,6 +31,7 @@ from router.engine.explain import Explainer
 from router.engine.explain_prior import PriorExplainer
 from router.engine.explain_ways import Ways
 from router.engine.explained import RuleExplained, StudyExplained, WayExplained
+from router.engine.forward_look import ForwardLook
 from router.engine.ports import FindResult
 from router.errors import ConnectionFailed
 from tests.support.engine import Bench
@@ -117,6 +118,7 @@ class Explained(Bench):
             inquiry=self.inquiry,
             prefetcher=self.prefetcher,
             stored=lambda study, wanted: self.stored.get(study),
+            forwards=ForwardLook(self.rules, self.ledger, lambda receipts, wanted: {}),
             clock=self.clock,
             ways=self.ways(uid, offline),
             offline=offline,

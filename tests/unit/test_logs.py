@@ -23,8 +23,8 @@ from hypothesis import strategies as st
 
 from router.domain.dicom import SubOperationCounts
 from router.domain.events import (
-    ActionTaken,
     AppointmentNoted,
+    ArrivalLookEnded,
     AssociationEnded,
     AssociationsActive,
     AssociationsAllowed,
@@ -38,6 +38,7 @@ from router.domain.events import (
     DiskSpace,
     Event,
     HoldsLeft,
+    InstanceQuarantined,
     InstanceStored,
     LookEnded,
     MessageAnswered,
@@ -45,17 +46,25 @@ from router.domain.events import (
     NodeReachability,
     NodeResponded,
     NodeWaited,
-    NotificationEnded,
-    NotificationsWaiting,
     PriorEnded,
+    RoomLacking,
     RouteResumed,
     RouteStopped,
     StoreRefusal,
+    StudyLeft,
     SubOperationsCounted,
     SweepEnded,
     SweepMissed,
     TransferEnded,
     ValueRefused,
+)
+from router.domain.events_people import (
+    ActionTaken,
+    AuditSent,
+    AuditWaiting,
+    CallerRefused,
+    NotificationEnded,
+    NotificationsWaiting,
 )
 from router.errors import LedgerError
 from router.observe import logs
@@ -121,6 +130,16 @@ def journal() -> Journal:
 # --- Lines -----------------------------------------------------------------------------------------------------------
 
 LINES: list[tuple[Event, dict[str, Any]]] = [
+    (
+        AuditSent(result="failed", message="audit.x.example:6514 does not answer, or takes nothing more."),
+        {
+            "event": "audit messages (failed: they wait, and are tried again; dropped: they are lost)",
+            "level": "warning",
+            "result": "failed",
+            "count": 1,
+            "detail": "audit.x.example:6514 does not answer, or takes nothing more.",
+        },
+    ),
     (
         NotificationEnded(channel="pager", kind="verdict", result="failed", count=3, message="The server says 503."),
         {
@@ -278,6 +297,15 @@ LINES: list[tuple[Event, dict[str, Any]]] = [
         {"event": "store refused", "level": "error", "calling": "pacs", "reason": "out-of-space"},
     ),
     (
+        InstanceQuarantined(calling="pacs", reason="conflict"),
+        {
+            "event": "instance put into the quarantine: see dicom-router quarantine list",
+            "level": "warning",
+            "calling": "pacs",
+            "reason": "conflict",
+        },
+    ),
+    (
         AssociationEnded(node="pacs", role="requestor", result="timeout"),
         {
             "event": "association failed",
@@ -324,6 +352,16 @@ LINES: list[tuple[Event, dict[str, Any]]] = [
             "source": "pacs",
             "destination": "ws",
             "count": 4,
+        },
+    ),
+    (
+        CallerRefused(request="POST /-/reload", http_status=401, ip_address="10.6.6.6"),
+        {
+            "event": "somebody was refused over HTTP",
+            "level": "info",
+            "request": "POST /-/reload",
+            "http_status": 401,
+            "ip_address": "10.6.6.6",
         },
     ),
     (
@@ -407,6 +445,19 @@ LINES: list[tuple[Event, dict[str, Any]]] = [
         },
     ),
     (
+        ArrivalLookEnded(rule="onwards", result="passed_on", instances=312, transfers=2, duration_seconds=0.04321),
+        {
+            "event": "study that arrived looked at",
+            "level": "info",
+            "rule": "onwards",
+            "result": "passed_on",
+            "instances": 312,
+            "transfers": 2,
+            "withdrawn": 0,
+            "duration_seconds": 0.043,
+        },
+    ),
+    (
         PriorEnded(rule="mr", result="late", lead_seconds=-61.5),
         {
             "event": "prior late, or not there at all, for its appointment",
@@ -433,6 +484,24 @@ LINES: list[tuple[Event, dict[str, Any]]] = [
             "code": "AE",
             "word": "missing-field",
             "detail": "PID-3 is empty.",
+        },
+    ),
+    (
+        StudyLeft(study="s-1", instances=3, size=500),
+        {
+            "event": "study left the store (router.retention): all of it is proven to be elsewhere",
+            "level": "info",
+            "study": "s-1",
+            "instances": 3,
+            "size": 500,
+        },
+    ),
+    (
+        RoomLacking(size=7),
+        {
+            "event": "room is lacking in the store, and no study may leave it: see dicom-router store leaving",
+            "level": "warning",
+            "size": 7,
         },
     ),
     (
@@ -489,6 +558,19 @@ STEPS: list[tuple[Event, dict[str, Any]]] = [
         AppointmentNoted(rule="mr", trigger="worklist", news="repeated"),
         {"event": "nothing new of appointments", "rule": "mr", "trigger": "worklist", "news": "repeated"},
     ),
+    (AuditSent(result="sent", count=9), {"event": "audit messages sent", "result": "sent", "count": 9}),
+    (
+        ArrivalLookEnded(rule="onwards", result="again"),
+        {
+            "event": "nothing to pass on yet, or no more",
+            "rule": "onwards",
+            "result": "again",
+            "instances": 0,
+            "transfers": 0,
+            "withdrawn": 0,
+            "duration_seconds": 0.0,
+        },
+    ),
     (PriorEnded(rule="mr", result="on_time"), {"event": "prior on time", "rule": "mr", "result": "on_time"}),
     (
         MessageAnswered(event="ORM^O01", code="AA", word="accepted"),
@@ -503,6 +585,7 @@ STEPS: list[tuple[Event, dict[str, Any]]] = [
 SILENT: list[Event] = [
     AssociationsActive(node="pacs", role="acceptor", change=1),
     NotificationsWaiting(channel="pager", count=1),
+    AuditWaiting(count=3),
 ]
 """For metrics only."""
 
@@ -556,7 +639,7 @@ def test_a_refused_configuration_has_a_line_for_each_diagnostic_and_a_pending_re
 
 
 def test_no_kind_of_event_is_forgotten() -> None:
-    kinds = {kind for kind in Event.__subclasses__() if kind.__module__ == "router.domain.events"}
+    kinds = {kind for kind in Event.__subclasses__() if kind.__module__.startswith("router.domain.events")}
     assert {type(event) for event, _ in [*LINES, *STEPS]} | {type(event) for event in SILENT} == kinds
 
 
@@ -700,6 +783,8 @@ OTHER_LEVELS: list[Event] = [
     ConfigurationLoaded(successful=False, diagnostics=("x",)),
     ConfigurationLoaded(successful=True, restart_needed=("http",)),
     *(NotificationEnded(channel="pager", result=result) for result in ("sent", "given_up", "suppressed")),
+    AuditSent(result="dropped", count=2, message="the buffer is full"),
+    CallerRefused(request="POST /login", http_status=429, ip_address="10.6.6.6"),
     DiskSpace(state="ok", free=50, size=100, minimum=10),
     DiskSpace(state="low", free=11, size=100, minimum=10),
     CertificateExpires(certificate="router.tls.certificate", state="ok"),
@@ -860,7 +945,9 @@ def test_events_have_no_place_for_an_identifier() -> None:
         "content_hash": "hash",
         "calling_ae_title": "a program's name",
         "called_ae_title": "a program's name",
+        "certificate_name": "of a certificate that is trusted",
         "ip_address": "a machine",
+        "request": "method and path, as this router names them",
     }
     counts = {"held": "word", "dropped": "word", "groups": "name"}
     of_the_configuration = {"diagnostics": "sentence", "restart_needed": "key"}

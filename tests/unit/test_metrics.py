@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +23,13 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as text_families
 
 from router import __version__
+from router.domain import access
 from router.domain.appointment import News
 from router.domain.condition import Condition
 from router.domain.dicom import SubOperationCounts
 from router.domain.events import (
-    ActionTaken,
     AppointmentNoted,
+    ArrivalLookEnded,
     AssociationEnded,
     AssociationsActive,
     AssociationsAllowed,
@@ -41,6 +43,7 @@ from router.domain.events import (
     DiskSpace,
     Event,
     HoldsLeft,
+    InstanceQuarantined,
     InstanceStored,
     LookEnded,
     MessageAnswered,
@@ -48,17 +51,25 @@ from router.domain.events import (
     NodeReachability,
     NodeResponded,
     NodeWaited,
-    NotificationEnded,
-    NotificationsWaiting,
     PriorEnded,
+    RoomLacking,
     RouteResumed,
     RouteStopped,
     StoreRefusal,
+    StudyLeft,
     SubOperationsCounted,
     SweepEnded,
     SweepMissed,
     TransferEnded,
     ValueRefused,
+)
+from router.domain.events_people import (
+    ActionTaken,
+    AuditSent,
+    AuditWaiting,
+    CallerRefused,
+    NotificationEnded,
+    NotificationsWaiting,
 )
 from router.domain.notify import Mail, NotifySettings
 from router.domain.outcome import MOVE_STATUSES
@@ -86,6 +97,7 @@ from router.errors import LedgerError
 from router.observe.backlog import Backlog
 from router.observe.labels import REFUSALS, STORE_STATUSES
 from router.observe.metrics import Metrics
+from tests.support.metrics import METRICS
 from tests.support.peers import check_metrics
 from tests.support.process import wait_for
 
@@ -393,9 +405,20 @@ EXACT: list[tuple[Event, dict[str, float]]] = [
         {"notifications_total{channel=pager,result=suppressed}": 7},
     ),
     (NotificationEnded(channel="removed", result="given_up"), {}),
+    (
+        StudyLeft(study="", instances=3, size=500),
+        {"store_removed_total": 3, "store_removed_bytes_total": 500},
+    ),
+    (RoomLacking(size=9), {}),
+    (InstanceQuarantined(calling="pacs", reason="conflict"), {"quarantine_total{reason=conflict}": 1}),
+    (ArrivalLookEnded(rule="ct", result="passed_on", instances=3), {}),
+    (AuditSent(result="sent", count=5), {"audit_messages_total{result=sent}": 5}),
+    (AuditSent(result="dropped"), {"audit_messages_total{result=dropped}": 1}),
+    (AuditWaiting(count=3), {"audit_waiting": 3}),
     (NotificationsWaiting(channel="pager", count=2), {"notifications_waiting{channel=pager}": 2}),
     (NotificationsWaiting(channel="removed", count=2), {}),
     (ActionTaken(by="token", action="sweep", rule="ct"), {}),
+    (CallerRefused(request="POST /login", http_status=401, ip_address="10.6.6.6"), {}),
 ]
 
 
@@ -411,7 +434,7 @@ SHOWN = {DiskSpace, CertificateExpires}
 
 
 def test_every_event_is_counted_or_says_that_work_ended() -> None:
-    events = {event for event in Event.__subclasses__() if event.__module__ == "router.domain.events"}
+    events = {event for event in Event.__subclasses__() if event.__module__.startswith("router.domain.events")}
     assert {type(event) for event, _ in EXACT} | {AttemptEnded} | SHOWN == events
 
 
@@ -744,20 +767,18 @@ def test_all_reasons_and_statuses_the_router_answers_with_have_their_series() ->
         if path.is_relative_to(ROUTER / "simulator"):
             continue
         tree = ast.parse(path.read_text(encoding="utf-8"))
-        constants = {
-            target.id: node.value.value
-            for node in tree.body
-            if isinstance(node, ast.Assign) and isinstance(node.value, ast.Constant)
-            for target in node.targets
-            if isinstance(target, ast.Name)
-        }
+        module = ".".join(path.relative_to(ROUTER.parent).with_suffix("").parts)
+
+        def value_of(node: ast.expr, module: str = module) -> Any:
+            return getattr(import_module(module), node.id) if isinstance(node, ast.Name) else ast.literal_eval(node)
+
         for call in ast.walk(tree):
             if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Name):
                 continue
-            if call.func.id == "StoreRefused":
+            if call.func.id == "StoreRefused" and not isinstance(call.args[0], ast.Attribute):  # handed on as it came
                 status = call.args[0]
-                statuses.add(constants[status.id] if isinstance(status, ast.Name) else ast.literal_eval(status))
-                reasons.add(ast.literal_eval(call.args[1]))
+                statuses.add(value_of(status))
+                reasons.add(value_of(call.args[1]))
             if call.func.id == "StoreRefusal":
                 reasons |= {
                     keyword.value.value
@@ -767,6 +788,7 @@ def test_all_reasons_and_statuses_the_router_answers_with_have_their_series() ->
         if path.parent == ROUTER / "dimse":  # what a TlsError says is the reason too
             texts = {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant)}
             reasons |= {text for text in texts if isinstance(text, str) and re.fullmatch("tls-[a-z-]+", text)}
+    reasons |= {*access.REFUSALS, *access.QUOTAS}
     assert len(reasons) > 5
     assert reasons == set(REFUSALS) - {"other"}
     assert {f"0x{0xC000 if status >> 12 == 0xC else status:04X}" for status in statuses} <= set(STORE_STATUSES)
@@ -787,6 +809,7 @@ def limited(rules: RuleSet) -> RuleSet:
 def filled() -> Bench:
     bench = Bench(limited(with_priors()))
     bench.metrics.show_space(Space(free=1, size=2))
+    bench.metrics.show_quarantine(2)
     bench.metrics.watch_backlog(
         lambda: [BacklogRow(source="pacs", destination="ws", state=State.QUEUED, count=3, oldest_queued_at=None)]
     )
@@ -796,70 +819,12 @@ def filled() -> Bench:
 
 
 def test_the_metrics_are_those_of_the_design() -> None:
-    design = {
-        "move_suboperations_total": {"rule", "source", "destination", "outcome"},
-        "move_suboperations_remaining": {"source", "destination"},
-        "transfers_total": {"rule", "source", "destination", "verdict"},
-        "move_responses_total": {"source", "destination", "status"},
-        "route_stopped": {"source", "destination"},
-        "transfer_duration_seconds": {"source", "destination"},
-        "transfers": {"state", "source", "destination"},
-        "transfers_oldest_queued_seconds": {"source", "destination"},
-        "holds_released_total": set(),
-        "seen_to_verified_seconds": set(),
-        "sweeps_total": {"rule", "source", "result"},
-        "sweep_duration_seconds": {"rule", "source"},
-        "sweep_matches_total": {"rule", "source"},
-        "sweep_unavailable_total": {"rule", "source"},
-        "sweep_held_total": {"rule", "source", "reason"},
-        "sweep_queries_total": {"rule", "source"},
-        "sweep_rows_dropped_total": {"rule", "source", "reason"},
-        "find_cap": {"node"},
-        "sweep_complete": {"rule", "source"},
-        "sweep_last_success_timestamp_seconds": {"rule", "source"},
-        "sweep_due_timestamp_seconds": {"rule", "source"},
-        "sweeps_missed_total": {"rule", "source"},
-        "appointments_total": {"rule", "trigger", "news"},
-        "prior_looks_total": {"rule", "source", "result"},
-        "prior_look_duration_seconds": {"source"},
-        "priors_selected_total": {"rule", "group"},
-        "priors_ended_total": {"rule", "result"},
-        "prior_lead_seconds": {"rule"},
-        "order_messages_total": {"event", "code"},
-        "order_messages_refused_total": {"reason"},
-        "values_refused_total": {"trigger", "reason"},
-        "store_instances_total": {"calling", "status"},
-        "store_bytes_total": {"calling"},
-        "store_refused_total": {"reason"},
-        "associations_total": {"node", "role", "result"},
-        "associations_active": {"node", "role"},
-        "node_up": {"node"},
-        "storage_commitments_total": {"node", "result"},
-        "breaker_open": {"node"},
-        "node_associations_allowed": {"node"},
-        "node_waits_total": {"node", "reason"},
-        "window_open": {"node"},
-        "node_associations_limit": {"node"},
-        "node_moves_last_hour": {"node"},
-        "node_moves_per_hour_limit": {"node"},
-        "node_response_seconds": {"node"},
-        "store_free_bytes": set(),
-        "store_size_bytes": set(),
-        "store_minimum_free_bytes": set(),
-        "certificate_expiry_timestamp_seconds": {"certificate"},
-        "notifications_total": {"channel", "result"},
-        "notifications_waiting": {"channel"},
-        "config_last_reload_successful": set(),
-        "config_last_reload_success_timestamp_seconds": set(),
-        "config_info": {"hash"},
-        "build_info": {"version"},
-    }
     found = {
         match[1]: set(re.findall(r'(\w+)="', match[2] or "")) - {"le"}
         for match in re.finditer(r"^dicom_router_(\w+?)(?:_count|)(\{[^}]*\})? ", filled().text, re.MULTILINE)
         if not match[1].endswith(("_bucket", "_sum"))
     }
-    assert found == design
+    assert found == METRICS
 
 
 def test_promtool_has_nothing_to_say() -> None:
@@ -1127,7 +1092,7 @@ def test_series_are_as_many_as_the_readme_says() -> None:
     one = series({"r": ("a", ["b"])}, nodes)
     wider = series({"r": ("a", ["b", "c"])}, nodes)
     twice = series({"r": ("a", ["b"]), "s": ("a", ["b"])}, nodes)
-    node, rule, pair, route = 50, 28, 38, 10
+    node, rule, pair, route = 51, 28, 38, 10
     assert series({}, [*nodes, "d"]) - none == node
     assert one - none == rule + pair + route
     assert wider - one == pair + route

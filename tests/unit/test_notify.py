@@ -23,13 +23,12 @@ from router.domain.events import (
     ConfigurationLoaded,
     Event,
     NodeReachability,
-    NotificationEnded,
-    NotificationsWaiting,
     RouteResumed,
     RouteStopped,
     SweepEnded,
     TransferEnded,
 )
+from router.domain.events_people import NotificationEnded, NotificationsWaiting
 from router.domain.notify import Mail, NotifySettings, Webhook
 from router.domain.rule import Move, Node, RouterSettings, Rule, RuleSet, Sweep
 from router.domain.transfer import Route

@@ -82,6 +82,8 @@ def test_what_is_of_unknown_size_and_what_waits_already_is_said() -> None:
     line = said_in_all(forecast(seconds=245.0, unknown=2, waiting=1040, **RATE))
     assert line.startswith("In all 6 studies, 12 transfers with 3,480 instances (2 transfers of unknown size) to move:")
     assert line.endswith("; 1,040 transfers that wait already are reckoned with.")
+    line = said_in_all(forecast(seconds=2.0, waiting=1, **RATE))
+    assert line.endswith("; 1 transfer that waits already is reckoned with.")
     assert said_of(forecast(transfers=0, seconds=0.0, finish_at=NOON)) == "Nothing to move."
 
 

@@ -25,6 +25,7 @@ from router.domain.rule import Arrival, FindSettings, Node, Order, Sweep, Workli
 from router.domain.safety import refusal
 from router.domain.sweep import SweepDue, SweepState
 from router.domain.transfer import State
+from router.engine.forward_look import ForwardLook
 from router.engine.mover import LEASE_SECONDS
 from router.engine.prefetch import MOST_FAILURES, MOST_SERIES_QUERIES, Looked, NotToBeAsked
 from router.engine.query import QueryFailed
@@ -486,7 +487,8 @@ def test_a_plan_says_what_a_look_would_do_and_writes_nothing(bench: Fetches) -> 
 
 
 def planned(bench: Fetches, notices: Sequence[Notice] = ()) -> tuple[list[PlannedPriors], int]:
-    planner = Planner(bench.sweeper, bench.prefetcher, bench.ledger, SharedSlots(bench.clock), bench.peers)
+    forwards = ForwardLook(bench.rules, bench.ledger, lambda receipts, wanted: {})
+    planner = Planner(bench.sweeper, bench.prefetcher, bench.ledger, SharedSlots(bench.clock), bench.peers, forwards)
     return plan_priors(planner, bench.rules, bench.rules.rules["r"], notices)
 
 

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from router import surroundings
 from router.dimse.probing import first_end
+from router.domain.audit import AuditSettings
 from router.domain.events import CertificateExpires, DiskSpace, Event
 from router.domain.rule import Node, RouterSettings, RuleSet, TlsSettings, WindowUse
 from router.domain.surroundings import Space, certificates, expiry_change, space_change
@@ -254,6 +255,18 @@ def test_files_are_named_by_their_key_and_those_of_the_router_once() -> None:
         "nodes.own.tls.certificate": "/own/own.pem",
         "nodes.own.tls.ca": "/own/ca.pem",
     }
+
+
+def test_files_for_audit_messages_are_named_where_they_are_others_and_there_are_any() -> None:
+    own = AuditSettings(
+        host="audit", port=6514, ca="/audit/ca.pem", certificate="/router/own.pem", key="/router/own.key"
+    )
+    router = msgspec.structs.replace(SECURED.router, audit=own)
+    found = certificates(msgspec.structs.replace(SECURED, router=router))
+    assert found["router.audit.ca"] == "/audit/ca.pem"
+    assert "router.audit.certificate" not in found
+    router = msgspec.structs.replace(SECURED.router, audit=AuditSettings(host="audit", port=6514))
+    assert certificates(msgspec.structs.replace(SECURED, router=router)) == certificates(SECURED)
 
 
 def test_what_becomes_of_a_certificate_is_told_when_it_changes() -> None:

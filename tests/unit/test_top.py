@@ -19,8 +19,10 @@ from router.cli.board_source import Answer, BoardSource, ask
 from router.domain.board import Board
 from router.domain.board_ends import Mark
 from router.domain.board_view import NodeNow, ServiceNow, drawn
-from router.domain.overview import BacklogRow, ServiceInfo
-from router.domain.rule import RouterSettings, RuleSet, Secret
+from router.domain.condition import Condition
+from router.domain.forward import Forward, Group
+from router.domain.overview import ArrivingRow, BacklogRow, ServiceInfo
+from router.domain.rule import Arrival, Move, RouterSettings, Rule, RuleSet, Secret
 from router.domain.sweep import SweepState
 from router.domain.transfer import State
 from router.errors import LedgerMissing
@@ -270,3 +272,18 @@ def test_the_token_is_shown_only_where_identifiers_are_asked_for(
 def test_without_a_ledger_it_says_so(configuration: RuleSet) -> None:
     with pytest.raises(LedgerMissing, match="There is no ledger at"):
         BoardSource(configuration, identifiers=False)
+
+
+def test_what_is_passed_on_comes_from_this_router_and_waiting_arrivals_are_counted() -> None:
+    passes = Rule(
+        name="onwards",
+        arrival=Arrival(),
+        where=Condition(),
+        move=Move(to=("ws",)),
+        forward=Forward(to=(Group(nodes=("ws",)),)),
+    )
+    waiting = msgspec.structs.replace(QUEUED, source="local", destination="ws")
+    given = moment(rules(passes), backlog=[waiting], arriving=[ArrivingRow(rule="onwards", count=2, next_at=at(40))])
+    lines = [" ".join(line.split()) for line in text(drawn(given, PSEUDONYMS, identifiers=False)).splitlines()]
+    assert any(line.startswith("this router ws 12 4 min") for line in lines)
+    assert "onwards 2 studies still arriving in 40 s" in lines

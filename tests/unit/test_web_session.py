@@ -1,4 +1,4 @@
-"""Sessions of browsers: bounded, ending, and few guesses of the token."""
+"""Sessions of browsers: bounded, and ending."""
 
 from __future__ import annotations
 
@@ -80,20 +80,6 @@ def test_a_message_is_shown_once_and_to_nobody_else() -> None:
     sessions.leave(one.key, "Done.")
     sessions.end(one.key)
     assert sessions.message(one.key) == ""
-
-
-def test_ten_wrong_tokens_a_minute_may_be_tried() -> None:
-    clock = Clock()
-    sessions = Sessions(clock)
-    for _ in range(session.MOST_GUESSES):
-        assert sessions.may_guess()
-        sessions.wrong()
-        clock.now += 1
-    assert not sessions.may_guess()
-    clock.now += session.GUESS_SECONDS - session.MOST_GUESSES
-    assert sessions.may_guess()
-    sessions.wrong()
-    assert not sessions.may_guess(), "the second of the ten is less than a minute ago"
 
 
 @given(st.text(max_size=40))

@@ -187,7 +187,11 @@ class Archive:
         with connection:
             try:
                 association = Association.accept(
-                    connection, decide, peer="The router", limits=Limits(inactivity=10.0), roles=roles
+                    connection,
+                    lambda request, _shown: decide(request),
+                    peer="The router",
+                    limits=Limits(inactivity=10.0),
+                    roles=roles,
                 )
                 while association.established:
                     self._answer(association)

@@ -44,7 +44,7 @@ class Server(StoreServer):
         super().__init__(
             ServerSettings(**{"host": "127.0.0.1", "port": 0, **settings}),
             sink or self.store,
-            policy=policy or (lambda calling, called, address: Accepted("other")),
+            policy=policy or (lambda *who: Accepted("other")),
             on_receipt=on_receipt or self.receipts.append,
             observer=self.events.append,
             on_answer=on_answer,
@@ -71,7 +71,7 @@ class Server(StoreServer):
         self.store.close()
 
 
-def reject_all(calling: str, called: str, address: str) -> Rejected:
+def reject_all(*who: object) -> Rejected:
     """A policy."""
     return Rejected(1, 1, 3)
 

@@ -33,6 +33,7 @@ from router.dimse.pdu import (
 from router.dimse.peers import Peers
 from router.dimse.request import commitment_data_set
 from router.dimse.store_scp import Accepted, ServerSettings
+from router.domain.access import Admission
 from router.domain.commitment import (
     MAXIMUM_REFERENCES,
     STORAGE_COMMITMENT_SOP_CLASS,
@@ -52,7 +53,8 @@ from router.errors import (
     LedgerError,
     WireError,
 )
-from router.receiving import Receivers, ReceiverSettings
+from router.receiver_words import ReceiverSettings
+from router.receiving import Receivers
 from tests.support.process import wait_for
 from tests.wire.scu import CT, EXPLICIT, IMPLICIT, PATIENT, Server, answer, echo, store_command
 
@@ -128,7 +130,7 @@ class Archive:
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
 
-    def _decide(self, request: AssociateRequest) -> list[ContextReply]:
+    def _decide(self, request: AssociateRequest, _shown: object) -> list[ContextReply]:
         self.proposed = request
         return [ContextReply(one.context_id, 0 if self._accept else 3, self._syntax) for one in request.contexts]
 
@@ -567,10 +569,11 @@ def test_a_receiver_process_hands_reports_to_the_engine_and_rejects_strangers(tm
             store=str(tmp_path / "store"),
             durability="rename",
             minimum_free=0,
-            callers={"VAULT": "vault"},
+            callers={"VAULT": Admission(node="vault")},
         ),
         1,
         on_receipts=lambda receipts: None,
+        asked=lambda title, study: True,
         on_answers=answers.extend,
         observer=lambda event: None,
         on_loss=lambda: None,

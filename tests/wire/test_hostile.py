@@ -18,6 +18,7 @@ from router.dimse import pdu
 from router.dimse.association import Association, Limits
 from router.dimse.pdu import AssociateRequest, ContextReply, ProposedContext
 from router.dimse.store_scp import ServerSettings
+from router.domain.access import Admission
 from router.errors import (
     AssociationAborted,
     AssociationRejected,
@@ -28,7 +29,8 @@ from router.errors import (
     RemoteProtocolError,
     WireError,
 )
-from router.receiving import Receivers, ReceiverSettings
+from router.receiver_words import ReceiverSettings
+from router.receiving import Receivers
 from tests.support.part10 import dataset_bytes
 from tests.support.process import wait_for
 from tests.support.samples import StudyFiles
@@ -284,12 +286,13 @@ def receiver(tmp_path: Path) -> Iterator[Receivers]:
         store=str(tmp_path / "store"),
         durability="fsync",
         minimum_free=0,
-        callers={"SENDER": "sender", "EVIL": "evil"},
+        callers={"SENDER": Admission(node="sender"), "EVIL": Admission(node="evil")},
     )
     receivers = Receivers(
         settings,
         1,
         on_receipts=lambda receipts: None,
+        asked=lambda title, study: True,
         observer=lambda event: None,
         on_loss=lambda: None,
         trouble=lambda what, error: None,

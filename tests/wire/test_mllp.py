@@ -1,5 +1,6 @@
 """The listener for HL7 messages on real sockets: every message type, and senders of every kind of misbehaviour."""
 
+import shutil
 import socket
 import ssl
 import threading
@@ -12,13 +13,15 @@ from ipaddress import ip_network
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import msgspec
 import pytest
 
-from router.dimse.tls_files import acceptor_context, requestor_context
+from router.dimse.tls_files import Renewed, acceptor_context, requestor_context
+from router.domain.access import is_allowed
 from router.domain.events import Event, MessageAnswered
 from router.domain.hl7 import EVENTS, WORDS, Acknowledgement, Hl7Settings, OrderMessage
 from router.errors import LedgerError, RouterError
-from router.triggers.mllp import MllpListener, TlsHandshakeFailed, is_allowed
+from router.triggers.mllp import MllpListener, TlsHandshakeFailed
 from tests.support.certificates import Authority
 from tests.support.hl7 import SAMPLES, MllpClient, framed, order, sample
 from tests.support.process import wait_for
@@ -459,7 +462,38 @@ def test_a_stranger_or_plain_text_or_silence_instead_of_a_handshake_is_hung_up_o
     assert plain.ended() and silent.ended()
     with pytest.raises((OSError, EOFError)):
         site.client(context=keys.stranger).ask(order())
-    assert wait_for(lambda: len(site.troubles) == 3, "three failed handshakes")
-    assert all(isinstance(error, TlsHandshakeFailed) for error in site.troubles)
+    assert wait_for(lambda: site.words == ["tls", "tls"] and len(site.troubles) == 1, "three failed handshakes")
+    assert isinstance(site.troubles[0], TlsHandshakeFailed)
+    assert "did not end in time" in str(site.troubles[0])
+    said = " ".join(event.message for event in site.events)
+    assert "A peer at 127.0.0.1 does not speak TLS" in said
+    assert "no authority in the file ca has issued" in said
     assert not site.taken
     assert site.client(context=keys.known).ask(order()).code == "AA"
+
+
+def test_a_renewed_certificate_is_shown_and_who_shows_none_is_hung_up_on(
+    site: Site, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    authority = Authority(tmp_path_factory.mktemp("renewed") / "authority")
+    settings = authority.settings(authority.issue("listener"))
+    own = msgspec.structs.replace(settings, certificate=str(tmp_path / "own.pem"), key=str(tmp_path / "own.key"))
+
+    def install(name: str) -> None:
+        made = authority.issue(name)
+        shutil.copy(made.certificate, own.certificate)
+        shutil.copy(made.key, own.key)
+
+    install("first")
+    known = requestor_context(authority.settings(authority.issue("sender")))
+    running = site(ssl=Renewed(acceptor_context, own).get)
+    for name in ("first", "second"):
+        install(name)
+        client = running.client(context=known)
+        assert client.ask(order()).code == "AA"
+        assert isinstance(client.socket, ssl.SSLSocket)
+        assert ((("commonName", name),),) == client.socket.getpeercert()["subject"]
+    nameless = ssl.create_default_context(cafile=str(authority.certificate))
+    with pytest.raises((OSError, EOFError)):
+        running.client(context=nameless).ask(order())
+    assert wait_for(lambda: any("showed no certificate" in one.message for one in site.events), "the cause")

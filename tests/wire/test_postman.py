@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import shutil
 import socket
 import time
 from collections.abc import Callable
@@ -119,6 +120,23 @@ def test_an_encrypted_login_with_an_authority_of_ones_own(
         stranger = msgspec.structs.replace(channel, ca="")
         with pytest.raises(NotDelivered, match="certificate that is not trusted"):
             postman.deliver(stranger, FAILURES, SENDER)
+    assert len(sink.mails) == 1
+
+
+def test_a_renewed_file_of_authorities_serves_from_the_next_delivery_on(
+    postman: Postman, authority: Authority, tmp_path: Path
+) -> None:
+    other, ca = Authority(tmp_path / "other"), tmp_path / "ca.pem"
+    shutil.copy(other.certificate, ca)
+    own = authority.issue("renewed")
+    with MailSink(starttls=own) as sink, WebhookSink(tls=own) as web:
+        channels = (mail(sink.port, encryption="starttls", ca=str(ca)), Webhook(url=web.url, ca=str(ca)))
+        for channel in channels:
+            with pytest.raises(NotDelivered, match="certificate that is not trusted"):
+                postman.deliver(channel, FAILURES, SENDER)
+        shutil.copy(authority.certificate, ca)
+        for channel in channels:
+            postman.deliver(channel, FAILURES, SENDER)
     assert len(sink.mails) == 1
 
 

@@ -2,6 +2,7 @@
 
 import os
 import socket
+import ssl
 import threading
 import uuid
 import warnings
@@ -279,14 +280,14 @@ def test_one_association_too_many_is_rejected_for_the_moment(tmp_path):
 def test_the_policy_is_asked_with_titles_and_address_and_labels_the_events(tmp_path, study):
     asked = []
 
-    def policy(*arguments: str) -> Accepted:
+    def policy(*arguments: object) -> Accepted:
         asked.append(arguments)
         return Accepted("archive")
 
     with Server(tmp_path / "store", policy=policy) as server:
         storescu(Address("ROUTER", server.port), study().files, calling="PACS1")
         server.wait_until_idle()
-    assert asked == [("PACS1", "ROUTER", "127.0.0.1")]
+    assert asked == [("PACS1", "ROUTER", "127.0.0.1", None)]
     assert {event.calling for event in server.events_of(InstanceStored)} == {"archive"}
     assert [(event.node, event.result) for event in server.events_of(AssociationEnded)] == [("archive", "accepted")]
     assert [event.change for event in server.events_of(AssociationsActive)] == [1, -1]
@@ -614,3 +615,15 @@ def test_a_port_in_use_is_a_clear_sentence(tmp_path):
     with pytest.raises(ConfigurationError, match=r"does not have that address; change router\.listen"):
         server.start()
     server.store.close()
+
+
+def test_a_tls_handshake_at_the_port_without_is_refused_for_what_it_is(server):
+    with socket.create_connection(("127.0.0.1", server.port), 20) as connection, pytest.raises(ssl.SSLError):
+        ssl.create_default_context().wrap_socket(connection, server_hostname="router")
+    server.wait_until_idle()
+    assert [event.reason for event in server.events_of(StoreRefusal)] == ["tls-unwanted"]
+    with socket.create_connection(("127.0.0.1", server.port), 20) as connection:
+        connection.sendall(b"GET / HTTP/1.1\r\n\r\n")
+        assert connection.recv(64)[:1] == b"\x07", "A-ABORT"
+    server.wait_until_idle()
+    assert len(server.events_of(StoreRefusal)) == 1, "what is no TLS is no refusal of it"

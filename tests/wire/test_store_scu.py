@@ -400,7 +400,7 @@ class Scp:
             thread.start()
 
     def _serve(self, connection: socket.socket) -> None:
-        def decide(request: AssociateRequest) -> Any:
+        def decide(request: AssociateRequest, _shown: object) -> Any:
             self.requests.append(request)
             return self._decide(request)
 

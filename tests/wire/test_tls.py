@@ -190,7 +190,7 @@ def test_storescp_does_not_take_our_certificate(storescp, keys, peers, events):
 def test_a_running_router_speaks_tls_both_ways(tmp_path, storescp, keys, study):
     """`dicom-router run` with a receiver in a process of its own, beside `query` to a node with `tls: true`."""
     files = {"ca": "ca.pem", "certificate": "us.pem", "key": {"file": "us.key"}}
-    there = {"ae_title": "STORESCP", "address": f"127.0.0.1:{storescp.port}", "tls": True}
+    there = {"ae_title": "STORESCP", "address": f"127.0.0.1:{storescp.port}", "tls": True, "push": "allow"}
     site = Site(
         tmp_path / "site", nodes={"workstation": there}, rules={}, router={"tls": files, "maximum_associations": 4}
     )

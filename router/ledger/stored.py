@@ -1,0 +1,146 @@
+"""The queries about what our object store holds as a whole: its studies, page by page, and checksums of its files."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+from sqlalchemy import ColumnElement, Connection, bindparam, func, select, tuple_, update
+
+from router.domain.receipt import Receipt
+from router.domain.rule import LOCAL
+from router.domain.stored import Amount, Indexed, StoredStudy
+from router.domain.transfer import UNDER_WAY
+from router.ledger.receipts import COLUMNS
+from router.ledger.tables import Instant, receipts, transfers
+
+_r, _t = receipts.c, transfers.c
+_AT_ONCE = 500
+"""Studies that are named in one statement."""
+
+
+def studies(
+    connection: Connection, only: Collection[str] | None, callers: Collection[str] | None, limit: int
+) -> list[StoredStudy]:
+    """Studies that are held, what came last first: of `only` these, of which one of `callers` stored something."""
+    last = func.max(_r.received_at, type_=Instant())
+    first = func.min(_r.received_at, type_=Instant())
+    query = (
+        select(_r.study_instance_uid, func.count(), func.sum(_r.size), first, last)
+        .where(*_among(only))
+        .group_by(_r.study_instance_uid)
+        .order_by(last.desc(), _r.study_instance_uid)
+        .limit(limit)
+    )
+    if callers is not None:
+        theirs = select(_r.study_instance_uid).where(_r.calling_ae_title.in_(callers))
+        query = query.where(_r.study_instance_uid.in_(theirs))
+    rows = connection.execute(query).all()
+    found = [row[0] for row in rows]
+    titles, needed = _callers(connection, found), _under_way(connection, found)
+    return [
+        StoredStudy(
+            study_instance_uid=uid,
+            instances=count,
+            size=size,
+            first_received_at=first_at,
+            last_received_at=last_at,
+            calling_ae_titles=tuple(titles.get(uid, ())),
+            transfers=tuple(needed.get(uid, ())),
+        )
+        for uid, count, size, first_at, last_at in rows
+    ]
+
+
+def uids(connection: Connection, after: str, limit: int) -> list[str]:
+    """The next Study Instance UIDs that are held, in their order as texts."""
+    query = select(_r.study_instance_uid).where(_r.study_instance_uid > after).distinct()
+    return list(connection.scalars(query.order_by(_r.study_instance_uid).limit(limit)))
+
+
+def amount(connection: Connection, only: Collection[str] | None) -> Amount:
+    """How much is held, of `only` these studies."""
+    query = select(func.count(), func.coalesce(func.sum(_r.size), 0)).where(*_among(only))
+    return Amount(*connection.execute(query).one())
+
+
+def page(connection: Connection, study: str, after: tuple[str, str], limit: int) -> list[Indexed]:
+    """The next instances of a study, by series and instance as texts; `after` has the UIDs of the last one."""
+    key = tuple_(_r.series_instance_uid, _r.sop_instance_uid)
+    query = (
+        select(*COLUMNS, _r.checksum)
+        .where(_r.study_instance_uid == study, key > tuple_(*after))
+        .order_by(_r.series_instance_uid, _r.sop_instance_uid)
+        .limit(limit)
+    )
+    return [_indexed(dict(row)) for row in connection.execute(query).mappings()]
+
+
+def one(connection: Connection, study: str, series: str, instance: str) -> Indexed | None:
+    """What is known of an instance."""
+    query = select(*COLUMNS, _r.checksum).where(
+        _r.study_instance_uid == study, _r.series_instance_uid == series, _r.sop_instance_uid == instance
+    )
+    row = connection.execute(query).mappings().one_or_none()
+    return _indexed(dict(row)) if row is not None else None
+
+
+def keep_checksums(connection: Connection, found: Sequence[tuple[Receipt, bytes]]) -> None:
+    """Remember checksums of files whose receipts are still these, and that have none yet."""
+    if not found:
+        return
+    statement = update(receipts).where(
+        _r.study_instance_uid == bindparam("study"),
+        _r.series_instance_uid == bindparam("series"),
+        _r.sop_instance_uid == bindparam("instance"),
+        _r.received_at == bindparam("at", type_=Instant()),
+        _r.checksum.is_(None),
+    )
+    rows = [
+        {
+            "study": receipt.study_instance_uid,
+            "series": receipt.series_instance_uid,
+            "instance": receipt.sop_instance_uid,
+            "at": receipt.received_at,
+            "found": checksum,
+        }
+        for receipt, checksum in found
+    ]
+    connection.execute(statement.values(checksum=bindparam("found")), rows)
+
+
+def _among(only: Collection[str] | None) -> list[ColumnElement[bool]]:
+    return [] if only is None else [_r.study_instance_uid.in_(only)]
+
+
+def _callers(connection: Connection, found: Sequence[str]) -> dict[str, list[str]]:
+    titles: dict[str, list[str]] = {}
+    for some in _parts(found):
+        query = select(_r.study_instance_uid, _r.calling_ae_title).where(_r.study_instance_uid.in_(some)).distinct()
+        for uid, title in connection.execute(query.order_by(_r.calling_ae_title)):
+            titles.setdefault(uid, []).append(title)
+    return titles
+
+
+def _under_way(connection: Connection, found: Sequence[str]) -> dict[str, list[int]]:
+    """Transfers that need what is held: those to the store count what is there already, those from it send it on."""
+    states = [str(state) for state in UNDER_WAY]
+    needed: dict[str, list[int]] = {}
+    for some in _parts(found):
+        query = select(_t.study_instance_uid, _t.id).where(
+            _t.study_instance_uid.in_(some), _t.state.in_(states), (_t.destination == LOCAL) | (_t.source == LOCAL)
+        )
+        for uid, number in connection.execute(query.order_by(_t.id)):
+            needed.setdefault(uid, []).append(number)
+    return needed
+
+
+def _parts(found: Sequence[str]) -> list[Sequence[str]]:
+    return [found[start : start + _AT_ONCE] for start in range(0, len(found), _AT_ONCE)]
+
+
+def _indexed(row: dict[str, object]) -> Indexed:
+    checksum = row.pop("checksum")
+    return Indexed(
+        receipt=Receipt(**row),  # type: ignore[arg-type]
+        checksum=checksum if isinstance(checksum, bytes) else None,
+    )

@@ -1,0 +1,156 @@
+"""The object store as the source of what is passed on: what a transfer carries, its files, some of them decompressed.
+
+Decompressed files lie under STORE/.forward, each locked while this process lives, so that what a process that was
+killed has left there is told from what another one is sending, and removed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import itertools
+import os
+import secrets
+import threading
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import msgspec
+
+from router.decompression import Decompressor
+from router.domain.exchange import StoredObject
+from router.domain.forward import Syntax
+from router.domain.receipt import Receipt
+from router.domain.rule import RuleSet
+from router.domain.store_outcome import InstanceFate
+from router.domain.transfer import Transfer
+from router.errors import RouterError, StoreError
+from router.ledger.ledger import SqlLedger
+from router.objects import ObjectStore
+
+MOST_NOTED = 1_000
+"""Instances of a transfer that are named with the reason why the destination did not take them."""
+
+UIDS: dict[Syntax, str] = {Syntax.EXPLICIT: "1.2.840.10008.1.2.1", Syntax.IMPLICIT: "1.2.840.10008.1.2"}
+"""What compressed instances are sent in."""
+
+_PLACE = ".forward"
+_NEW_FILE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+class StoreShelf:
+    """Implements `engine.forwarder.Shelf`. Thread-safe, and safe beside other processes on the same store."""
+
+    def __init__(
+        self, store: ObjectStore, ledger: SqlLedger, rules: Callable[[], RuleSet], decompressor: Decompressor
+    ) -> None:
+        """Removes what a process that was killed has left. Raises StoreError where the directory cannot be used."""
+        self._store = store
+        self._ledger = ledger
+        self._rules = rules
+        self._decompressor = decompressor
+        self._token = f"{os.getpid()}-{secrets.token_hex(8)}"
+        self._numbers = itertools.count()
+        self._held: dict[str, int] = {}
+        """Path of a decompressed file -> the descriptor that holds its lock."""
+        self._lock = threading.Lock()
+        try:
+            (store.root / _PLACE).mkdir(mode=0o700, exist_ok=True)
+            self._directory = os.open(store.root / _PLACE, _DIRECTORY)
+            _remove_leftovers(self._directory)
+        except OSError as error:
+            raise StoreError(
+                f"The object store {store.root} cannot be used: {error.strerror}; check router.store, its permissions."
+            ) from error
+
+    def close(self) -> None:
+        """Remove the decompressed files that are left; nothing may be decompressed afterwards."""
+        with self._lock:
+            paths = list(self._held)
+        for path in paths:
+            self._remove(path)
+        self._decompressor.close()
+        os.close(self._directory)
+
+    def wanted(self, transfer: Transfer) -> Sequence[Receipt]:
+        """What was decided that the transfer is to carry, as far as it is still here. Raises LedgerError."""
+        expected = self._ledger.expected_instances(transfer.id)
+        if not expected:
+            return []
+        wanted = set(expected)
+        callers, destination = self._rules().callers, transfer.intent.destination
+        return [
+            one
+            for one in self._receipts(transfer)
+            if (one.series_instance_uid, one.sop_instance_uid) in wanted
+            and callers.get(one.calling_ae_title, "") != destination
+        ]
+
+    def _receipts(self, transfer: Transfer) -> Iterator[Receipt]:
+        study, series = transfer.intent.study_instance_uid, transfer.intent.series_instance_uid
+        receipts = (one.receipt for one in self._ledger.indexed(study))
+        return (one for one in receipts if not series or one.series_instance_uid == series)
+
+    def open(self, stored: StoredObject) -> tuple[int, int]:
+        """A descriptor positioned at the data set, and the data set's size. Raises StoreError, OSError.
+
+        A file that has lost its end is not sent: there are nodes that would keep what came of it.
+        """
+        descriptor, size = self._store.open(stored)
+        if size < stored.size:
+            os.close(descriptor)
+            raise StoreError(f"An instance of the object store {self._store.root} has lost its end.")
+        return descriptor, size
+
+    def decompressed(self, stored: StoredObject, syntax: Syntax) -> StoredObject | None:
+        """The same instance in a temporary file, in the transfer syntax that is asked for; None where that fails."""
+        name = f"{self._token}-{next(self._numbers)}.part"
+        path = f"{_PLACE}/{name}"
+        try:
+            self._store.check_space()
+            descriptor = os.open(name, _NEW_FILE, 0o600, dir_fd=self._directory)
+        except (RouterError, OSError):
+            return None
+        with self._lock:
+            self._held[path] = descriptor
+        root = Path(self._store.root)
+        done = False
+        with contextlib.suppress(OSError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            done = self._decompressor.run(root / stored.path, root / path, UIDS[syntax])
+        if not done or os.fstat(descriptor).st_nlink == 0:  # taken for a leftover in the moment before it was locked
+            self._remove(path)
+            return None
+        return msgspec.structs.replace(stored, path=path, transfer_syntax_uid=UIDS[syntax], size=0)
+
+    def release(self, stored: StoredObject) -> None:
+        """A temporary file is not needed any more."""
+        self._remove(stored.path)
+
+    def note(self, transfer: Transfer, fates: Sequence[InstanceFate]) -> None:
+        """Remember why the destination did not take which instances, `MOST_NOTED` at most. Raises LedgerError."""
+        reasons: dict[str, list[str]] = defaultdict(list)
+        for fate in [one for one in fates if one.words][:MOST_NOTED]:
+            reasons[fate.words].append(fate.sop_instance_uid)
+        self._ledger.set_refused(transfer, reasons)
+
+    def _remove(self, path: str) -> None:
+        with self._lock:
+            descriptor = self._held.pop(path, None)
+        if descriptor is not None:
+            with contextlib.suppress(OSError):
+                os.unlink(path.removeprefix(f"{_PLACE}/"), dir_fd=self._directory)
+            os.close(descriptor)
+
+
+def _remove_leftovers(directory: int) -> None:
+    for name in os.listdir(directory):
+        with contextlib.suppress(OSError):
+            descriptor = os.open(name, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                os.unlink(name, dir_fd=directory)
+            finally:
+                os.close(descriptor)

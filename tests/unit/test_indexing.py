@@ -1,0 +1,48 @@
+"""What a crash has left in the store without a receipt is indexed, and the rules that wait for it are told at once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from router.domain.arriving import dues
+from router.domain.condition import Condition
+from router.domain.forward import Forward, Group
+from router.domain.passing import ArrivalState
+from router.domain.receipt import Receipt
+from router.domain.rule import Arrival, Move, Node, RouterSettings, Rule, RuleSet
+from router.indexing import Indexer
+from router.ledger.ledger import SqlLedger
+from router.objects import ObjectStore
+from tests.support.stored import Stored, uids
+
+RULES = RuleSet(
+    router=RouterSettings(),
+    nodes={"a": Node(name="a", ae_title="A", host="h", port=104)},
+    rules={
+        "r": Rule(
+            name="r",
+            arrival=Arrival(stable=60.0),
+            where=Condition(),
+            move=Move(to=()),
+            forward=Forward(to=(Group(nodes=("a",)),)),
+        )
+    },
+    content_hash="x",
+)
+
+
+def test_what_is_found_in_the_store_without_a_receipt_is_passed_on(tmp_path: Path) -> None:
+    told: list[Receipt] = []
+    with SqlLedger.open(f"sqlite:///{tmp_path}/ledger.db") as ledger:
+        stored = Stored(tmp_path / "store", ledger)
+        receipt = stored.put(1, receipt=False)
+        assert ledger.receipts_of(uids(1)[0]) == []
+        store = ObjectStore(stored.root)
+        indexer = Indexer(ledger, store, told.extend, lambda batch: dues(batch, RULES))
+        indexer.start()
+        indexer.stop(10.0)
+        store.close()
+        [one] = ledger.arrivals()
+        assert (one.rule, one.study_instance_uid, one.state) == ("r", uids(1)[0], ArrivalState.WAITING)
+        assert [known.path for known in ledger.receipts_of(uids(1)[0])] == [receipt.path]
+        assert [known.path for known in told] == [receipt.path]
