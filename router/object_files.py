@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import mmap
 import os
-from collections.abc import Iterator
 from datetime import UTC, datetime
 
 from router.domain.extent import Extent
 from router.domain.part10 import MAXIMUM_HEAD, FileMeta, decode_file_meta
 from router.domain.receipt import Receipt
+from router.object_places import FILE_FLAGS, opened
 
 _COMPARE_CHUNK = 1 << 20
 
@@ -37,7 +36,7 @@ def cut_off(descriptor: int, transfer_syntax_uid: str, offset: int) -> bool:
 
 def damaged_in(directory: int, name: str) -> bool:
     """Whether a file of ours ends too early; one that cannot be read is left alone."""
-    with _reading(directory, name) as descriptor:
+    with opened(name, FILE_FLAGS, directory) as descriptor:
         if descriptor is None:
             return False
         head = head_of(descriptor)
@@ -46,7 +45,7 @@ def damaged_in(directory: int, name: str) -> bool:
 
 def same_data_set(descriptor: int, offset: int, final: str, directory: int) -> bool:
     """Whether a file and one of that name hold the same bytes in the same transfer syntax. Raises OSError."""
-    held = os.open(final, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
+    held = os.open(final, FILE_FLAGS, dir_fd=directory)
     try:
         theirs, mine = head_of(held), head_of(descriptor)
         if theirs is None or mine is None or theirs[0].transfer_syntax_uid != mine[0].transfer_syntax_uid:
@@ -83,7 +82,7 @@ def receipt_of(meta: FileMeta, study: str, series: str, size: int, received_at: 
 
 def receipt_from_file(study: str, series: str, directory: int, name: str) -> Receipt | None:
     """The receipt of a file; None for what is none of ours."""
-    with _reading(directory, name) as descriptor:
+    with opened(name, FILE_FLAGS, directory) as descriptor:
         head = head_of(descriptor) if descriptor is not None else None
         if descriptor is None or head is None or head[0].sop_instance_uid != name.removesuffix(".dcm"):
             return None
@@ -93,17 +92,3 @@ def receipt_from_file(study: str, series: str, directory: int, name: str) -> Rec
         status = os.fstat(descriptor)
         received_at = datetime.fromtimestamp(status.st_mtime, UTC)
         return receipt_of(meta, study, series, status.st_size - offset, received_at)
-
-
-@contextlib.contextmanager
-def _reading(directory: int, name: str) -> Iterator[int | None]:
-    """A file descriptor, None where it cannot be read."""
-    try:
-        descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
-    except OSError:
-        yield None
-        return
-    try:
-        yield descriptor
-    finally:
-        os.close(descriptor)

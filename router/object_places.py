@@ -14,7 +14,8 @@ import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
-DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+FILE_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
+DIRECTORY_FLAGS = FILE_FLAGS | os.O_DIRECTORY
 LOCK_SECONDS = 10.0
 """How long somebody waits for the other; who removes lets go after a moment."""
 _POLL_SECONDS = 0.002
@@ -30,14 +31,26 @@ def series_directory(root: int, study: str, series: str, *, durable: bool) -> It
     Raises OSError, TimeoutError (one of them) where a lock cannot be had.
     """
     for _ in range(_TRIES):
-        with _opened(_made(study, root, durable)) as outer:
+        with _closed(_made(study, root, durable)) as outer:
             lock(outer, fcntl.LOCK_SH)
             if not is_at(outer, study, root):
                 continue  # it was removed between the two, for it was empty
-            with _opened(_made(series, outer, durable)) as inner:
+            with _closed(_made(series, outer, durable)) as inner:
                 yield inner
                 return
     raise OSError(errno.EBUSY, os.strerror(errno.EBUSY))
+
+
+@contextlib.contextmanager
+def opened(name: str, flags: int, parent: int | None, absent: type[OSError] = OSError) -> Iterator[int | None]:
+    """What has that name in an open directory; None where opening it fails with `absent`. Raises OSError else."""
+    try:
+        descriptor = os.open(name, flags, dir_fd=parent)
+    except absent:
+        yield None
+        return
+    with _closed(descriptor):
+        yield descriptor
 
 
 def lock(directory: int, operation: int, seconds: float = LOCK_SECONDS) -> None:
@@ -72,7 +85,7 @@ def touch(name: str, received_at: datetime, directory: int) -> None:
 def _made(name: str, parent: int, durable: bool) -> int:
     for _ in range(_TRIES):
         try:
-            return os.open(name, DIRECTORY, dir_fd=parent)
+            return os.open(name, DIRECTORY_FLAGS, dir_fd=parent)
         except FileNotFoundError:
             with contextlib.suppress(FileExistsError):
                 os.mkdir(name, 0o700, dir_fd=parent)
@@ -82,7 +95,7 @@ def _made(name: str, parent: int, durable: bool) -> int:
 
 
 @contextlib.contextmanager
-def _opened(descriptor: int) -> Iterator[int]:
+def _closed(descriptor: int) -> Iterator[int]:
     try:
         yield descriptor
     finally:

@@ -26,7 +26,7 @@ from router.domain.receipt import Receipt
 from router.domain.surroundings import Space
 from router.errors import StoreError, StoreRefused
 from router.object_files import damaged_in, head_of, receipt_from_file, receipt_of, same_data_set
-from router.object_places import series_directory, touch
+from router.object_places import DIRECTORY_FLAGS, opened, series_directory, touch
 
 OUT_OF_RESOURCES = 0xA700
 MISMATCH = 0xA900
@@ -45,7 +45,6 @@ _SPACE_CHECK = 64 << 20
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _TRIES = 5
 _NEW_FILE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _NO_LINKS = frozenset({errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EMLINK, errno.ENOSYS})
 
 
@@ -66,7 +65,7 @@ class ObjectStore:
             self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
             (self.root / _INCOMING).mkdir(mode=0o700, exist_ok=True)
             self._root = os.open(self.root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            self._incoming = os.open(_INCOMING, _DIRECTORY, dir_fd=self._root)
+            self._incoming = os.open(_INCOMING, DIRECTORY_FLAGS, dir_fd=self._root)
         except OSError as error:
             raise StoreError(
                 f"The object store {self.root} cannot be used: {error.strerror}; check router.store, its permissions."
@@ -161,12 +160,12 @@ class ObjectStore:
     def _children(self, study: str) -> Iterator[tuple[str, int]]:
         if not is_uid(study):
             return
-        with _opened(study, self._root) as directory:
+        with opened(study, DIRECTORY_FLAGS, self._root) as directory:
             if directory is None:
                 return
             for series in _names(directory):
                 if is_uid(series):
-                    with _opened(series, directory) as inner:
+                    with opened(series, DIRECTORY_FLAGS, directory) as inner:
                         if inner is not None:
                             yield series, inner
 
@@ -370,16 +369,3 @@ def _refusal(error: OSError) -> StoreRefused:
     if error.errno in _FULL:
         return StoreRefused(OUT_OF_RESOURCES, "out-of-space", "Out of space")
     return StoreRefused(PROCESSING_FAILURE, "storage-failure", "The instance could not be written")
-
-
-@contextlib.contextmanager
-def _opened(name: str, parent: int) -> Iterator[int | None]:
-    try:
-        descriptor = os.open(name, _DIRECTORY, dir_fd=parent)
-    except OSError:
-        yield None
-        return
-    try:
-        yield descriptor
-    finally:
-        os.close(descriptor)

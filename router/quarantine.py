@@ -21,11 +21,11 @@ import msgspec
 
 from router.domain.quarantine import UNKNOWN, Held, Quarantined, QuarantineSettings
 from router.errors import NotThere, StoreError
+from router.object_places import DIRECTORY_FLAGS, FILE_FLAGS, lock
 from router.objects import Writer
 
 DIRECTORY = ".quarantine"
 _NAME = re.compile(r"([0-9]{6,12})-([0-9a-f]{24})\.dcm\Z")
-_OPENED = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _LAST = "last"
 """The file with the last number that was given: none is given twice, for people note them down."""
 _HALF = "half"
@@ -108,7 +108,7 @@ class Quarantine:
     def held(self) -> Held:
         """How much lies there. Raises OSError."""
         try:
-            directory = os.open(self.path, _OPENED)
+            directory = os.open(self.path, DIRECTORY_FLAGS)
         except FileNotFoundError:
             return Held()
         try:
@@ -192,7 +192,7 @@ class Quarantine:
     def _opened(self, *, create: bool) -> Iterator[int]:
         if create:
             self.path.mkdir(mode=0o700, exist_ok=True)
-        directory = os.open(self.path, _OPENED)
+        directory = os.open(self.path, DIRECTORY_FLAGS)
         try:
             yield directory
         finally:
@@ -202,15 +202,10 @@ class Quarantine:
     def _locked(self, *, create: bool) -> Iterator[int]:
         """Raises OSError, TimeoutError (one of them) where others hold it for too long."""
         with self._lock, self._opened(create=create) as directory:
-            deadline = time.monotonic() + _LOCK_SECONDS
-            while True:
-                try:
-                    fcntl.flock(directory, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    break
-                except BlockingIOError:
-                    if time.monotonic() > deadline:
-                        raise TimeoutError(0, "another process holds it") from None
-                    time.sleep(0.01)
+            try:
+                lock(directory, fcntl.LOCK_EX, _LOCK_SECONDS)
+            except TimeoutError:
+                raise TimeoutError(0, "another process holds it") from None
             yield directory
 
 
@@ -243,7 +238,7 @@ def _next_number(directory: int, entries: Sequence[_Entry]) -> int:
 def _read(name: str, directory: int) -> bytes:
     """A small file; nothing where it cannot be read."""
     try:
-        descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
+        descriptor = os.open(name, FILE_FLAGS, dir_fd=directory)
     except OSError:
         return b""
     try:

@@ -19,11 +19,11 @@ from router.errors import NotPossible, StoreError, StoreRefused
 from router.ledger.ledger import SqlLedger
 from router.object_files import head_of
 from router.object_headers import of_stored
+from router.object_places import FILE_FLAGS
 from router.objects import HEADER_LIMIT, ObjectStore
 from router.quarantine import Quarantine
 
 _CHUNK = 1 << 20
-_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
 _WHY_NOT = {
     "unparseable": "its data set is cut off, or cannot be decoded",
     "missing-uid": "its data set lacks the Study, Series or SOP Instance UID",
@@ -132,7 +132,7 @@ class _Clock:
 @contextmanager
 def _opened(path: Path, number: int) -> Iterator[int]:
     try:
-        descriptor = os.open(path, _FILE)
+        descriptor = os.open(path, FILE_FLAGS)
     except OSError as error:
         raise StoreError(f"Object {number} of the quarantine cannot be read: {error.strerror}.") from None
     try:

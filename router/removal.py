@@ -17,7 +17,7 @@ from typing import Self
 from router.domain.dicom import is_uid
 from router.domain.receipt import Receipt
 from router.errors import StoreError
-from router.object_places import DIRECTORY, is_at, lock
+from router.object_places import DIRECTORY_FLAGS, is_at, lock, opened
 
 SETTLE_SECONDS = 900.0
 """A file that was received again within so long before may have a receipt on its way."""
@@ -65,7 +65,7 @@ class Remover:
         seen = 0
         with self._study(study_instance_uid) as study:
             for series in filter(is_uid, _names(study) if study is not None else ()):
-                with _opened(series, study) as directory:
+                with opened(series, DIRECTORY_FLAGS, study, FileNotFoundError) as directory:
                     for name in filter(_INSTANCE.match, _names(directory) if directory is not None else ()):
                         receipt = known.get((series, name))
                         if receipt is None or directory is None or self._came_again(receipt, name, directory):
@@ -95,7 +95,7 @@ class Remover:
             gone: list[Receipt] = []
             by_series = attrgetter("series_instance_uid")
             for series, of_series in groupby(sorted(wanted, key=by_series), by_series):
-                with _opened(series, study) as directory:
+                with opened(series, DIRECTORY_FLAGS, study, FileNotFoundError) as directory:
                     gone += [one for one in of_series if directory is None or self._unlink(one, directory)]
                     if directory is not None and self._durable:
                         os.fsync(directory)
@@ -128,7 +128,10 @@ class Remover:
     def _study(self, uid: str) -> Iterator[int | None]:
         """The study's directory, for us alone; None where there is none. Raises StoreError."""
         try:
-            with _opened(uid, self._root) if is_uid(uid) else contextlib.nullcontext() as directory:
+            if not is_uid(uid):
+                yield None
+                return
+            with opened(uid, DIRECTORY_FLAGS, self._root, FileNotFoundError) as directory:
                 if directory is not None:
                     lock(directory, fcntl.LOCK_EX, _LOCK_SECONDS)
                 yield directory if directory is not None and is_at(directory, uid, self._root) else None
@@ -139,17 +142,3 @@ class Remover:
 def _names(directory: int) -> list[str]:
     with os.scandir(directory) as entries:
         return [entry.name for entry in entries]
-
-
-@contextlib.contextmanager
-def _opened(name: str, parent: int | None) -> Iterator[int | None]:
-    """A directory; None where there is none of that name. Raises OSError."""
-    try:
-        descriptor = os.open(name, DIRECTORY, dir_fd=parent)
-    except FileNotFoundError:
-        yield None
-        return
-    try:
-        yield descriptor
-    finally:
-        os.close(descriptor)

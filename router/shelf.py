@@ -27,6 +27,7 @@ from router.domain.store_outcome import InstanceFate
 from router.domain.transfer import Transfer
 from router.errors import RouterError, StoreError
 from router.ledger.ledger import SqlLedger
+from router.object_places import DIRECTORY_FLAGS
 from router.objects import ObjectStore
 
 MOST_NOTED = 1_000
@@ -37,7 +38,6 @@ UIDS: dict[Syntax, str] = {Syntax.EXPLICIT: "1.2.840.10008.1.2.1", Syntax.IMPLIC
 
 _PLACE = ".forward"
 _NEW_FILE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class StoreShelf:
@@ -58,7 +58,7 @@ class StoreShelf:
         self._lock = threading.Lock()
         try:
             (store.root / _PLACE).mkdir(mode=0o700, exist_ok=True)
-            self._directory = os.open(store.root / _PLACE, _DIRECTORY)
+            self._directory = os.open(store.root / _PLACE, DIRECTORY_FLAGS)
             _remove_leftovers(self._directory)
         except OSError as error:
             raise StoreError(

@@ -20,13 +20,13 @@ from router.domain.stored import CHECKSUM, FileSeen, Place
 from router.domain.surroundings import Space
 from router.errors import StoreError
 from router.object_files import head_of
+from router.object_places import DIRECTORY_FLAGS, FILE_FLAGS
 
 _SUFFIX = ".dcm"
 _CHUNK = 1 << 20
 """Bytes that are read at once; the UIDs of a data set must be in the first of them, as when it was received."""
-_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 # Something that is no file, such as a pipe, must not keep us waiting when it is opened.
-_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_FILE = FILE_FLAGS | os.O_NONBLOCK
 
 
 class StoredFiles:
@@ -109,7 +109,7 @@ class StoredFiles:
         with contextlib.ExitStack() as opened:
             directory = self._root
             for name in names:
-                directory = os.open(name, _DIRECTORY, dir_fd=directory)
+                directory = os.open(name, DIRECTORY_FLAGS, dir_fd=directory)
                 opened.callback(os.close, directory)
             yield directory
 

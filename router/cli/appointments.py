@@ -35,7 +35,7 @@ def appointments() -> None:
 @appointments.command("list", short_help="Appointments, the soonest due first.")
 @click.option("--rule", default="", metavar="NAME", help="Only appointments of this rule.")
 @click.option("--state", "states", multiple=True, type=_STATE, help="Only this state; may be repeated.")
-@limit_option
+@limit_option()
 @click.pass_context
 def list_(ctx: click.Context, rule: str, states: tuple[str, ...], limit: int) -> int:
     """Appointments, the soonest due first. Times are those of the node where the priors are."""

@@ -65,7 +65,7 @@ def _tried(name: str, rules: RuleSet) -> dict[str, Any]:
 
 
 @notify.command("list", short_help="What people were told lately, the newest first.")
-@limit_option
+@limit_option()
 @click.pass_context
 def list_(ctx: click.Context, limit: int) -> int:
     """What people were told in the last two days, or are still to be told; the newest first."""

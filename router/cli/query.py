@@ -18,7 +18,17 @@ from rich.table import Table
 from router.auditing import by_hand
 from router.cli.record import RecordOptions, needed_by_rules, record_rule, write
 from router.cli.render import counted, short
-from router.cli.settings import Settings, load_rules, no_such, plain, print_json, say, settings_of, terminal
+from router.cli.settings import (
+    Settings,
+    limit_option,
+    load_rules,
+    no_such,
+    plain,
+    print_json,
+    say,
+    settings_of,
+    terminal,
+)
 from router.config.values import nearest_attribute
 from router.domain.attributes import LEVELS, level_of
 from router.domain.bisection import SUSPICIOUS
@@ -67,14 +77,7 @@ Row = dict[str, str]
     default=None,
     help="Query/Retrieve level; by default the lowest that the keys belong to, at least STUDY.",
 )
-@click.option(
-    "--limit",
-    default=1000,
-    show_default=True,
-    metavar="NUMBER",
-    type=click.IntRange(1, MAXIMUM_MATCHES),
-    help="Cancel after so many matches.",
-)
+@limit_option("Cancel after so many matches.", default=1000, most=MAXIMUM_MATCHES)
 @click.option(
     "--record",
     type=click.Path(dir_okay=False, path_type=Path),

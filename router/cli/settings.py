@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
+from typing import Any, TypeVar
 
 import click
 import msgspec
@@ -18,6 +19,8 @@ from router import config
 from router.config.schema import did_you_mean
 from router.domain.rule import RuleSet
 from router.errors import ConfigurationError, UsageError
+
+_Command = TypeVar("_Command", bound=Callable[..., Any])
 
 _WIDTH = 200
 """Columns where no terminal says how many there are: enough that a table's row stays a line."""
@@ -38,15 +41,13 @@ class Settings(msgspec.Struct):
         return self.format == "json"
 
 
-limit_option = click.option(
-    "--limit",
-    default=100,
-    show_default=True,
-    metavar="NUMBER",
-    type=click.IntRange(1, 100_000),
-    help="At most so many.",
-)
-"""Of a list in the ledger that may be long."""
+def limit_option(
+    help: str = "At most so many.", *, default: int = 100, most: int = 100_000
+) -> Callable[[_Command], _Command]:
+    """`--limit` of what may be long."""
+    return click.option(
+        "--limit", default=default, show_default=True, metavar="NUMBER", type=click.IntRange(1, most), help=help
+    )
 
 
 def settings_of(ctx: click.Context) -> Settings:

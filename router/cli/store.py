@@ -16,6 +16,7 @@ from router.cli.leave import by_study
 from router.cli.render import counted
 from router.cli.settings import (
     interruptible,
+    limit_option,
     load_rules,
     no_such,
     plain,
@@ -60,14 +61,7 @@ _study = click.option(
     metavar="UID",
     help="Only this study: its UID, or its pseudonym in the log; may be repeated.",
 )
-_faults = click.option(
-    "--limit",
-    default=1000,
-    show_default=True,
-    metavar="NUMBER",
-    type=click.IntRange(1, 1_000_000),
-    help="Name at most so many faults; all are counted.",
-)
+_faults = limit_option("Name at most so many faults; all are counted.", default=1000, most=1_000_000)
 
 
 @click.group(short_help="The object store: list, leaving, verify, export.")
@@ -78,14 +72,7 @@ def store() -> None:
 @store.command("list", short_help="Studies in the store, what came last first.")
 @_study
 @click.option("--source", default="", metavar="NODE", help="Only studies of which this node stored something.")
-@click.option(
-    "--limit",
-    default=100,
-    show_default=True,
-    metavar="NUMBER",
-    type=click.IntRange(1, 100_000),
-    help="At most so many.",
-)
+@limit_option()
 @click.pass_context
 def list_(ctx: click.Context, studies: tuple[str, ...], source: str, limit: int) -> int:
     """Studies in the store: how much of each, when it came and from whom, what still needs it, when it may leave."""
@@ -116,14 +103,7 @@ def list_(ctx: click.Context, studies: tuple[str, ...], source: str, limit: int)
 
 @store.command("leaving", short_help="What would leave the store now, and why the rest stays.")
 @_study
-@click.option(
-    "--limit",
-    default=100,
-    show_default=True,
-    metavar="NUMBER",
-    type=click.IntRange(1, 100_000),
-    help="Name at most so many studies; all are counted.",
-)
+@limit_option("Name at most so many studies; all are counted.")
 @click.pass_context
 def leaving(ctx: click.Context, studies: tuple[str, ...], limit: int) -> int:
     """What router.retention would let go now, in this order, and why each other study stays. Nothing is removed."""

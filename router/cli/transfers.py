@@ -58,7 +58,7 @@ def transfers() -> None:
 @click.option(
     "--study", default="", metavar="UID", help="Only transfers of this study: its UID, or its pseudonym in the log."
 )
-@limit_option
+@limit_option()
 @click.pass_context
 def list_(
     ctx: click.Context, states: tuple[str, ...], rule: str, source: str, destination: str, study: str, limit: int
