@@ -105,7 +105,8 @@ class GuardedWriter:
         """Make it durable, in the store. Raises StoreRefused for what does not enter it, kept aside or not."""
         if self._objection is None:
             try:
-                self._admit(self._writer.check().study_instance_uid)
+                if not self._admitted:
+                    self._admit(self._writer.check().study_instance_uid)
                 return self._writer.commit()
             except StoreRefused as refusal:
                 self._objection = self._kept(refusal)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime, timedelta
@@ -165,8 +166,9 @@ def _planner(
 
 
 def forward_look(rules: RuleSet, ledger: SqlLedger, *, offline: bool = False) -> ForwardLook:
-    """What looks at the store as rules that pass on would; running services are asked whom they leave alone."""
+    """What looks at the store as rules that pass on would; running services are asked whom they leave alone, once."""
 
+    @functools.cache
     def alone() -> frozenset[str]:
         if offline:
             return frozenset()

@@ -262,7 +262,6 @@ class Service:
         self._announcer = announcer
         self.dispatcher.start()
         if scheduled:
-            self.metrics.prepare()
             self.metrics.recall(self.ledger.last_sweeps())
             for node, matches in self.ledger.caps().items():
                 self.metrics(CapLearned(node=node, matches=matches))
@@ -270,6 +269,7 @@ class Service:
             self.notifier.start(one.route for one in self.ledger.stopped_routes())
             self.prefetch.listen()
             self._retainer.start()
+            self.metrics.prepare()
         self._begun = True
         router = self.rules.router
         addresses = {

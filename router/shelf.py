@@ -13,7 +13,7 @@ import os
 import secrets
 import threading
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import msgspec
@@ -80,18 +80,13 @@ class StoreShelf:
         if not expected:
             return []
         wanted = set(expected)
-        callers, destination = self._rules().callers, transfer.intent.destination
+        callers, intent = self._rules().callers, transfer.intent
         return [
             one
-            for one in self._receipts(transfer)
+            for one in self._ledger.receipts_of(intent.study_instance_uid, intent.series_instance_uid)
             if (one.series_instance_uid, one.sop_instance_uid) in wanted
-            and callers.get(one.calling_ae_title, "") != destination
+            and callers.get(one.calling_ae_title, "") != intent.destination
         ]
-
-    def _receipts(self, transfer: Transfer) -> Iterator[Receipt]:
-        study, series = transfer.intent.study_instance_uid, transfer.intent.series_instance_uid
-        receipts = (one.receipt for one in self._ledger.indexed(study))
-        return (one for one in receipts if not series or one.series_instance_uid == series)
 
     def open(self, stored: StoredObject) -> tuple[int, int]:
         """A descriptor positioned at the data set, and the data set's size. Raises StoreError, OSError.

@@ -9,7 +9,6 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, NamedTuple
 from xml.etree import ElementTree
-from zoneinfo import ZoneInfo
 
 import click
 from rich.console import Console
@@ -94,10 +93,8 @@ def test(
 
 def _run(case: AnyCase, rules: RuleSet) -> Ran:
     rule = rules.rules[case.rule]
-    source = rules.node(rule.source)
-    zone = zone_of(rules, rule) if source is None else ZoneInfo(source.timezone)
     began = time.perf_counter()
-    failures = case.run(rule, rules.anatomy, zone)
+    failures = case.run(rule, rules.anatomy, zone_of(rules, rule))
     return Ran(case, failures, time.perf_counter() - began)
 
 

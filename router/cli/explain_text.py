@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import tzinfo
-from zoneinfo import ZoneInfo
 
 from rich.console import Console
 from rich.padding import Padding
@@ -71,8 +70,7 @@ class _Rule:
     def __init__(self, rules: RuleSet, one: RuleExplained, out: Console) -> None:
         self._one = one
         self._out = out
-        node = rules.node(one.rule.source)
-        self._zone: tzinfo = ZoneInfo(node.timezone) if node is not None else zone_of(rules, one.rule)
+        self._zone: tzinfo = zone_of(rules, one.rule)
         self._words = not out.is_terminal or not out.encoding.lower().startswith("utf")
 
     def show(self) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
-from zoneinfo import ZoneInfo
 
 from router.config.case_values import SERIES, CaseTree, near
 from router.config.diagnostics import Code
@@ -56,9 +55,7 @@ def compile_cases(
                 message = f"tests.{name}.rule: there is no rule {rule_node.text!r}"
                 report(rule_node, Code.CASE, message, near(rule_node.text, "rules", rules.rules))
             continue
-        node = rules.node(rule.source)
-        zone = zone_of(rules, rule) if node is None else ZoneInfo(node.timezone)
-        case = _Compiler(CaseTree(name, tree, section.keys[name], zone, report), rule, rules).case()
+        case = _Compiler(CaseTree(name, tree, section.keys[name], zone_of(rules, rule), report), rule, rules).case()
         cases += [case] if case is not None else []
     return tuple(cases)
 

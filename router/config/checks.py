@@ -45,9 +45,10 @@ def check_rule(rule: Rule, rules: RuleSet, builder: Builder) -> Iterator[Diagnos
     if rule.forward is None:
         yield from _check_destinations(rule, rules, builder)
     retry = rule.move.retry
-    if retry.delay > retry.maximum_delay and rule.forward is None:
-        place = builder.rule_place(rule.name, "move", "retry", at_key=True)
-        yield diagnostic_at(place, Code.LIMITS, f"rules.{rule.name}.move.retry: delay is longer than maximum_delay")
+    if retry.delay > retry.maximum_delay:
+        action = "move" if rule.forward is None else "forward"
+        place = builder.rule_place(rule.name, action, "retry", at_key=True)
+        yield diagnostic_at(place, Code.LIMITS, f"rules.{rule.name}.{action}.retry: delay is longer than maximum_delay")
     trigger = "sweep" if rule.sweep is not None else "worklist"
     for index, tier in enumerate(rule.tiers):
         if tier.schedule.every is not None and tier.schedule.every < _HASTE:

@@ -37,9 +37,6 @@ def check_forward(rule: Rule, rules: RuleSet, builder: Base) -> Iterator[Diagnos
         yield from _check_levels(rule, action, arrival, builder)
     yield from _check_destinations(rule, action, rules, builder)
     yield from _check_condition(rule, builder)
-    if rule.move.retry.delay > rule.move.retry.maximum_delay:
-        place = builder.rule_place(rule.name, "forward", "retry", at_key=True)
-        yield diagnostic_at(place, Code.LIMITS, f"rules.{rule.name}.forward.retry: delay is longer than maximum_delay")
 
 
 def _check_beside(rule: Rule, builder: Base) -> Iterator[Diagnostic]:

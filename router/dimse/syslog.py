@@ -22,8 +22,6 @@ from router.errors import ConnectionFailed, TlsFileError
 
 TIMEOUT = 10.0
 """Seconds that a connection, a handshake, or the sending of one batch may take."""
-MAXIMUM_DATAGRAM = 65_507
-"""Bytes that fit into a datagram (IPv4)."""
 
 _COMPLAINT_SECONDS = 0.2
 """How long a server that is not there, or does not like our certificate, is given to say so."""

@@ -105,7 +105,7 @@ class TlsTransport(Transport):
 
     def require(self, names: Sequence[str]) -> None:
         """The peer's certificate must bear one of these names; none: any does. Raises TlsError."""
-        if not bears(shown := self.shown, names):
+        if names and not bears(shown := self.shown, names):
             called = f" ({shown.called})" if shown is not None else ""
             raise TlsError(
                 f"{self.peer} showed a certificate that is trusted but is not this node's{called}; "

@@ -156,7 +156,13 @@ def of_pieces(receipts: Iterable[Receipt], level: Unit, pieces: Iterable[Piece])
 
 
 def zone_of(rules: RuleSet, rule: Rule) -> ZoneInfo:
-    """The time zone of a rule's days: the one that most of the nodes of `from` are in; without `from`, of all nodes."""
+    """The time zone of a rule's days: its source's; of what arrives, the one that most of the nodes of `from` are in.
+
+    Without `from`: that of most nodes.
+    """
+    source = rules.node(rule.source)
+    if source is not None:
+        return ZoneInfo(source.timezone)
     senders = rule.arrival.senders if rule.arrival is not None else ()
     nodes = [node for name in senders or rules.nodes if (node := rules.node(name)) is not None]
     zones = Counter(node.timezone for node in nodes).most_common(1)

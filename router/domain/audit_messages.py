@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from router.domain.access import ADDRESS, STRANGER, WRONG_CERTIFICATE
+from router.domain.access import REFUSALS
 from router.domain.audit import (
     APPLICATION,
     APPLICATION_ACTIVITY,
@@ -52,15 +52,12 @@ FIND_CLASSES = {
     InformationModel.PATIENT_ROOT: "1.2.840.10008.5.1.4.1.2.1.1",
 }
 """SOP classes of C-FIND (PS3.4 section C.6)."""
-WORKLIST_CLASS = "1.2.840.10008.5.1.4.31"
 EXPLICIT_LITTLE_ENDIAN = "1.2.840.10008.1.2.1"
 """The transfer syntax that identifiers have in audit messages, whatever they had on the wire."""
 
 OF_STRANGERS = frozenset(
     {
-        ADDRESS,
-        STRANGER,
-        WRONG_CERTIFICATE,
+        *REFUSALS,
         "tls-certificate",
         "tls-expired",
         "tls-host-name",

@@ -52,7 +52,8 @@ class AuditSent(Event, frozen=True, kw_only=True):
     """Why they were not sent, a sentence."""
 
 
-AUDIT_RESULTS = ("sent", "dropped", "failed")
+SENT, DROPPED, FAILED = "sent", "dropped", "failed"
+AUDIT_RESULTS = (SENT, DROPPED, FAILED)
 """What becomes of audit messages: the server has them; they are lost; an attempt to send failed, and they wait."""
 
 

@@ -9,7 +9,7 @@ from typing import ClassVar, NamedTuple
 import msgspec
 
 from router.domain.anatomy import Anatomy
-from router.domain.arriving import Consignment, Piece, Quiet, counting, quiet, taken, with_counts
+from router.domain.arriving import Consignment, counting, of_pieces, quiet, taken, with_counts
 from router.domain.case import FORWARDED, LEFT, Case, Failure, Got, uid_of
 from router.domain.condition import Evaluation
 from router.domain.dicom import Identifier, known_tag
@@ -158,10 +158,10 @@ class _Work:
                 self._left[one.sop_instance_uid] = _Left(
                     NOT_COUNTED, f"it came from {who}, and the rule has another from"
                 )
-        is_there = quiet(counted, arrival, self._evaluation.now)
-        there = [one for one in counted if _among(one, is_there)]
+        there = of_pieces(counted, arrival.level, quiet(counted, arrival, self._evaluation.now).there)
+        is_there = {one.sop_instance_uid for one in there}
         for one in counted:
-            if one not in there:
+            if one.sop_instance_uid not in is_there:
                 reason = f"more of the {arrival.level} came less than {arrival.stable:g} s ago (arrival.stable)"
                 self._left[one.sop_instance_uid] = _Left(NOT_QUIET, reason)
         self._there[study] = there
@@ -257,11 +257,6 @@ def _filled(header: Identifier, receipt: Receipt) -> Identifier:
         _INSTANCE: (receipt.sop_instance_uid,),
     }
     return Identifier({**header.elements, **made})
-
-
-def _among(receipt: Receipt, there: Quiet) -> bool:
-    study, series, instance = receipt.study_instance_uid, receipt.series_instance_uid, receipt.sop_instance_uid
-    return any(piece in there.there for piece in (Piece(study), Piece(study, series), Piece(study, series, instance)))
 
 
 def _is_of(passage: Passage, receipt: Receipt) -> bool:

@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 
 import msgspec
 
-from router.domain.arriving import Consignment, counting, quiet, taken, to_read, with_counts
+from router.domain.arriving import Consignment, Quiet, counting, of_pieces, quiet, taken, to_read, with_counts
 from router.domain.condition import Evaluation, Explanation
 from router.domain.dicom import Identifier
 from router.domain.forward import Choice, Group
@@ -75,6 +75,7 @@ def explain_forward(
     assert arrival is not None
     assert action is not None
     counted = counting(receipts, arrival, around.callers)
+    calm = quiet(counted, arrival, evaluation.now)
     found = taken(rule.where, action.level, counted, headers, evaluation)
     passages = decide(
         rule=rule,
@@ -88,11 +89,11 @@ def explain_forward(
     return ForwardExplained(
         counted=len(counted),
         taken=sum(len(one.receipts) for one in found.consignments),
-        gate=_quiet(counted, arrival, evaluation),
+        gate=_quiet(counted, arrival, calm, evaluation),
         clauses=_clauses(rule, action.level, counted, headers, evaluation),
         reason=found.reason,
         passages=tuple(passages),
-        coming=_coming(counted, arrival, evaluation),
+        coming=_coming(counted, arrival, calm),
         notes=(
             _arrived(receipts, counted, arrival, around.callers),
             *_unread(rule, action.level, counted, headers),
@@ -121,13 +122,12 @@ def _arrived(
     return f"{total} {'instance has' if total == 1 else 'instances have'} arrived here: {', '.join(parts)}.{only}"
 
 
-def _quiet(counted: Sequence[Receipt], arrival: Arrival, evaluation: Evaluation) -> Gate:
+def _quiet(counted: Sequence[Receipt], arrival: Arrival, found: Quiet, evaluation: Evaluation) -> Gate:
     name = "quiet"
     if not counted:
         return Gate(gate=name, way=Way.FAIL, reason="nothing that counts has arrived")
     if arrival.level is Unit.INSTANCE:
         return Gate(gate=name, way=Way.PASS, reason="each instance goes at once (arrival.level: instance)")
-    found = quiet(counted, arrival, evaluation.now)
     latest = max(one.received_at for one in counted)
     last = f"the last instance came at {_clock(latest, evaluation)}"
     stable = f"{spelled(arrival.stable)} without another are asked for (arrival.stable)"
@@ -138,19 +138,9 @@ def _quiet(counted: Sequence[Receipt], arrival: Arrival, evaluation: Evaluation)
     return Gate(gate=name, way=Way.WAIT, reason=f"{last}; {stable}{ready}", opens_at=all_of_it)
 
 
-def _coming(counted: Sequence[Receipt], arrival: Arrival, evaluation: Evaluation) -> frozenset[str]:
-    there = {tuple(piece) for piece in quiet(counted, arrival, evaluation.now).there}
-    return frozenset(
-        one.sop_instance_uid
-        for one in counted
-        if not there.intersection(
-            (
-                (one.study_instance_uid, "", ""),
-                (one.study_instance_uid, one.series_instance_uid, ""),
-                (one.study_instance_uid, one.series_instance_uid, one.sop_instance_uid),
-            )
-        )
-    )
+def _coming(counted: Sequence[Receipt], arrival: Arrival, found: Quiet) -> frozenset[str]:
+    there = {one.sop_instance_uid for one in of_pieces(counted, arrival.level, found.there)}
+    return frozenset(one.sop_instance_uid for one in counted if one.sop_instance_uid not in there)
 
 
 def _clock(moment: datetime, evaluation: Evaluation) -> str:

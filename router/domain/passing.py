@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Iterable
 from datetime import datetime, timedelta
 from enum import StrEnum
 
 import msgspec
 
+from router.domain.forward_choice import Health, health_of
 from router.domain.forwarding import Passage
+from router.domain.route import StoppedRoute
+from router.domain.rule import LOCAL, Node, RuleSet
 
 SOONEST, LATEST = timedelta(seconds=5), timedelta(minutes=5)
 """Between two looks at what is under way, at least and at most; else a tenth of the time since it was noted."""
@@ -98,3 +101,27 @@ def report_of(
     if not there and quiet_at is None:
         return ArrivalReport(cause=GONE, reason=CAUSES[GONE])
     return ArrivalReport(due_at=due_at)
+
+
+def unwell(
+    names: Iterable[str],
+    rules: RuleSet,
+    stopped: Iterable[StoppedRoute],
+    *,
+    left_alone: Callable[[Node], bool],
+    open_now: Callable[[Node], bool],
+) -> dict[str, Health]:
+    """The health of those nodes that cannot take anything now, by what this router knows of them."""
+    closed = {one.route.destination for one in stopped if one.route.source == LOCAL}
+    found: dict[str, Health] = {}
+    for name in names:
+        node = rules.node(name)
+        health = health_of(
+            configured=node is not None,
+            stopped=name in closed,
+            left_alone=node is not None and left_alone(node),
+            open_now=node is not None and open_now(node),
+        )
+        if health is not Health.READY:
+            found[name] = health
+    return found

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
 
 import msgspec
 
@@ -145,11 +144,3 @@ class Fold:
         ordered = sorted(self._meanings.items(), key=lambda item: (-item[1], item[0]))
         parts = [f"{number} not: {one.words}" for one, number in ordered]
         return "; ".join(parts) + "." if parts else ""
-
-
-def outcome_of_stores(outcomes: Iterable[StoreOutcome], result: StoreResult) -> Outcome:
-    """The outcome of an attempt whose outcomes are all at hand."""
-    fold = Fold()
-    for outcome in outcomes:
-        fold.add(outcome)
-    return fold.outcome(result)

@@ -15,12 +15,12 @@ from router.domain.audit import MINOR, SERIOUS, SUCCESS, AuditMessage, Counted, 
 from router.domain.audit_arrived import Retrieved
 from router.domain.audit_messages import (
     FIND_CLASSES,
-    WORKLIST_CLASS,
     begin_transferring,
     instances_transferred,
     party_of,
     query,
 )
+from router.domain.checkup import WORKLIST_SOP_CLASS
 from router.domain.commitment import CommitmentAnswer, CommitmentRequest
 from router.domain.dicom import Identifier, QueryRetrieveLevel
 from router.domain.exchange import StoredObject, StoreOutcome, StoreResult
@@ -120,7 +120,7 @@ class AuditedPeers:
 
     def worklist(self, node: Node, keys: Identifier, *, maximum: int, cancelled: threading.Event) -> FindResult:
         """Modality worklist C-FIND; see `Peers.worklist`."""
-        with self._asked(node, WORKLIST_CLASS, self._encode(None, keys)) as told:
+        with self._asked(node, WORKLIST_SOP_CLASS, self._encode(None, keys)) as told:
             result = self._peers.worklist(node, keys, maximum=maximum, cancelled=cancelled)
             told.ended(result.status, partly=bool(result.identifiers))
         return result

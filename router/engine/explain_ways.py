@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime
-from zoneinfo import ZoneInfo
 
 from router.domain.arriving import zone_of
 from router.domain.dicom import InformationModel
@@ -115,9 +114,7 @@ class Ways:
 
     def restraint(self, rule: Rule) -> Restraint:
         """How the rule is restrained now. Raises LedgerError."""
-        source = self._rules.node(rule.source)
-        zone = ZoneInfo(source.timezone) if source is not None else zone_of(self._rules, rule)
-        restraint = Restraint.of(rule, now=self.now, seen_at=self.now, zone=zone)
+        restraint = Restraint.of(rule, now=self.now, seen_at=self.now, zone=zone_of(self._rules, rule))
         if rule.limits.instances_per_day is None:
             return restraint
         return restraint.having_queued(self._ledger.queued_on(rule.name, restraint.day))

@@ -9,12 +9,13 @@ from typing import Protocol
 from router.domain.allowance import allowance
 from router.domain.arriving import counting, tags_of, to_read, zone_of
 from router.domain.condition import Evaluation
-from router.domain.forward_choice import Health, health_of
+from router.domain.forward_choice import Health
 from router.domain.forward_explanation import ForwardExplained, Surroundings, explain_forward, passed_on
 from router.domain.forwarding import Known
+from router.domain.passing import unwell
 from router.domain.receipt import Receipt
 from router.domain.route import StoppedRoute
-from router.domain.rule import LOCAL, Rule, RuleSet
+from router.domain.rule import Rule, RuleSet
 from router.domain.selection import Selection
 from router.domain.stored import StoredStudy
 from router.domain.transfer import Intent
@@ -122,15 +123,11 @@ class ForwardLook:
     def _health(self, rule: Rule, now: datetime) -> dict[str, Health]:
         """Of the destinations that cannot take anything now."""
         assert rule.forward is not None
-        stopped = {one.route.destination for one in self._ledger.stopped_routes() if one.route.source == LOCAL}
         alone = self._left_alone()
-        found = {}
-        for name in rule.forward.nodes:
-            node = self._rules.node(name)
-            found[name] = health_of(
-                configured=node is not None,
-                stopped=name in stopped,
-                left_alone=name in alone,
-                open_now=node is not None and allowance(node, self._rules.windows, now).open,
-            )
-        return {name: one for name, one in found.items() if one is not Health.READY}
+        return unwell(
+            rule.forward.nodes,
+            self._rules,
+            self._ledger.stopped_routes(),
+            left_alone=lambda node: node.name in alone,
+            open_now=lambda node: allowance(node, self._rules.windows, now).open,
+        )

@@ -13,11 +13,19 @@ from router.domain.arriving import counting, of_pieces, quiet, tags_of, taken, t
 from router.domain.condition import Evaluation
 from router.domain.dicom import Identifier
 from router.domain.events import ArrivalLookEnded
-from router.domain.forward_choice import Health, health_of
 from router.domain.forwarding import Passage, decide
-from router.domain.passing import CAUSES, DISABLED, LATEST, RULE_REMOVED, ArrivalReport, PendingArrival, report_of
+from router.domain.passing import (
+    CAUSES,
+    DISABLED,
+    LATEST,
+    RULE_REMOVED,
+    ArrivalReport,
+    PendingArrival,
+    report_of,
+    unwell,
+)
 from router.domain.receipt import Receipt
-from router.domain.rule import LOCAL, Rule, RuleSet
+from router.domain.rule import Rule, RuleSet
 from router.engine.ports import Clock, Ledger, Observer
 from router.engine.slots import NodeSlots
 from router.errors import Cancelled
@@ -123,14 +131,22 @@ class Passer:
             headers,
             Evaluation(now=now, zone=zone_of(rules, rule)),
         )
-        passages = decide(
-            rule=rule,
-            consignments=takes.consignments,
-            known=self._ledger.known_of(study) if takes.consignments else {},
-            health=self._health(rules, rule),
-            studies=self._ledger.given(rule.name),
-            callers=callers,
-        )
+        passages: list[Passage] = []
+        if takes.consignments:
+            passages = decide(
+                rule=rule,
+                consignments=takes.consignments,
+                known=self._ledger.known_of(study),
+                health=unwell(
+                    action.nodes,
+                    rules,
+                    self._ledger.stopped_routes(),
+                    left_alone=self._slots.left_alone,
+                    open_now=lambda node: self._slots.allowance(node).open,
+                ),
+                studies=self._ledger.given(rule.name),
+                callers=callers,
+            )
         report = report_of(
             noted_at=noted_at or now,
             now=now,
@@ -142,21 +158,6 @@ class Passer:
         )
         instances = sum(len(one.receipts) for one in takes.consignments)
         return Looked(report=report, passages=tuple(passages), taken=instances)
-
-    def _health(self, rules: RuleSet, rule: Rule) -> dict[str, Health]:
-        """Of the destinations that cannot take anything now, by what this router knows of them."""
-        assert rule.forward is not None
-        stopped = {one.route.destination for one in self._ledger.stopped_routes() if one.route.source == LOCAL}
-        found = {}
-        for name in rule.forward.nodes:
-            node = rules.node(name)
-            found[name] = health_of(
-                configured=node is not None,
-                stopped=name in stopped,
-                left_alone=node is not None and self._slots.left_alone(node),
-                open_now=node is not None and self._slots.allowance(node).open,
-            )
-        return {name: one for name, one in found.items() if one is not Health.READY}
 
 
 class _Headers:

@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from sqlalchemy import URL, Connection, Engine, Table, create_engine, event, make_url
 from sqlalchemy.dialects import postgresql, sqlite
@@ -23,6 +23,8 @@ from sqlalchemy.pool import QueuePool
 
 from router.errors import LedgerError, LedgerMissing
 from router.ledger.migrations import VERSION, UnusableTablesError, migrate, refuse_newer, stored_version
+
+_Value = TypeVar("_Value")
 
 MAXIMUM_CONNECTIONS = 5
 WAIT_SECONDS = 30.0
@@ -175,7 +177,7 @@ class Database:
             raise LedgerError(f"The ledger {self._name} {_problem(error)}.") from None
 
 
-def chunks(values: Iterable[str], size: int) -> Iterator[list[str]]:
+def chunks(values: Iterable[_Value], size: int) -> Iterator[list[_Value]]:
     """The values, each once, in lists of at most this size: a statement takes only so many parameters."""
     unique = list(dict.fromkeys(values))
     for start in range(0, len(unique), size):

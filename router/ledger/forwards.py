@@ -29,11 +29,9 @@ def _known(connection: Connection, study: str, *which: ColumnElement[bool]) -> d
     columns = _t.id, _t.series_instance_uid, _t.destination, _t.state, _t.instance_count, _t.cause
     rows = connection.execute(select(*columns).where(*which)).all()
     lists: dict[tuple[int, str], frozenset[str]] = {}
-    for some in chunks((str(row.id) for row in rows), _AT_ONCE):
+    for some in chunks((int(row.id) for row in rows), _AT_ONCE):
         found = connection.execute(
-            select(instance_lists).where(
-                _l.transfer_id.in_([int(number) for number in some]), _l.kind.in_([EXPECTED, DELIVERED, MISSING])
-            )
+            select(instance_lists).where(_l.transfer_id.in_(some), _l.kind.in_([EXPECTED, DELIVERED, MISSING]))
         )
         for one in found:
             lists[one.transfer_id, one.kind] = frozenset(each.sop_instance_uid for each in unpack(one.instances))
@@ -70,9 +68,9 @@ def still_stand(connection: Connection, passages: Sequence[Passage]) -> bool:
         if state is not None and new.happening is not None and new.happening not in TRANSITIONS[state]:
             return False
     relied_on = [one.decision.transfer for one in passages if one.decision.new is None and one.decision.transfer]
-    for some in chunks((str(number) for number in relied_on), _AT_ONCE):
+    for some in chunks(relied_on, _AT_ONCE):
         fell_back = _t.state == State.CANCELLED.value, _t.cause == FELL_BACK
-        if connection.scalar(select(_t.id).where(_t.id.in_([int(one) for one in some]), *fell_back).limit(1)):
+        if connection.scalar(select(_t.id).where(_t.id.in_(some), *fell_back).limit(1)):
             return False  # another rule has withdrawn meanwhile what was thought to be under way
     withdrawn = [number for one in passages for number in one.withdrawn]
     waiting = (State.QUEUED.value, State.CANCELLED.value)

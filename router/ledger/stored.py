@@ -10,6 +10,7 @@ from router.domain.receipt import Receipt
 from router.domain.rule import LOCAL
 from router.domain.stored import Amount, Indexed, StoredStudy
 from router.domain.transfer import UNDER_WAY
+from router.ledger.database import chunks
 from router.ledger.receipts import COLUMNS
 from router.ledger.tables import Instant, receipts, transfers
 
@@ -114,7 +115,7 @@ def _among(only: Collection[str] | None) -> list[ColumnElement[bool]]:
 
 def _callers(connection: Connection, found: Sequence[str]) -> dict[str, list[str]]:
     titles: dict[str, list[str]] = {}
-    for some in _parts(found):
+    for some in chunks(found, _AT_ONCE):
         query = select(_r.study_instance_uid, _r.calling_ae_title).where(_r.study_instance_uid.in_(some)).distinct()
         for uid, title in connection.execute(query.order_by(_r.calling_ae_title)):
             titles.setdefault(uid, []).append(title)
@@ -125,17 +126,13 @@ def _under_way(connection: Connection, found: Sequence[str]) -> dict[str, list[i
     """Transfers that need what is held: those to the store count what is there already, those from it send it on."""
     states = [str(state) for state in UNDER_WAY]
     needed: dict[str, list[int]] = {}
-    for some in _parts(found):
+    for some in chunks(found, _AT_ONCE):
         query = select(_t.study_instance_uid, _t.id).where(
             _t.study_instance_uid.in_(some), _t.state.in_(states), (_t.destination == LOCAL) | (_t.source == LOCAL)
         )
         for uid, number in connection.execute(query.order_by(_t.id)):
             needed.setdefault(uid, []).append(number)
     return needed
-
-
-def _parts(found: Sequence[str]) -> list[Sequence[str]]:
-    return [found[start : start + _AT_ONCE] for start in range(0, len(found), _AT_ONCE)]
 
 
 def _indexed(row: dict[str, object]) -> Indexed:

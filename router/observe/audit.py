@@ -18,13 +18,11 @@ from router.domain.audit_arrived import Batch, Batches
 from router.domain.audit_messages import alert_of, application_activity, recording_gap, refusal_outcome
 from router.domain.audit_xml import Origin, is_whole, syslog_of
 from router.domain.events import ConfigurationLoaded, Event, StoreRefusal
-from router.domain.events_people import AuditSent, AuditWaiting, CallerRefused
+from router.domain.events_people import DROPPED, FAILED, SENT, AuditSent, AuditWaiting, CallerRefused
 from router.domain.receipt import Receipt
 from router.errors import ConnectionFailed, RouterError
 from router.observe import logs
 from router.observe.audit_spool import Spool
-
-SENT, DROPPED, FAILED = "sent", "dropped", "failed"
 
 _BATCH, _BATCH_BYTES = 100, 256 << 10
 _PAUSES = (1.0, 2.0, 5.0, 10.0, 30.0, 60.0)

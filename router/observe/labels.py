@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from router.domain import access
 from router.domain.appointment import TRIGGERS, News
 from router.domain.commitment import RESULTS as COMMITMENT_RESULTS
 from router.domain.events import TIMELINESS
@@ -33,8 +34,8 @@ RESPONSE_STATUSES = ("0xFF00", "0x0000", "0xB000", "0xFE00", "0xA702", "0xA801",
 """Statuses whose series exist from the start; others of the outcome table appear when they occur."""
 STORE_STATUSES = ("0x0000", "0xB000", "0xA700", "0xA900", "0xC000", "0x0110", "0x0117", "0x0122", "0x0124")
 REFUSALS = (
-    "address",
-    "association-rejected",
+    access.ADDRESS,
+    access.STRANGER,
     "class",
     "conflict",
     "empty",
@@ -56,9 +57,8 @@ REFUSALS = (
     "tls-unknown-ca",
     "tls-unwanted",
     "tls-version",
-    "tls-wrong-certificate",
-    "too-many-associations",
-    "too-many-of-node",
+    access.WRONG_CERTIFICATE,
+    *access.QUOTAS,
     "unparseable",
     OTHER,
 )

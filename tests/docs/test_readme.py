@@ -74,9 +74,7 @@ def test_yaml_of_the_readme_is_a_valid_configuration(blocks: list[str], tmp_path
     assert loaded.rule_set is not None, [str(one) for one in loaded.diagnostics]
     for case in loaded.cases:
         rule = loaded.rule_set.rules[case.rule]
-        node = loaded.rule_set.node(rule.source)
-        zone = ZoneInfo(node.timezone) if node is not None else zone_of(loaded.rule_set, rule)
-        assert case.run(rule, loaded.rule_set.anatomy, zone) == []
+        assert case.run(rule, loaded.rule_set.anatomy, zone_of(loaded.rule_set, rule)) == []
 
 
 @pytest.mark.parametrize("target", sorted(set(re.findall(r"\]\(([^)#]+)\)", README))))

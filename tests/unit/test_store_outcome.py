@@ -19,7 +19,7 @@ from router.domain.exchange import (
 )
 from router.domain.outcome import Outcome
 from router.domain.store_causes import INSTANCE_CAUSES, STORE_CAUSES
-from router.domain.store_outcome import STORED, UNDECIDED, Fold, cause_of, fate_of, outcome_of_stores
+from router.domain.store_outcome import STORED, UNDECIDED, Fold, cause_of, fate_of
 
 UID = "1.2.276.0.7230010.3.1.4"
 
@@ -38,7 +38,10 @@ def refused(result: int) -> StoreOutcome:
 
 
 def of(*outcomes: StoreOutcome, cause: str = "", reason: str = "") -> Outcome:
-    return outcome_of_stores(outcomes, StoreResult(counts={}, cause=cause, reason=reason))
+    fold = Fold()
+    for outcome in outcomes:
+        fold.add(outcome)
+    return fold.outcome(StoreResult(counts={}, cause=cause, reason=reason))
 
 
 @pytest.mark.parametrize(
