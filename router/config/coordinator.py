@@ -152,16 +152,17 @@ class Coordinator:
             rule_set = self._loaded.rule_set
             swapped = False
             if rule_set is None:
-                self._standing = self._begin(self._loaded, self._current, accepted=False, changed=False)
+                standing = self._begin(self._loaded, self._current, accepted=False, changed=False)
             else:
                 swapped = rule_set.content_hash != self._current.content_hash
-                self._standing = self._begin(self._loaded, rule_set, accepted=True, changed=swapped)
+                standing = self._begin(self._loaded, rule_set, accepted=True, changed=swapped)
                 if swapped:
                     self._current = rule_set
                     for subscriber in self._subscribers:
                         subscriber(rule_set)
-            self._tell(self._standing, self._loaded.errors)
-            return self._standing.last
+            self._tell(standing, self._loaded.errors)
+            self._standing = standing  # last: who sees it sees all that came of it
+            return standing.last
 
     def _begin(self, loaded: Loaded, running: RuleSet, *, accepted: bool, changed: bool) -> Standing:
         """The standing after an attempt."""

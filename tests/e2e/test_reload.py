@@ -9,7 +9,7 @@ import re
 import signal
 import threading
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -194,9 +194,8 @@ def test_what_a_removed_rule_held_back_is_moved(ward: Ward) -> None:
 # --- A thousand rules -------------------------------------------------------------------------------------------------
 
 FILES, IN_A_FILE, SOURCES = 50, 20, 4
-EVERY = 20.0
-SHORT_IN_A_FILE = 1
-"""So many of a file's rules are due every EVERY seconds: 50 in all, which leaves a slow machine room."""
+EVERY = 30.0
+"""The first rule of every second file is due every so many seconds: 25 in all, which leaves a slow machine room."""
 
 
 class Hospital:
@@ -214,13 +213,13 @@ class Hospital:
 
     def file(self, number: int) -> dict[str, Any]:
         names = [f"r{number}-{index}" for index in range(IN_A_FILE)]
-        return {name: self.rule(number + index, index < SHORT_IN_A_FILE) for index, name in enumerate(names)}
+        return {name: self.rule(number + index, index == 0 and number % 2 == 1) for index, name in enumerate(names)}
 
     def rule(self, number: int, short: bool, description: str = "") -> dict[str, Any]:
         when = {"every": f"{EVERY:g}s"} if short else {"cron": f"{number % 60} 3 1 1 *"}
         return {
             "description": description,
-            "sweep": {"source": f"archive{number % SOURCES}", **when, "keys": {"StudyDate": "today"}},
+            "sweep": {"source": f"archive{number // 2 % SOURCES}", **when, "keys": {"StudyDate": "today"}},
             "where": {"StudyDescription": f"nothing has this {number}"},
             "move": {"to": ["local"]},
         }
@@ -248,6 +247,12 @@ def missed(router: RunningRouter, rules: set[str]) -> dict[str, float]:
     return found
 
 
+def in_rhythm(ledger: SqlLedger, rules: set[str]) -> bool:
+    """Whether each rule has swept twice at least, and none is open."""
+    swept = Counter(sweep.due.rule for sweep in ledger.sweeps(range(1, 1_000)))
+    return all(swept[name] >= 2 for name in rules) and not ledger.open_sweeps()
+
+
 def sweeps_by_rule(site: Site) -> dict[str, list[SweepRecord]]:
     found: dict[str, list[SweepRecord]] = defaultdict(list)
     with SqlLedger.open(site.settings["ledger"], read_only=True) as ledger:
@@ -263,8 +268,9 @@ def test_a_thousand_rules_are_edited_again_and_again_and_no_sweep_is_missed_or_d
         unchanged = hospital.short - {"r9-0"}
         router = stack.enter_context(hospital.site.run())
         ledger = stack.enter_context(SqlLedger.open(hospital.site.settings["ledger"], read_only=True))
-        wait_for(lambda: len(ledger.last_sweeps()) == len(hospital.short) and not ledger.open_sweeps(), "a first round")
-        before = missed(router, unchanged)  # all begin at once when it starts, whenever they are due next
+        # All begin at once when it starts, whenever they are due next: what is due in that moment is missed.
+        wait_for(lambda: in_rhythm(ledger, hospital.short), "each rule to have swept at a due time", seconds=120)
+        before = missed(router, unchanged)
         running = standing(router)["hash"]
         assert standing(router)["rules"] == FILES * IN_A_FILE
 
@@ -299,7 +305,7 @@ def test_a_thousand_rules_are_edited_again_and_again_and_no_sweep_is_missed_or_d
             status, done = post(hospital.site.http_port)
             assert (status, done["reloaded"]) == (200, True)
 
-        pause = EVERY + 4 - (datetime.now(UTC) - changed_at).total_seconds()
+        pause = EVERY + 10 - (datetime.now(UTC) - changed_at).total_seconds()
         time.sleep(max(0.0, pause))  # the new rule has had its time, the removed one would have
         assert missed(router, unchanged) == before
         stopped_at = datetime.now(UTC)
@@ -320,7 +326,7 @@ def test_a_thousand_rules_are_edited_again_and_again_and_no_sweep_is_missed_or_d
         assert len(set(numbers)) == len(numbers), f"{name} swept twice for one due time: {due}"
         left_out = numbers[-1] - numbers[0] + 1 - len(numbers) if numbers else 0
         assert left_out <= before[name], f"{name} has a gap: {due}"
-        assert stopped_at - due[-1] < period + timedelta(seconds=2), f"{name} went on to the end"
+        assert stopped_at - due[-1] < period + timedelta(seconds=10), f"{name} went on to the end"
     ended = [sweep for sweeps in found.values() for sweep in sweeps if sweep.state is not SweepState.DUE]
     assert {sweep.state for sweep in ended if sweep.due.rule != "r9-0"} <= {SweepState.COMPLETE, SweepState.RUNNING}
     assert max(sweep.due.due_at for sweep in found["r9-0"]) <= changed_at

@@ -14,6 +14,7 @@ import termios
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -125,7 +126,8 @@ def site(tmp_path: Path, archive: SimulatedPacs, monkeypatch: pytest.MonkeyPatch
     return made
 
 
-def test_it_moves_while_one_looks_and_leaves_the_terminal_as_it_was(site: Site) -> None:
+def test_it_moves_while_one_looks_and_leaves_the_terminal_as_it_was(site: Site, archive: SimulatedPacs) -> None:
+    archive.behaviour = replace(archive.behaviour, suboperation_delay_seconds=1.0)  # however slowly the command starts
     with site.run(), terminal(site, "--every", "0.5") as screen:
         screen.wait(lambda pictures: _progress(pictures) >= 4, "progress")
         screen.wait(lambda pictures: any(" partial " in line for line in _last(pictures)), "a failure")
