@@ -189,10 +189,10 @@ def test_a_port_that_is_taken_is_one_clear_line(router: RunningRouter, site: Sit
 
 def test_it_stops_listening_and_ends_on_sigterm(site: Site) -> None:
     with site.run() as router:
-        idle = http.client.HTTPConnection("127.0.0.1", site.http_port, timeout=20)
+        idle = http.client.HTTPConnection("127.0.0.1", site.http_port, timeout=60)
         idle.request("GET", "/healthz")
         idle.getresponse().read()  # kept alive: a scraper that stays connected must not hold the router up
-        silent = http.client.HTTPConnection("127.0.0.1", site.http_port, timeout=20)
+        silent = http.client.HTTPConnection("127.0.0.1", site.http_port, timeout=60)
         silent.connect()
         assert router.stop() == 0
         assert not listening(site.http_port)

@@ -42,7 +42,7 @@ def ask(
     server: HttpServer, path: str, method: str = "GET", source: str = "127.0.0.1", **headers: str
 ) -> tuple[int, str, str]:
     """Status, Retry-After and body."""
-    with closing(http.client.HTTPConnection("127.0.0.1", server.port, timeout=20, source_address=(source, 0))) as one:
+    with closing(http.client.HTTPConnection("127.0.0.1", server.port, timeout=60, source_address=(source, 0))) as one:
         one.request(method, path, headers={name.replace("_", "-"): value for name, value in headers.items()})
         answer = one.getresponse()
         return answer.status, answer.headers.get("retry-after", ""), answer.read().decode()

@@ -96,7 +96,7 @@ def ask(
     headers: dict[str, str] | None = None,
 ) -> int:
     """The status of an answer. Raises OSError where there is none."""
-    with closing(http.client.HTTPSConnection("127.0.0.1", port, timeout=20, context=context)) as connection:
+    with closing(http.client.HTTPSConnection("127.0.0.1", port, timeout=60, context=context)) as connection:
         connection.request(method, path, headers=headers or {})
         answer = connection.getresponse()
         answer.read()
@@ -114,7 +114,7 @@ def test_all_is_served_over_tls_and_cookies_are_for_tls_only(
     port = serve(settings(keys))
     for path in ("/", "/metrics", "/healthz", "/api/v1/board"):
         assert ask(port, client(keys), path) == 200
-    with closing(http.client.HTTPSConnection("127.0.0.1", port, timeout=20, context=client(keys))) as connection:
+    with closing(http.client.HTTPSConnection("127.0.0.1", port, timeout=60, context=client(keys))) as connection:
         form = {"Content-Type": "application/x-www-form-urlencoded", "Origin": f"https://127.0.0.1:{port}"}
         connection.request("POST", "/login", body=f"token={TOKEN}", headers=form)
         assert "Secure" in connection.getresponse().headers["set-cookie"]
@@ -270,7 +270,7 @@ class SecuredRouter(RunningRouter):
 
     def get(self, path: str) -> str:
         with closing(
-            http.client.HTTPSConnection("127.0.0.1", self.site.http_port, timeout=20, context=self.trusted)
+            http.client.HTTPSConnection("127.0.0.1", self.site.http_port, timeout=60, context=self.trusted)
         ) as connection:
             connection.request("GET", path)
             return connection.getresponse().read().decode()

@@ -97,7 +97,7 @@ class Place:
         Strangers are elsewhere: their wrong tokens keep nobody else out.
         """
         with closing(
-            http.client.HTTPConnection("127.0.0.1", self.site.http_port, timeout=20, source_address=(source, 0))
+            http.client.HTTPConnection("127.0.0.1", self.site.http_port, timeout=60, source_address=(source, 0))
         ) as connection:
             connection.request(method, path, body=body, headers=headers or {})
             answer = connection.getresponse()

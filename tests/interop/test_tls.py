@@ -112,7 +112,7 @@ class SecuredRouter(RunningRouter):
 
     def get(self, path: str) -> str:
         with closing(
-            http.client.HTTPSConnection("127.0.0.1", self.site.http_port, timeout=20, context=self.trusted)
+            http.client.HTTPSConnection("127.0.0.1", self.site.http_port, timeout=60, context=self.trusted)
         ) as connection:
             connection.request("GET", path)
             return connection.getresponse().read().decode()
@@ -317,7 +317,7 @@ def test_no_stranger_changes_anything_over_https(router: RunningRouter, site: Si
         if context is None:
             return Reply(site.http_port, "/-/reload", method="POST").status
         with closing(
-            http.client.HTTPSConnection("127.0.0.1", site.http_port, timeout=20, context=context)
+            http.client.HTTPSConnection("127.0.0.1", site.http_port, timeout=60, context=context)
         ) as connection:
             connection.request("POST", "/-/reload")
             return connection.getresponse().status

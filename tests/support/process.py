@@ -18,8 +18,8 @@ from tests.support.ports import listening
 T = TypeVar("T")
 
 # Generous: they bound a hang, they do not measure speed. A loaded build machine may need most of it.
-READY_SECONDS = 30.0
-STOP_SECONDS = 15.0
+READY_SECONDS = 90.0
+STOP_SECONDS = 60.0
 
 
 def wait_for(probe: Callable[[], T], what: str, seconds: float = READY_SECONDS, interval: float = 0.02) -> T:

@@ -104,7 +104,7 @@ class RunningRouter(Process):
 
     def get(self, path: str) -> str:
         """What an HTTP path says."""
-        with _OPENER.open(f"http://127.0.0.1:{self.site.http_port}{path}", timeout=10) as response:
+        with _OPENER.open(f"http://127.0.0.1:{self.site.http_port}{path}", timeout=60) as response:
             return str(response.read().decode())
 
     def receivers(self) -> list[int]:

@@ -45,7 +45,7 @@ class Reply:
     def __init__(
         self, port: int, path: str, *, method: str = "GET", body: bytes | str | None = None, **headers: str
     ) -> None:
-        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
         try:
             named = {name.replace("_", "-"): value for name, value in headers.items()}
             connection.request(method, path, body=body, headers=named)
