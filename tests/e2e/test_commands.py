@@ -591,10 +591,10 @@ def test_what_nobody_moves_is_said_with_who_would(hospital: Hospital) -> None:
 
 
 def test_apply_waits_no_longer_than_it_is_told(hospital: Hospital) -> None:
-    hospital.archive.behaviour = Behaviour(suboperation_delay_seconds=5)
-    done = hospital.site.call("apply", "--timeout", "1.5", "--format", "json")
+    hospital.archive.behaviour = Behaviour(suboperation_delay_seconds=20)
+    done = hospital.site.call("apply", "--timeout", "8.5", "--format", "json")
     assert done.returncode == 1
-    assert "Stopped waiting after 1.5 s; 4 of 4 transfers have not ended." in done.stderr
+    assert "Stopped waiting after 8.5 s; 4 of 4 transfers have not ended." in done.stderr
     assert {row["verdict"] for row in json.loads(done.stdout)["transfers"]} == {None}
 
 
