@@ -127,7 +127,7 @@ def all_answer(prometheus: Prometheus) -> None:
         pytest.fail("\n".join(poor))
 
 
-def eventually(check: Callable[[], None], seconds: float = 30.0) -> None:
+def eventually(check: Callable[[], None], seconds: float = 120.0) -> None:
     """Let a check fail for a while: the scrape that sees what has just happened may be yet to come."""
     deadline = time.monotonic() + seconds
     while True:
