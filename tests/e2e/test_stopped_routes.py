@@ -192,7 +192,7 @@ def test_what_moves_is_cancelled_within_a_moment_and_what_arrived_stays(slow: Wa
         return next(one for one in slow.rows() if one["id"] == number)
 
     wait_for(lambda: row()["state"] == "cancelled", "the transfer to be cancelled", interval=0.1)
-    assert time.monotonic() - asked < 45
+    assert time.monotonic() - asked < 80
     assert row()["reason"] == "Cancelled by a person."
     assert slow.archive.record.of("cancel")
     assert slow.site.stored()
@@ -261,7 +261,7 @@ def test_after_a_kill_the_next_service_looks_at_once(slow: Ward) -> None:
     killed = time.monotonic()
     second = slow.run()
     wait_for(lambda: slow.states("local") == {"complete"}, "all to be complete")
-    assert time.monotonic() - killed < 30
+    assert time.monotonic() - killed < 50
     assert "work that a former service left is looked up first" in second.log
     with SqlLedger.open(slow.site.settings["ledger"], read_only=True) as ledger:
         steps = [(one.step, one.happening) for one in ledger.attempts(number)]

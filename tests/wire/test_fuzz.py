@@ -36,7 +36,7 @@ from tests.support.process import wait_for
 from tests.wire.scu import CT, EXPLICIT, IMPLICIT, SHORT, VERIFICATION, Server, associate, echo, store_command
 
 FIND, MOVE = "1.2.840.10008.5.1.4.1.2.2.1", "1.2.840.10008.5.1.4.1.2.2.2"
-HANG = 20.0
+HANG = 60.0
 """Seconds after which a conversation counts as one that hangs; deadlines of half a second should have ended it."""
 GROWTH = 48 << 20
 """Bytes that thousands of conversations may leave behind: what the allocator keeps, not what they sent."""

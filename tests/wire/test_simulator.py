@@ -840,7 +840,7 @@ def test_stop_ends_every_thread_whatever_it_does(behaviour: Behaviour) -> None:
     began = time.monotonic()
     pacs.stop()
     destination.stop()
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 60
     for peer in peers:
         peer.join(30)
         assert not peer.is_alive()

@@ -712,20 +712,20 @@ def test_a_connection_that_closes_in_the_middle_of_a_data_set(router, scripted):
 
 
 def test_a_node_that_never_answers(router, scripted):
-    peer = scripted(lambda scp, association: (scp.next(association), scp.done.wait(20)))
+    peer = scripted(lambda scp, association: (scp.next(association), scp.done.wait(60)))
     started = time.monotonic()
     result = router.store(node(peer.port, inactivity=0.5), [router.made() for _ in range(3)])
-    assert time.monotonic() - started < 10
+    assert time.monotonic() - started < 40
     assert router.standings == [Standing.UNCONFIRMED, Standing.NOT_SENT, Standing.NOT_SENT]
     assert (result.cause, set(router.causes)) == ("timeout", {"timeout"})
     assert "did not answer a C-STORE within 0.5 s" in result.reason
 
 
 def test_a_node_that_stops_reading(router, scripted):
-    peer = scripted(lambda scp, association: scp.done.wait(20))
+    peer = scripted(lambda scp, association: scp.done.wait(60))
     started = time.monotonic()
     result = router.store(node(peer.port, inactivity=0.5), [router.made(60_000_000), router.made()])
-    assert time.monotonic() - started < 10
+    assert time.monotonic() - started < 40
     assert router.standings == [Standing.NOT_SENT] * 2
     assert "stopped taking data in the middle of a C-STORE" in result.reason
 
@@ -820,17 +820,17 @@ def test_cancelling_gives_up_a_node_that_hangs(router, scripted, monkeypatch):
     def silent(scp: Scp, association: Association) -> None:
         scp.next(association)
         router.cancelled.set()
-        scp.done.wait(20)
+        scp.done.wait(60)
 
     def deaf(scp: Scp, association: Association) -> None:
         router.cancelled.set()
-        scp.done.wait(20)
+        scp.done.wait(60)
 
     started = time.monotonic()
     assert router.store(node(scripted(silent).port), [router.made(), router.made()]).cause == "cancelled"
     router.cancelled.clear()
     assert router.store(node(scripted(deaf).port), [router.made(60_000_000)]).cause == "cancelled"
-    assert time.monotonic() - started < 15
+    assert time.monotonic() - started < 50
     assert router.standings[:2] == [Standing.UNCONFIRMED, Standing.NOT_SENT]
     assert router.standings[2:] == [Standing.NOT_SENT]
 
