@@ -40,7 +40,7 @@ def _kill(run: Process, *, whole_group: bool) -> None:
     run.wait()
 
 
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(900)
 def test_twenty_kills_at_random_moments(tmp_path: Path, start_orthanc: Callable[..., Orthanc]) -> None:
     site = Site(tmp_path / "site", nodes={}, rules={})
     archive = start_orthanc(modalities={"ROUTER": site.dicom_port})

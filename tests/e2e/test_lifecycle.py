@@ -184,7 +184,7 @@ def test_after_a_crash_what_arrived_is_looked_up_before_anything_is_moved_again(
 
 
 def test_an_apply_goes_on_alone_when_the_service_stops(ward: Ward) -> None:
-    ward.slow(4)
+    ward.slow(20)
     router = ward.run(drain="0s")
     first_instances(ward)
     words = [*COMMAND, "--config", str(ward.site.rules_directory), "apply"]

@@ -54,7 +54,7 @@ class Site:
         content = {"router": self.settings, "nodes": dict(nodes), "rules": dict(rules)}
         (self.rules_directory / "site.yaml").write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
 
-    def call(self, *arguments: str, seconds: float = 100.0) -> subprocess.CompletedProcess[str]:
+    def call(self, *arguments: str, seconds: float = 240.0) -> subprocess.CompletedProcess[str]:
         """Run one command to its end."""
         return subprocess.run(
             [*COMMAND, "--config", str(self.rules_directory), *arguments],
@@ -65,13 +65,13 @@ class Site:
             check=False,
         )
 
-    def json(self, *arguments: str, code: int | None = 0, seconds: float = 100.0) -> Any:
+    def json(self, *arguments: str, code: int | None = 0, seconds: float = 240.0) -> Any:
         """Run one command with `--format json` and return what it printed."""
         done = self.call(*arguments, "--format", "json", seconds=seconds)
         assert code is None or done.returncode == code, f"exit {done.returncode}\n{done.stdout}\n{done.stderr}"
         return json.loads(done.stdout)
 
-    def apply(self, *arguments: str, code: int | None = 0, seconds: float = 100.0) -> Any:
+    def apply(self, *arguments: str, code: int | None = 0, seconds: float = 240.0) -> Any:
         """`apply`, as JSON."""
         return self.json("apply", *arguments, code=code, seconds=seconds)
 
