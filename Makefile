@@ -8,6 +8,9 @@ PYTHON := $(VENV)/bin/python
 INSTALLED := $(VENV)/.installed
 LANGUAGE_SERVER := tests/editor/node_modules/.installed
 WORKERS ?= 2
+# What fails beside other tests, on a machine that is not ours alone, is run once more by itself; both failures are
+# printed, and what fails again has failed. Only after tests that failed (1), not after a crash or a wrong argument.
+ALONE = { test $$? -eq 1 && $(PYTHON) -m pytest --last-failed --maxfail 1 --forbid-skips; }
 
 help:
 	@echo "make install   set up $(VENV) with the project and its tools"
@@ -43,7 +46,7 @@ lint: install
 	$(VENV)/bin/lint-imports
 
 test: install peers lint
-	$(PYTHON) -m pytest --numprocesses $(WORKERS) --dist worksteal --forbid-skips
+	$(PYTHON) -m pytest --numprocesses $(WORKERS) --dist worksteal --forbid-skips || $(ALONE)
 
 bench: install peers
 	$(PYTHON) -m bench

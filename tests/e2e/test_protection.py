@@ -20,6 +20,7 @@ from router.domain.sweep import SweepDue, SweepReport, SweepState
 from router.domain.transfer import Intent, NewTransfer, State
 from router.ledger.ledger import SqlLedger
 from router.simulator import Behaviour, SimulatedPacs, make_study, make_uid
+from tests.support.ports import free_port
 from tests.support.process import wait_for
 from tests.support.router import RunningRouter, Site, node
 
@@ -33,7 +34,8 @@ class Ward:
         self.stack = stack
         self.studies = studies
         self.site = Site(directory, nodes={}, rules={}, router={"drain": "0s"})
-        self.archive = SimulatedPacs("ARCHIVE")
+        # Not a port of the kernel's choice: another's outgoing connection could take it while the archive is down.
+        self.archive = SimulatedPacs("ARCHIVE", port=free_port())
         for number in range(studies):
             self.archive.add(
                 make_study(seed=f"s{number}", study_date=date.today(), instances=INSTANCES, patient_id=f"P{number}")

@@ -10,8 +10,9 @@ from typing import Any, ClassVar
 
 from pydicom.dataset import Dataset
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
-from pynetdicom import AE
+from pynetdicom import AE, evt
 from pynetdicom.association import Association
+from pynetdicom.pdu import A_ASSOCIATE_RJ
 
 from router.simulator import Rejection, SimulatedPacs, make_study
 
@@ -133,13 +134,22 @@ class Entity(AE):
 
 
 def connect(
-    pacs: SimulatedPacs, *, calling: str = "TESTER", called: str = "", wait: float = 20.0, max_pdu: int = 16384
+    pacs: SimulatedPacs,
+    *,
+    calling: str = "TESTER",
+    called: str = "",
+    wait: float = 20.0,
+    max_pdu: int = 16384,
+    on_pdu: Callable[[Any], None] = lambda _: None,
 ) -> Association:
     entity = Entity(calling)
     entity.acse_timeout = entity.dimse_timeout = entity.connection_timeout = wait
     for abstract_syntax in (VERIFICATION, PATIENT_FIND, PATIENT_MOVE, STUDY_FIND, STUDY_MOVE, CT_STORAGE):
         entity.add_requested_context(abstract_syntax, [ExplicitVRLittleEndian, ImplicitVRLittleEndian])
-    return entity.associate("127.0.0.1", pacs.port, ae_title=called or pacs.ae_title, max_pdu=max_pdu)
+    handlers: list[Any] = [(evt.EVT_PDU_RECV, lambda event: on_pdu(event.pdu))]
+    return entity.associate(
+        "127.0.0.1", pacs.port, ae_title=called or pacs.ae_title, max_pdu=max_pdu, evt_handlers=handlers
+    )
 
 
 @contextmanager
@@ -155,13 +165,15 @@ def scu(pacs: SimulatedPacs, *, calling: str = "TESTER", wait: float = 20.0) -> 
 
 
 def rejection(pacs: SimulatedPacs, **how: Any) -> Rejection | None:
-    association = connect(pacs, **how)
+    # From the PDU: pynetdicom takes an association for aborted, not rejected, if its A-ASSOCIATE-RJ has closed the
+    # connection before the thread looks whether there is one.
+    received: list[Any] = []
+    association = connect(pacs, on_pdu=received.append, **how)
     if association.is_established:
         association.release()
         return None
-    assert association.is_rejected
-    answer = association.acceptor.primitive
-    return Rejection(answer.result, answer.result_source, answer.diagnostic)
+    rejected = next(pdu for pdu in received if isinstance(pdu, A_ASSOCIATE_RJ))
+    return Rejection(rejected.result, rejected.source, rejected.reason_diagnostic)
 
 
 def uids(datasets: list[Dataset]) -> set[str]:
