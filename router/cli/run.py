@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import signal
 import threading
+import time
 
 import click
 
@@ -16,6 +17,8 @@ from router.observe import logs
 from router.service import Service
 from router.web.server import HttpServer
 
+_LOOK_SECONDS = 0.2
+
 
 @click.command(short_help="Run the service until SIGTERM.")
 @click.pass_context
@@ -24,21 +27,12 @@ def run(ctx: click.Context) -> int:
 
     Changes of the configuration's files are taken by themselves, unless it says `router.watch: false`.
     """
-    asked = threading.Event()
-    signal.signal(signal.SIGHUP, lambda *_: asked.set())  # first of all: by default it kills
+    signals = _Signals()
     settings = settings_of(ctx)
     loaded, rules = load_configuration(settings)
     logs.configure(json=settings.json or rules.router.log.format == "json", level=rules.router.log.level)
     gc.set_threshold(100_000, 20, 100)  # decoding C-FIND answers makes many small objects: a third faster so
-    stop = threading.Event()
-
-    def end(*_: object) -> None:
-        if stop.is_set():  # asked twice: wait no longer
-            raise KeyboardInterrupt
-        stop.set()
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, end)
+    signals.heed_the_end()
     service = Service(rules)
     coordinator = config.Coordinator(settings.config, service.observe, loaded)
     watcher = config.Watcher(settings.config, coordinator, logs.trouble, every=rules.router.watch_every)
@@ -58,9 +52,14 @@ def run(ctx: click.Context) -> int:
         coordinator.subscribe(service.adopt)
         if rules.router.watch:
             watcher.start()
+        asked = threading.Event()
         reloading = threading.Thread(target=_reload_when, args=(asked, coordinator), name="reload", daemon=True)
         reloading.start()
-        stop.wait()
+        while not signals.end:
+            if signals.reload:
+                signals.reload = False
+                asked.set()
+            time.sleep(_LOOK_SECONDS)
         logs.logger().info("stopping: running moves may end", drain_seconds=rules.router.drain)
     finally:
         try:
@@ -72,6 +71,32 @@ def run(ctx: click.Context) -> int:
         http.stop()
     logs.logger().info("stopped")
     return 0
+
+
+class _Signals:
+    """What signals asked for, looked at by the main thread again and again.
+
+    The kernel may hand a signal to any thread, and the main thread, which alone runs handlers, is not woken by it: in a
+    wait without end it would never hear of it. A handler takes no lock either: the thread it interrupts may hold it.
+    """
+
+    def __init__(self) -> None:
+        self.reload = False
+        self.end = False
+        signal.signal(signal.SIGHUP, self._on_reload)  # first of all: by default it kills
+
+    def heed_the_end(self) -> None:
+        """Have SIGTERM and SIGINT ask for the end; whoever asks twice waits no longer."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._on_end)
+
+    def _on_reload(self, *_: object) -> None:
+        self.reload = True
+
+    def _on_end(self, *_: object) -> None:
+        if self.end:
+            raise KeyboardInterrupt
+        self.end = True
 
 
 def _reload_when(asked: threading.Event, coordinator: config.Coordinator) -> None:

@@ -33,10 +33,9 @@ from router.errors import Cancelled, CommitmentRefused, ContextRefused, WireErro
 
 _REMEMBER_SECONDS = 60.0
 _REMEMBERED = 1_000
-_WAITS = (60.0, 300.0, 1800.0)
+_WAITS = (30.0, 300.0, 1800.0)
 _LONGEST_WAIT = 3600.0
-"""Seconds between looks: an answer brings one at once, so a look before it only finds out that time is up. The first
-is longer than a service usually drains, which waits for looks that are near."""
+"""Seconds between looks: an answer brings one at once, so a look before it only finds out that time is up."""
 
 _AWAY = HELD_OFF | {"unreachable", "rejected-busy"}
 """Causes that say nothing about whether the node takes such requests."""

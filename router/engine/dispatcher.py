@@ -395,16 +395,19 @@ class Dispatcher:
     def _run_verification(self, transfer: Transfer, cancelled: threading.Event) -> datetime | None:
         return self._tell(transfer, self._verifier.run(transfer, cancelled))
 
-    def _soon(self, transfer: Transfer) -> bool:
-        """Whether the next look comes while a drain may still last: an archive may take hours to commit itself."""
-        return (transfer.next_at - self._clock.now()).total_seconds() <= self._rules().router.drain
+    def _worth_draining(self, transfer: Transfer) -> bool:
+        """Whether a look comes while a drain may still last, and asks: an archive may take hours to commit itself."""
+        if (transfer.next_at - self._clock.now()).total_seconds() > self._rules().router.drain:
+            return False
+        try:
+            return not self._ledger.awaits_commitment(transfer.id)
+        except LedgerError:  # a ledger out of reach makes nobody wait
+            return False
 
     def _tell(self, claimed: Transfer, transfer: Transfer | None) -> datetime | None:
+        unproven = transfer is not None and transfer.state is State.VERIFYING and self._worth_draining(transfer)
         with self._lock:
-            if transfer is not None and transfer.state is State.VERIFYING and self._soon(transfer):
-                self._unproven.add(claimed.id)
-            else:
-                self._unproven.discard(claimed.id)
+            (self._unproven.add if unproven else self._unproven.discard)(claimed.id)
         if transfer is None:
             return None
         if not transfer.ended:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import itertools
 import re
 import signal
+import time
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -124,6 +126,20 @@ def test_sigterm_lets_running_moves_end(ward: Ward) -> None:
     assert ward.archive.record.of("move")[0].status == 0x0000
     assert len(ward.site.stored()) == INSTANCES
     assert ward.states() == [("complete", INSTANCES)]
+
+
+def test_a_signal_that_the_kernel_hands_to_another_thread_is_heard(ward: Ward) -> None:
+    """It may choose any: nothing wakes the main thread then, which alone runs handlers."""
+    router = ward.run()
+    ward.reach(("complete", INSTANCES))
+    others = [int(task.name) for task in Path(f"/proc/{router.pid}/task").iterdir() if int(task.name) != router.pid]
+    libc = ctypes.CDLL(None, use_errno=True)
+    for other in others:
+        libc.tgkill(router.pid, other, signal.SIGHUP)
+    time.sleep(1.0)
+    assert router.returncode is None
+    assert libc.tgkill(router.pid, others[0], signal.SIGTERM) == 0
+    assert router.wait(60) == 0
 
 
 def test_sigterm_cancels_what_takes_too_long_and_the_rest_is_moved_later(ward: Ward) -> None:

@@ -55,6 +55,8 @@ class Process:
         directory.mkdir(parents=True, exist_ok=True)
         self.log_path = directory / f"{self.name}.log"
         self._group_ended = False
+        self.overdue = False
+        """Whether it did not end when it was told to, and was killed."""
         with self.log_path.open("ab") as log:
             self._popen = subprocess.Popen(
                 self.arguments,
@@ -123,6 +125,7 @@ class Process:
             try:
                 self._popen.wait(seconds)
             except subprocess.TimeoutExpired:
+                self.overdue = True
                 self._popen.kill()
                 self._popen.wait(STOP_SECONDS)
         if not self._group_ended:  # once only: later the number may belong to somebody else

@@ -8,6 +8,7 @@ import sys
 import urllib.request
 from collections.abc import Mapping
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 import yaml
@@ -97,6 +98,13 @@ class RunningRouter(Process):
             working_directory=site.directory,
         )
         self.wait_until(self._ready, "the router is ready")
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        super().__exit__(kind, error, traceback)
+        if error is None:
+            assert not self.overdue, f"it did not end when it was told to\n{self._tail()}"
 
     def metrics(self) -> str:
         """What /metrics says."""
