@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-from bench import decode, ledger, memory, move, store, store_scu, sweep, watching
+from bench import decode, ledger, memory, move, store, store_scu, sweep, sweep_round, watching
 from bench.harness import Bench
 from bench.result import Row
 
@@ -25,6 +25,7 @@ BENCHMARKS = (
     Benchmark("move-objects", "C-MOVE of CT studies from Orthanc to the router and to storescp", move.run_objects),
     Benchmark("move-studies", "C-MOVE of many small studies: apply beside a loop of movescu", move.run_studies),
     Benchmark("sweep", "a sweep of known studies beside its C-FIND", sweep.run),
+    Benchmark("round", "a round of sweeps of twenty sources beside their C-FINDs: time and memory", sweep_round.run),
     Benchmark("ledger", "claim and finish in a small and in a big ledger", ledger.run),
     Benchmark("watching", "a scrape and a board of a big site, with a big ledger and a small one", watching.run),
     Benchmark("memory", "memory while receiving one big object", memory.run),

@@ -13,7 +13,8 @@ import threading
 from bench.receivers import CALLERS
 from router.dimse.store_scp import ServerSettings
 from router.domain.access import Admission
-from router.receiving import Receivers, ReceiverSettings
+from router.receiver_words import ReceiverSettings
+from router.receiving import Receivers
 
 
 def main(port: int, store: str, durability: str, processes: int = 1) -> None:
@@ -31,6 +32,7 @@ def main(port: int, store: str, durability: str, processes: int = 1) -> None:
         ),
         processes,
         on_receipts=lambda receipts: None,
+        asked=lambda calling, study: True,
         observer=lambda event: None,
         on_loss=ended.set,
         trouble=lambda where, error: ended.set(),

@@ -60,8 +60,8 @@ def run(bench: Bench) -> Iterator[Row]:
     )
     rules = load(site.rules_directory).rule_set
     assert rules is not None
-    ledger = bench.stack.enter_context(SqlLedger.open(rules.router.ledger))
-    _fill(ledger, rules.router.ledger.removeprefix("sqlite:///"), count)
+    ledger = bench.stack.enter_context(SqlLedger.open(site.settings["ledger"]))
+    _fill(ledger, site.settings["ledger"].removeprefix("sqlite:///"), count)
     peers = Peers("BENCH", lambda event: None)
     bench.stack.callback(peers.close)
     asking = _Asking(rules, ledger, peers, count)

@@ -11,7 +11,7 @@ from typing import Protocol
 from router.domain.board import MOST_LIVE, MOST_RECENT, Board
 from router.domain.board_ends import Mark, marks
 from router.domain.board_view import Moment, NodeNow, ServiceNow, drawn
-from router.domain.overview import Overview
+from router.domain.overview import Overview, ServiceInfo
 from router.domain.pseudonym import Pseudonyms
 from router.domain.rule import Node, RuleSet
 from router.engine.ports import Clock
@@ -46,6 +46,8 @@ class Running:
         reachability: Reachability,
         readiness: Callable[[], dict[str, str]],
         quarantined: Callable[[], int] = lambda: 0,
+        owner: str = "",
+        services: Callable[[], tuple[ServiceInfo, ...]] = tuple,
         clock: Clock,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -54,6 +56,8 @@ class Running:
         self._reachability = reachability
         self._readiness = readiness
         self._quarantined = quarantined
+        self._owner = owner
+        self._services = services
         self._clock = clock
         self._monotonic = monotonic
 
@@ -65,6 +69,8 @@ class Running:
             planned=self._scheduler.planned(),
             problems=self._readiness(),
             quarantined=self._quarantined(),
+            owner=self._owner,
+            services=self._services(),
         )
 
     def _node(self, node: Node) -> NodeNow:

@@ -57,6 +57,14 @@ class StoreError(RouterError):
     """The object store could not be written."""
 
 
+class StoreAway(StoreError):
+    """An instance is in the store of another replica, which cannot be asked for it now."""
+
+
+class StoreBusy(StoreAway):
+    """The other replica lives, and gives others so much that this one had no turn."""
+
+
 class NotDelivered(RouterError):
     """A notification could not be delivered.
 

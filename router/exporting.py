@@ -104,7 +104,7 @@ class Exporter:
         Raises LedgerError, and StoreError where nothing can be written.
         """
         before = msgspec.structs.replace(self.total)
-        for known in self._ledger.indexed(study_instance_uid):
+        for known in self._ledger.indexed(study_instance_uid, self._files.name):
             place = place_of(known.receipt)
             fault = self._one(place, known)
             if fault is not None:

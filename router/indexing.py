@@ -8,8 +8,9 @@ import time
 from collections.abc import Callable
 
 from router.domain.arriving import ArrivalDue
-from router.domain.receipt import Receipt
+from router.domain.receipt import Receipt, by_clock
 from router.errors import LedgerError
+from router.ledger.clock import ahead
 from router.ledger.ledger import SqlLedger
 from router.objects import ObjectStore
 from router.observe import logs
@@ -58,13 +59,24 @@ class Indexer:
 
     def _index(self) -> None:
         found = 0
-        receipts = self._store.recover(self._ledger.receipt_paths)
+        receipts = self._store.recover(self._known)
         while batch := list(itertools.islice(receipts, _BATCH)):
+            batch = by_clock(batch, ahead(self._ledger.clock().now))
             self._ledger.add_receipts(batch, self._dues(batch))
             self._on_found(batch)
             found += len(batch)
         if found:
             logs.logger().info("instances without a receipt were found in the store and indexed", count=found)
+
+    def _known(self, study: str) -> set[str]:
+        """The paths of a study's receipts of this store. Receipts that name no store become its own by their files."""
+        known = self._ledger.receipt_paths(study, self._store.name)
+        nameless = self._ledger.without_store(study) if known else set()
+        if nameless:
+            held = self._store.held(study)
+            its = {path for path in nameless if path.rpartition("/")[2].removesuffix(".dcm") in held}
+            self._ledger.adopt_receipts(study, its, self._store.name)
+        return known
 
     def _watch(self) -> None:
         pause = _PAUSE_SECONDS

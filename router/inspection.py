@@ -56,6 +56,7 @@ class Inspector:
         self._now = now
         self._on_fault = on_fault
         self._on_progress = on_progress
+        self._store = files.name
         self._inspected = Inspected()
         self._checksums: list[tuple[Receipt, bytes]] = []
 
@@ -63,7 +64,7 @@ class Inspector:
         """All there is, or `only` these studies. Raises LedgerError."""
         for study in self._all() if only is None else only:
             self._inspected.studies += 1
-            for known in self._ledger.indexed(study):
+            for known in self._ledger.indexed(study, self._store):
                 self._known(known)
             self._unknown(study)
         self._write_down()
@@ -76,7 +77,7 @@ class Inspector:
         if fault is None:
             return None, seen
         # Something may have happened to it meanwhile: it came in anew, or left the store.
-        again = self._ledger.indexed_instance(*place)
+        again = self._ledger.indexed_instance(*place, self._store)
         if again == known:
             departed = self._ledger.departed(place.study_instance_uid) if fault is Fault.MISSING else None
             return (None, None) if departed is not None and departed.left_at is None else (fault, seen)
@@ -85,7 +86,7 @@ class Inspector:
     def _all(self) -> Iterator[str]:
         """Every study with a receipt or a directory, once."""
         last = ""
-        for study in heapq.merge(self._ledger.stored_uids(), self._files.studies()):
+        for study in heapq.merge(self._ledger.stored_uids(self._store), self._files.studies()):
             if study != last:
                 last = study
                 yield study
@@ -106,15 +107,15 @@ class Inspector:
     def _unknown(self, study: str) -> None:
         """The files of a study that have no receipt."""
         for series in self._files.series(study):
-            on_disk = self._files.instances(study, series)
-            receipts = self._ledger.received(study, series)
-            for instance in on_disk:
-                if instance not in receipts:
-                    self._without_receipt(Place(study, series, instance))
+            places = [Place(study, series, instance) for instance in self._files.instances(study, series)]
+            paths = self._ledger.receipt_paths(study, self._store)
+            for place in places:
+                if place.path not in paths and self._ledger.receipt(*place, self._store) is None:
+                    self._without_receipt(place)
 
     def _without_receipt(self, place: Place) -> None:
         fault, seen = self._look(place, None)
-        if fault is Fault.MISSING or self._ledger.receipt(*place) is not None:
+        if fault is Fault.MISSING or self._ledger.receipt(*place, self._store) is not None:
             return  # it has left the store, or its receipt has come
         if fault is Fault.NO_RECEIPT and seen is not None and self._now() - seen.changed_at < ARRIVING:
             self._inspected.arriving += 1

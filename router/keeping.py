@@ -1,4 +1,4 @@
-"""Wires retention: what lets studies leave the object store of a running service, and what would leave it now."""
+"""Wires what keeps store and ledger small: retention lets studies leave the store, the historian clears the ledger."""
 
 from __future__ import annotations
 
@@ -6,12 +6,17 @@ import itertools
 from collections.abc import Callable, Sequence
 from datetime import datetime
 
+from router.domain.events import CapLearned
 from router.domain.retention import Disk, HeldStudy, Leaving, leaving, within
 from router.domain.rule import RouterSettings, RuleSet
 from router.domain.surroundings import Space
+from router.engine.caps import Caps
 from router.engine.departure_port import Files
+from router.engine.historian import Historian
 from router.engine.ports import Clock, Observer, Pseudonym
 from router.engine.retention import Retainer
+from router.errors import LedgerError
+from router.ledger.clock import ahead
 from router.ledger.ledger import SqlLedger
 from router.objects import ObjectStore
 from router.observe import logs
@@ -34,13 +39,38 @@ def retainer(
     return Retainer(
         rules=rules,
         ledger=ledger,
-        files=audited(Remover(store.root, durability=rules().router.durability)),
+        files=audited(Remover(store.root, durability=rules().router.durability, ahead=lambda: ahead(clock.now))),
         space=store.space,
         clock=clock,
         observer=observer,
         pseudonym=pseudonym,
         trouble=logs.trouble,
+        store=store.name,
     )
+
+
+def historian(rules: Callable[[], RuleSet], ledger: SqlLedger, clock: Clock, leads: Callable[[], bool]) -> Historian:
+    """The historian of this ledger, not yet started; it works while this service `leads`."""
+    return Historian(keep=lambda: rules().router.history, ledger=ledger, leads=leads, clock=clock, trouble=logs.trouble)
+
+
+def remembered_caps(ledger: SqlLedger, observer: Observer) -> Caps:
+    """At how many matches nodes cut their answers, as the ledger remembers it; what cannot be written is learned again.
+
+    Raises LedgerError.
+    """
+
+    def shown(node: str, matches: int) -> None:
+        observer(CapLearned(node=node, matches=matches))
+
+    def learned(node: str, matches: int) -> None:
+        shown(node, matches)
+        try:
+            ledger.learn_cap(node, matches)
+        except LedgerError as error:
+            logs.trouble("caps", error)
+
+    return Caps(ledger.caps(), learned, shown)
 
 
 def foreseen(

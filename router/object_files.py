@@ -65,8 +65,8 @@ def same_data_set(descriptor: int, offset: int, final: str, directory: int) -> b
         os.close(held)
 
 
-def receipt_of(meta: FileMeta, study: str, series: str, size: int, received_at: datetime) -> Receipt:
-    """The receipt of an instance under the path that its UIDs make."""
+def receipt_of(meta: FileMeta, study: str, series: str, size: int, received_at: datetime, store: str) -> Receipt:
+    """The receipt of an instance under the path that its UIDs make, in the store of that name."""
     return Receipt(
         study_instance_uid=study,
         series_instance_uid=series,
@@ -77,11 +77,12 @@ def receipt_of(meta: FileMeta, study: str, series: str, size: int, received_at: 
         size=size,
         path=f"{study}/{series}/{meta.sop_instance_uid}.dcm",
         received_at=received_at,
+        store=store,
     )
 
 
-def receipt_from_file(study: str, series: str, directory: int, name: str) -> Receipt | None:
-    """The receipt of a file; None for what is none of ours."""
+def receipt_from_file(study: str, series: str, directory: int, name: str, store: str) -> Receipt | None:
+    """The receipt of a file of the store of that name; None for what is none of ours."""
     with opened(name, FILE_FLAGS, directory) as descriptor:
         head = head_of(descriptor) if descriptor is not None else None
         if descriptor is None or head is None or head[0].sop_instance_uid != name.removesuffix(".dcm"):
@@ -91,4 +92,4 @@ def receipt_from_file(study: str, series: str, directory: int, name: str) -> Rec
             return None
         status = os.fstat(descriptor)
         received_at = datetime.fromtimestamp(status.st_mtime, UTC)
-        return receipt_of(meta, study, series, status.st_size - offset, received_at)
+        return receipt_of(meta, study, series, status.st_size - offset, received_at, store)

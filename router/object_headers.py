@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from io import BufferedReader
 from pathlib import Path
+from typing import BinaryIO
 
 from pydicom import dcmread
 from pydicom.dataelem import RawDataElement
@@ -91,9 +93,8 @@ class ObjectHeaders:
     def _header(self, path: str, tags: list[int]) -> Identifier | None:
         try:
             with self._opened(path) as file:
-                data_set = dcmread(file, stop_before_pixels=True, specific_tags=list(tags), defer_size=MAXIMUM_VALUE)
-                return Identifier(dict(_elements(data_set, 0)))
-        except Exception:  # noqa: BLE001  what a file holds is its sender's: there is no end of ways to be broken
+                return header_in(file, tags)
+        except OSError:
             return None
 
     @contextlib.contextmanager
@@ -101,6 +102,15 @@ class ObjectHeaders:
         descriptor = os.open(self._root / path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
         with os.fdopen(descriptor, "rb") as file:
             yield file
+
+
+def header_in(file: BinaryIO | io.RawIOBase, wanted: Collection[int]) -> Identifier | None:
+    """What the header in an open Part 10 file says of these tags; None where it cannot be read."""
+    try:
+        data_set = dcmread(file, stop_before_pixels=True, specific_tags=list(wanted), defer_size=MAXIMUM_VALUE)
+        return Identifier(dict(_elements(data_set, 0)))
+    except Exception:  # noqa: BLE001  what a file holds is its sender's: there is no end of ways to be broken
+        return None
 
 
 def _elements(data_set: Dataset, depth: int) -> Iterator[tuple[int, tuple[str | Identifier, ...]]]:

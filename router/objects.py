@@ -12,7 +12,6 @@ import fcntl
 import hashlib
 import itertools
 import os
-import secrets
 from collections.abc import Callable, Collection, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,9 +23,11 @@ from router.domain.header import Header, MalformedHeader, scan
 from router.domain.part10 import FileMeta, encode_file_meta
 from router.domain.receipt import Receipt
 from router.domain.surroundings import Space
-from router.errors import StoreError, StoreRefused
+from router.errors import NotThere, StoreError, StoreRefused
 from router.object_files import damaged_in, head_of, receipt_from_file, receipt_of, same_data_set
-from router.object_places import DIRECTORY_FLAGS, opened, series_directory, touch
+from router.object_places import DIRECTORY_FLAGS, FILE_FLAGS, opened, series_directory, touch
+from router.object_temporary import begun_by, remove_leftovers
+from router.store_name import named
 
 OUT_OF_RESOURCES = 0xA700
 MISMATCH = 0xA900
@@ -59,12 +60,13 @@ class ObjectStore:
         self.root = Path(root)
         self._durable = durability == "fsync"
         self._minimum_free = minimum_free
-        self._token = f"{os.getpid()}-{secrets.token_hex(8)}"
+        self._token = begun_by()
         self._counter = itertools.count()
         try:
             self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
             (self.root / _INCOMING).mkdir(mode=0o700, exist_ok=True)
             self._root = os.open(self.root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            self.name = named(self._root)
             self._incoming = os.open(_INCOMING, DIRECTORY_FLAGS, dir_fd=self._root)
         except OSError as error:
             raise StoreError(
@@ -75,6 +77,11 @@ class ObjectStore:
         """Give the directories back; nothing may be stored afterwards."""
         os.close(self._incoming)
         os.close(self._root)
+
+    @property
+    def incoming(self) -> Path:
+        """Where temporary files lie."""
+        return self.root / _INCOMING
 
     def begin(
         self, *, sop_class_uid: str, sop_instance_uid: str, transfer_syntax_uid: str, calling_ae_title: str
@@ -140,6 +147,21 @@ class ObjectStore:
         os.lseek(descriptor, offset, os.SEEK_SET)
         return descriptor, os.fstat(descriptor).st_size - offset
 
+    def file(self, study_instance_uid: str, series_instance_uid: str, sop_instance_uid: str) -> tuple[int, int]:
+        """A descriptor of the whole Part 10 file of an instance, and the file's size. Raises NotThere."""
+        with contextlib.ExitStack() as stack:
+            directory: int | None = self._root
+            for uid in (study_instance_uid, series_instance_uid):
+                if directory is not None and is_uid(uid):
+                    directory = stack.enter_context(opened(uid, DIRECTORY_FLAGS, directory))
+                else:
+                    directory = None
+            with contextlib.suppress(OSError):
+                if directory is not None and is_uid(sop_instance_uid):
+                    descriptor = os.open(f"{sop_instance_uid}.dcm", FILE_FLAGS, dir_fd=directory)
+                    return descriptor, os.fstat(descriptor).st_size
+        raise NotThere("The object store of this router has no such instance.")
+
     # recovery ---------------------------------------------------------------------------------------------------
 
     def recover(self, known: Callable[[str], Collection[str]]) -> Iterator[Receipt]:
@@ -147,13 +169,13 @@ class ObjectStore:
 
         `known` is asked once for each study: the paths of its receipts. Files that have one are not opened.
         """
-        self._remove_leftovers()
+        remove_leftovers(self._incoming)
         for study in filter(is_uid, _names(self._root)):
             indexed = known(study)
             for series, directory in self._children(study):
                 for entry in _names(directory):
                     if entry.endswith(".dcm") and f"{study}/{series}/{entry}" not in indexed:
-                        found = receipt_from_file(study, series, directory, entry)
+                        found = receipt_from_file(study, series, directory, entry, self.name)
                         if found is not None:
                             yield found
 
@@ -168,16 +190,6 @@ class ObjectStore:
                     with opened(series, DIRECTORY_FLAGS, directory) as inner:
                         if inner is not None:
                             yield series, inner
-
-    def _remove_leftovers(self) -> None:
-        for name in _names(self._incoming):
-            with contextlib.suppress(OSError):
-                descriptor = os.open(name, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=self._incoming)
-                try:
-                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    os.unlink(name, dir_fd=self._incoming)
-                finally:
-                    os.close(descriptor)
 
     # used by Writer ---------------------------------------------------------------------------------------------
 
@@ -348,7 +360,8 @@ class Writer:
             raise StoreRefused(MISMATCH, "mismatch", "The data set's SOP UIDs differ from the command's")
         if self._extent.cut_off:
             raise StoreRefused(UNPARSEABLE, "unparseable", "The data set is cut off")
-        return receipt_of(meta, header.study_instance_uid, header.series_instance_uid, self._size, datetime.now(UTC))
+        uids, now = (header.study_instance_uid, header.series_instance_uid), datetime.now(UTC)
+        return receipt_of(meta, *uids, self._size, now, self._store.name)
 
 
 def _write_all(descriptor: int, prefix: bytes, data: memoryview) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable, Iterator
+import platform
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
@@ -16,7 +17,11 @@ from router.dimse.peers import Peers
 from router.dimse.probing import Probing
 from router.dimse.store_scp import ServerSettings
 from router.domain.checkup import Check, Where
+from router.domain.checkup_ledger import server
+from router.domain.dicom import Identifier
+from router.domain.overview import ServiceInfo
 from router.domain.pseudonym import Pseudonyms, is_pseudonym
+from router.domain.replicas import of_this
 from router.domain.rule import RuleSet
 from router.engine.caps import Caps
 from router.engine.doctor import Doctor, Knowledge
@@ -34,11 +39,16 @@ from router.engine.query import Inquiry
 from router.engine.shared_slots import SharedSlots
 from router.engine.sweep import Sweeper
 from router.errors import ConfigurationError, LedgerError, LedgerMissing
+from router.ledger.backend import MAXIMUM_CONNECTIONS
 from router.ledger.ledger import SqlLedger
+from router.ledger.server import server_seen
 from router.machine import ThisMachine
 from router.object_headers import of_each, of_stored
 from router.observe.postman import Postman
+from router.store_name import name_at
 
+CONNECTIONS = MAXIMUM_CONNECTIONS + 2
+"""To a database server, that a service has at most: those of its pool, and two that lead and listen."""
 SERVICE_SECONDS = 10.0
 """A service that announced itself within this time is running."""
 
@@ -51,9 +61,47 @@ class SystemClock:
         return datetime.now(UTC)
 
 
+def ledger_url(rules: RuleSet) -> str:
+    """The database URL of the ledger. Raises ConfigurationError where it stands elsewhere and is not to be had."""
+    configured = rules.router.ledger
+    if isinstance(configured, str):
+        return configured
+    try:
+        return read_secret(configured)
+    except ConfigurationError as error:
+        raise ConfigurationError(f"router.ledger: {error}; so there is no ledger to open.") from None
+
+
+def _ledger_file(rules: RuleSet) -> str:
+    """The file that the ledger lives in; empty where it lives on a server, or nobody can say where."""
+    try:
+        scheme, _, path = ledger_url(rules).partition(":///")
+    except ConfigurationError:
+        return ""
+    return path if scheme.startswith("sqlite") else ""
+
+
+def _seen(rules: RuleSet, found: Sequence[ServiceInfo]) -> list[ServiceSeen]:
+    """Running services, as `doctor` of these rules sees them."""
+    own = of_this(found, rules.router.replica, platform.node(), name_at(rules.router.store))
+    return [
+        ServiceSeen(one.address, one.content_hash, one.work_hash, one.replica or one.owner, one.owner in own)
+        for one in found
+    ]
+
+
+def _server(rules: RuleSet, services: int, where: Where, now: Callable[[], datetime]) -> list[Check]:
+    """What `doctor` finds of the server that keeps the ledger; nothing where there is none, or it lets nobody in."""
+    try:
+        seen = server_seen(ledger_url(rules), now)
+    except (ConfigurationError, LedgerError):
+        return []  # the check of the ledger itself says why
+    return [] if seen is None else server(seen, max(1, services), CONNECTIONS, where("router", "ledger"))
+
+
 def open_ledger(rules: RuleSet, *, read_only: bool = False, create: bool = True) -> SqlLedger:
     """The configured ledger. Raises LedgerError; LedgerMissing where there is none and `create` is false."""
-    return SqlLedger.open(rules.router.ledger, read_only=read_only, create=create)
+    return SqlLedger.open(ledger_url(rules), read_only=read_only, create=create)
 
 
 def site_pseudonyms(rules: RuleSet, ledgers_key: Callable[[], bytes]) -> Pseudonyms:
@@ -125,7 +173,7 @@ def _ledger_to_read(rules: RuleSet, say: Callable[[str], None]) -> SqlLedger:
 def planner(rules: RuleSet, say: Callable[[str], None]) -> Iterator[Planner]:
     """What plans are made with; that there is no ledger yet it says."""
     with _ledger_to_read(rules, say) as ledger, open_peers(rules) as peers:
-        yield _planner(rules, ledger, peers, SharedSlots(SystemClock()))
+        yield _planner(rules, ledger, peers, SharedSlots(ledger.clock()))
 
 
 @contextmanager
@@ -149,7 +197,7 @@ def _metrics(machine: ThisMachine, addresses: Iterable[str]) -> str:
 def _planner(
     rules: RuleSet, ledger: SqlLedger, peers: Peers, slots: SharedSlots, inquiry: Inquiry | None = None
 ) -> Planner:
-    clock = SystemClock()
+    clock = ledger.clock()
     slots.join(rules)
     inquiry = inquiry or Inquiry(by_hand(rules, peers, clock.now), slots, Caps(ledger.caps()))
     sweeper = Sweeper(rules=lambda: rules, ledger=ledger, inquiry=inquiry, clock=clock, observer=lambda event: None)
@@ -158,7 +206,7 @@ def _planner(
         ledger=ledger,
         inquiry=inquiry,
         held=ledger.received,
-        stored=of_stored(rules.router.store, ledger.receipt_paths),
+        stored=_stored(rules, ledger),
         clock=clock,
         observer=lambda event: None,
     )
@@ -172,10 +220,16 @@ def forward_look(rules: RuleSet, ledger: SqlLedger, *, offline: bool = False) ->
     def alone() -> frozenset[str]:
         if offline:
             return frozenset()
-        services = ledger.services(SystemClock().now() - timedelta(seconds=SERVICE_SECONDS))
+        services = ledger.services(ledger.clock().now() - timedelta(seconds=SERVICE_SECONDS))
         return left_alone(_metrics(ThisMachine(rules.router), [one.address for one in services]))
 
-    return ForwardLook(rules, ledger, of_each(rules.router.store), alone)
+    return ForwardLook(rules, ledger, of_each(rules.router.store), alone, name_at(rules.router.store))
+
+
+def _stored(rules: RuleSet, ledger: SqlLedger) -> Callable[[str, Collection[int]], Identifier | None]:
+    """What the store of this machine says of a study."""
+    own = name_at(rules.router.store)
+    return of_stored(rules.router.store, lambda study: ledger.receipt_paths(study, own))
 
 
 class Explaining(NamedTuple):
@@ -192,7 +246,7 @@ def explaining(
 ) -> Iterator[Explaining]:
     """What explains one study; that there is no ledger yet it says. `offline`: no node is asked."""
     with _ledger_to_read(rules, say) as ledger, open_peers(rules) as peers:
-        clock = SystemClock()
+        clock = ledger.clock()
         slots = SharedSlots(clock)
         inquiry = Inquiry(by_hand(rules, peers, clock.now), slots, Caps(ledger.caps()))
         prefetcher = _planner(rules, ledger, peers, slots, inquiry).prefetcher
@@ -212,7 +266,7 @@ def explaining(
             ledger=ledger,
             inquiry=inquiry,
             prefetcher=prefetcher,
-            stored=of_stored(rules.router.store, ledger.receipt_paths),
+            stored=_stored(rules, ledger),
             forwards=forward_look(rules, ledger, offline=offline),
             clock=clock,
             ways=ways,
@@ -246,14 +300,14 @@ def practice(rules: RuleSet, where: Where, warnings: list[str], *, wanted: bool 
             ledger = stack.enter_context(open_ledger(rules, read_only=True, create=False))
             said = "The ledger opens, and is of this version."
         except LedgerMissing as missing:
-            said = f"{missing} The first start makes it."
-        except LedgerError as error:
+            said = f"{missing} The first start makes it." if _ledger_file(rules) else str(missing)
+        except (LedgerError, ConfigurationError) as error:
             problem = str(error)
         services: list[ServiceSeen] = []
         knowledge = Knowledge()
         if ledger is not None:
-            found = ledger.services(clock.now() - timedelta(seconds=SERVICE_SECONDS))
-            services = [ServiceSeen(one.address, one.content_hash) for one in found]
+            found = ledger.services(ledger.clock().now() - timedelta(seconds=SERVICE_SECONDS))
+            services = _seen(rules, found)
             knowledge = Knowledge(caps=ledger.caps(), stopped=ledger.stopped_routes())
 
         def metrics() -> str:
@@ -268,7 +322,8 @@ def practice(rules: RuleSet, where: Where, warnings: list[str], *, wanted: bool 
             warnings=warnings,
             ledger=said,
             ledger_problem=problem,
-            ledger_file=rules.router.ledger.partition(":///")[2],
+            ledger_file=_ledger_file(rules),
+            server=_server(rules, len(services), where, clock.now),
             now=clock.now(),
         )
         if services:

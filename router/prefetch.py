@@ -8,13 +8,13 @@ from router.dimse.tls_files import Renewed, acceptor_context
 from router.domain.events import Event
 from router.domain.receipt import Receipt
 from router.domain.rule import RuleSet
+from router.elsewhere import Elsewhere
 from router.engine.arrival import ArrivalTrigger
 from router.engine.orders import Orders
 from router.engine.ports import Clock, Ledger
 from router.engine.prefetch import Prefetcher
 from router.engine.query import Inquiry
 from router.object_headers import of_stored
-from router.objects import ObjectStore
 from router.triggers.mllp import MllpListener
 
 
@@ -27,13 +27,13 @@ class Prefetch:
         rules: Callable[[], RuleSet],
         ledger: Ledger,
         inquiry: Inquiry,
-        store: ObjectStore,
+        elsewhere: Elsewhere,
         clock: Clock,
         observer: Callable[[Event], None],
         wake: Callable[[], None],
         trouble: Callable[[str, BaseException], None],
     ) -> None:
-        stored = of_stored(store.root, ledger.receipt_paths)
+        stored = of_stored(elsewhere.store.root, lambda study: ledger.receipt_paths(study, elsewhere.own))
         self._rules = rules
         self._observer = observer
         self._trouble = trouble
@@ -41,7 +41,7 @@ class Prefetch:
             rules=rules,
             ledger=ledger,
             inquiry=inquiry,
-            held=store.held,
+            held=elsewhere.held,
             stored=stored,
             clock=clock,
             observer=observer,

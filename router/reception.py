@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Collection, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from functools import partial
 
 from router.admitting import GuardedStore, Sender
@@ -16,11 +16,13 @@ from router.domain.arriving import dues
 from router.domain.commitment import CommitmentAnswer
 from router.domain.events import Event
 from router.domain.quarantine import ALLOW, GRACE_SECONDS, KEEP, REFUSE
-from router.domain.receipt import Receipt
+from router.domain.receipt import Receipt, by_clock
 from router.domain.rule import LOCAL, RuleSet
+from router.elsewhere import Elsewhere
 from router.engine.arrivals import Arrivals
 from router.errors import LedgerError
 from router.indexing import Indexer
+from router.ledger.clock import ahead
 from router.ledger.ledger import SqlLedger
 from router.objects import ObjectStore
 from router.observe import logs
@@ -49,7 +51,7 @@ class Reception:
         *,
         rules: Callable[[], RuleSet],
         ledger: SqlLedger,
-        store: ObjectStore,
+        elsewhere: Elsewhere,
         observer: Callable[[Event], None],
         on_arrived: Callable[[list[Receipt]], object],
         audit: Callable[[list[Receipt]], object],
@@ -65,12 +67,13 @@ class Reception:
         self._on_answer = on_answer
         self._moving = moving
         self._wake = wake
-        self.arrivals = Arrivals()
-        self._indexer = Indexer(ledger, store, self._arrived, lambda batch: dues(batch, rules()))
+        self._now = elsewhere.now
+        self.arrivals = Arrivals(elsewhere.indexed)
+        self._indexer = Indexer(ledger, elsewhere.store, self._arrived, lambda batch: dues(batch, rules()))
         self._receipts = ReceiptBatches(self._received, logs.trouble)
         self._callers = admissions(rules())
         self._questions = Questions(self._reply)
-        self.intake = Intake(self._guarded(store), self._receipts.put)
+        self.intake = Intake(self._guarded(elsewhere.store), self._receipts.put)
         """Takes what comes on associations of this process, by C-GET."""
         self._receivers: Receivers | None = None
         self._stopping = threading.Event()
@@ -134,10 +137,10 @@ class Reception:
         )
         self._receivers.start()
 
-    def stop(self) -> None:
-        """Let stores under way end, within a bounded time, and write what has come."""
+    def stop(self, seconds: float = 0.0) -> None:
+        """Take no more associations, let those under way end, in ten `seconds` at least, and write what has come."""
         if self._receivers is not None:
-            self._receivers.stop(_RECEIVE_SECONDS)
+            self._receivers.stop(max(_RECEIVE_SECONDS, seconds))
         self._receipts.stop(_RECEIVE_SECONDS)
         self._indexer.stop(_RECEIVE_SECONDS)
         self._stopping.set()
@@ -180,13 +183,14 @@ class Reception:
         return self._was_asked(senders | ({caller.node} if caller is not None else set()), here, study_instance_uid)
 
     def _was_asked(self, sources: Collection[str], destinations: Sequence[str], study_instance_uid: str) -> bool:
-        since = datetime.now(UTC) - timedelta(seconds=GRACE_SECONDS)
+        since = self._now() - timedelta(seconds=GRACE_SECONDS)
         return self._ledger.was_asked(sources, destinations, study_instance_uid, since)
 
     # what comes in --------------------------------------------------------------------------------------------------
 
     def _received(self, batch: list[Receipt]) -> None:
         """Index what a receiver reports; what cannot be written is found again from the files once it can be."""
+        batch = by_clock(batch, ahead(self._now))
         try:
             self._ledger.add_receipts(batch, dues(batch, self._rules()))
         except LedgerError as error:

@@ -5,17 +5,17 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from pathlib import Path
 
 from router.domain.arriving import dues
 from router.domain.header import Header, MalformedHeader, scan
 from router.domain.part10 import FileMeta
 from router.domain.quarantine import Quarantined
-from router.domain.receipt import Receipt
+from router.domain.receipt import Receipt, by_clock
 from router.domain.rule import RuleSet
 from router.engine.arrival import ArrivalTrigger
 from router.errors import NotPossible, StoreError, StoreRefused
+from router.ledger.clock import ahead
 from router.ledger.ledger import SqlLedger
 from router.object_files import head_of
 from router.object_headers import of_stored
@@ -105,28 +105,25 @@ def contents_of(descriptor: int) -> tuple[FileMeta | None, Header | None, int]:
 def releaser(rules: RuleSet, ledger: SqlLedger) -> Iterator[Releaser]:
     """What releases into the configured store, beside a service that may run. Raises StoreError."""
     router = rules.router
+    clock = ledger.clock()
     store = ObjectStore(router.store, durability=router.durability, minimum_free=router.minimum_free)
     trigger = ArrivalTrigger(
         rules=lambda: rules,
         ledger=ledger,
-        stored=of_stored(router.store, ledger.receipt_paths),
-        clock=_Clock(),
+        stored=of_stored(router.store, lambda study: ledger.receipt_paths(study, store.name)),
+        clock=clock,
         observer=lambda event: None,
     )
 
     def index(receipt: Receipt) -> None:
-        ledger.add_receipts([receipt], dues([receipt], rules))
-        trigger.note([receipt])
+        batch = by_clock([receipt], ahead(clock.now))
+        ledger.add_receipts(batch, dues(batch, rules))
+        trigger.note(batch)
 
     try:
         yield Releaser(Quarantine(store.root, router.quarantine), store, index)
     finally:
         store.close()
-
-
-class _Clock:
-    def now(self) -> datetime:
-        return datetime.now(UTC)
 
 
 @contextmanager

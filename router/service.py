@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 import threading
+import time
 import uuid
 from pathlib import Path
 
@@ -14,9 +15,9 @@ from router.auditing import Auditing
 from router.boards import Boards, Running
 from router.dimse.peers import Peers
 from router.domain.events import CapLearned, Event, StoreRefusal
-from router.domain.overview import ServiceInfo, not_ended
+from router.domain.overview import not_ended
 from router.domain.rule import RuleSet
-from router.engine.caps import Caps
+from router.elsewhere import elsewhere
 from router.engine.commitment import Committer
 from router.engine.detours import Detours
 from router.engine.dispatcher import Dispatcher
@@ -26,6 +27,7 @@ from router.engine.kit import Kit
 from router.engine.mover import Mover
 from router.engine.probe import Prober
 from router.engine.query import Inquiry
+from router.engine.rationing import Rationing
 from router.engine.reachability import Reachability
 from router.engine.routes import Refusals, RouteWatch
 from router.engine.scheduler import Scheduler
@@ -36,8 +38,9 @@ from router.engine.terms import Terms
 from router.engine.verifier import Verifier
 from router.errors import LedgerError
 from router.forwarding import Forwarding
-from router.keeping import retainer
+from router.keeping import historian, remembered_caps, retainer
 from router.lookup import Lookup
+from router.membership import Membership
 from router.objects import ObjectStore
 from router.observe import logs
 from router.observe.correlation import Correlation
@@ -59,7 +62,8 @@ from router.reception import Reception
 from router.saying import Saying
 from router.surroundings import Surroundings
 
-_ANNOUNCE_SECONDS = 2.0
+_RECALL_SECONDS = 15.0
+"""How often the one that leads looks at the sweeps that others have run."""
 _ORDERS_SECONDS = 5.0
 """How long messages that are being taken may take to be answered when the service stops."""
 
@@ -75,8 +79,8 @@ class Service:
         self.metrics = Metrics()
         self.metrics.configure(rules)
         self._log = logs.LogObserver()
-        self.clock = SystemClock()
         self.ledger = open_ledger(rules)
+        self.clock = self.ledger.clock()
         self.pseudonyms = lasting_pseudonyms(rules, self.ledger.site_key, logs.trouble)
         """What stands for studies in the log, on the page and in notifications."""
         self.notifier = Notifier(
@@ -92,6 +96,7 @@ class Service:
         self.store = ObjectStore(
             Path(rules.router.store), durability=rules.router.durability, minimum_free=rules.router.minimum_free
         )
+        self.elsewhere = elsewhere(self.store, self.ledger, self.clock, lambda: self.rules.router)
         self._refusals = Refusals()
         self._reachability = Reachability()
         self._surroundings = Surroundings(
@@ -109,10 +114,23 @@ class Service:
         self._retainer = retainer(
             lambda: self.rules, self.ledger, self.store, self.clock, self.observe, self._study, self.auditing.files
         )
+        self.membership = Membership(
+            self.owner,
+            self.ledger,
+            self.clock,
+            self.store.name,
+            rules=lambda: self.rules,
+            address=lambda: self.http_address,
+            told=(self.wake, lambda: self._rationing.told()),
+            lead=self._lead,
+            after=self._announced,
+            deposed=lambda: self.dispatcher.stop(0.0),
+        )
+        self._historian = historian(lambda: self.rules, self.ledger, self.clock, lambda: self.membership.leads)
         self._reception = Reception(
             rules=lambda: self.rules,
             ledger=self.ledger,
-            store=self.store,
+            elsewhere=self.elsewhere,
             observer=self.observe,
             on_arrived=lambda batch: self.prefetch.arrived(batch),
             audit=self.auditing.arrived,
@@ -149,32 +167,30 @@ class Service:
                 reachability=self._reachability,
                 readiness=self.readiness,
                 quarantined=lambda: self._surroundings.quarantined,
+                owner=self.owner,
+                services=lambda: self.membership.services,
                 clock=self.clock,
             ),
         )
         self._stopping = threading.Event()
-        self._announcer: threading.Thread | None = None
-        self._scheduled = False
-        self._problem = ""
-        self._begun = False
-        self._ending = False
+        self._scheduled = self._begun = self._ending = False
+        self._recalled = float("-inf")
 
     def _wire(self) -> Dispatcher:
         detours, study = Detours(), self._study
         peers = self.auditing.peers(self.peers, lambda: self.rules)
         slots = self._slots = NodeSlots(lambda: self.rules.windows, self.clock, self.observe)
         slots.adopt(self.rules.nodes)
+        self._rationing = Rationing(
+            *(slots, self.ledger, self.owner, self.clock, logs.trouble, self.peers.fit),
+            recall=lambda: recall_moves(slots, self.ledger, self.rules.nodes, self.clock.now()),
+        )
         self.metrics.watch_moves(slots.moves_last_hour)
-        inquiry = Inquiry(peers, slots, Caps(self.ledger.caps(), self._cap_learned, self._cap_shown))
-        evidence = EvidenceGatherer(self.ledger, inquiry, self.store.held)
+        inquiry = Inquiry(peers, slots, remembered_caps(self.ledger, self.observe))
+        evidence = EvidenceGatherer(self.ledger, inquiry, self.elsewhere.held)
         tallies = Tallies(self.observe)
         self.committer = Committer(
-            ledger=self.ledger,
-            inquiry=inquiry,
-            peers=peers,
-            slots=slots,
-            clock=self.clock,
-            observer=self.observe,
+            ledger=self.ledger, inquiry=inquiry, peers=peers, slots=slots, clock=self.clock, observer=self.observe
         )
 
         def rules() -> RuleSet:
@@ -187,7 +203,7 @@ class Service:
             rules=rules,
             ledger=self.ledger,
             inquiry=inquiry,
-            store=self.store,
+            elsewhere=self.elsewhere,
             clock=self.clock,
             observer=self.observe,
             wake=self.wake,
@@ -208,7 +224,7 @@ class Service:
             observer=self.observe,
             pseudonym=study,
         )
-        self.forwarding = Forwarding(rules, kit, peers, self.store, self.ledger)
+        self.forwarding = Forwarding(rules, kit, peers, self.store, self.ledger, self.elsewhere)
         return Dispatcher(
             rules=rules,
             ledger=self.ledger,
@@ -236,6 +252,7 @@ class Service:
             pseudonym=study,
             correlate=Correlation(study),
             trouble=logs.trouble,
+            agrees=self.membership.agrees,
         )
 
     # life ---------------------------------------------------------------------------------------------------------
@@ -250,25 +267,23 @@ class Service:
         orphaned = self.ledger.attend(self.clock.now())
         if orphaned:
             logs.logger().warning("work that a former service left is looked up first", count=orphaned)
-        recall_moves(self._slots, self.ledger, self.rules.nodes, self.clock.now())
+        self.membership.join()
         self._slots.heeds_breakers = scheduled
         self._surroundings.start()
         self._reception.start()
         if scheduled or self.rules.needs_listener:
             self._reception.listen()
-        self._announce()
-        announcer = threading.Thread(target=self._announcing, name="announce", daemon=True)
-        announcer.start()
-        self._announcer = announcer
+        self._rationing.start()
         self.dispatcher.start()
         if scheduled:
-            self.metrics.recall(self.ledger.last_sweeps())
             for node, matches in self.ledger.caps().items():
                 self.metrics(CapLearned(node=node, matches=matches))
-            self.scheduler.start(self.rules)
+            self.membership.lead()
+            self._announced()
             self.notifier.start(one.route for one in self.ledger.stopped_routes())
             self.prefetch.listen()
             self._retainer.start()
+            self._historian.start()
             self.metrics.prepare()
         self._begun = True
         router = self.rules.router
@@ -280,6 +295,7 @@ class Service:
         logs.logger().info(
             "started",
             version=__version__,
+            replica=self.membership.replica,
             content_hash=self.rules.content_hash,
             ae_title=router.ae_title,
             **{name: address for name, address in addresses.items() if address},
@@ -290,22 +306,25 @@ class Service:
     def stop(self, drain: float | None = None) -> None:
         """Claim no more, let running moves end (then cancel them), keep receiving until they have, then close."""
         self._ending = True
-        if self._scheduled:
-            self.scheduler.stop()
+        self.membership.follow()
+        if drain is None and self._begun:  # a load balancer has to see that it is not ready
+            self._stopping.wait(self.rules.router.leave)
+        drain = self.rules.router.drain if drain is None else drain
+        until = time.monotonic() + drain
         self.prefetch.stop(_ORDERS_SECONDS)
-        self.dispatcher.stop(self.rules.router.drain if drain is None else drain)
-        self._reception.stop()
+        self.dispatcher.stop(drain)
+        self._reception.stop(until - time.monotonic())
         self._retainer.stop()
+        self._historian.stop()
         self._surroundings.stop()
         self.notifier.stop()
         self.auditing.stop()
         self._stopping.set()
-        if self._announcer is not None:
-            self._announcer.join(10.0)
         self.peers.close()
+        self._rationing.stop()
         self.forwarding.close()
         try:
-            self.ledger.withdraw(self.owner)
+            self.membership.leave()
             logs.logger().info("left for the next start", **not_ended(self.ledger.backlog()))
         except LedgerError as error:
             logs.trouble("stop", error)
@@ -314,21 +333,20 @@ class Service:
     def adopt(self, rules: RuleSet) -> None:
         """Go on with another configuration. What stands under `router:` needs a restart and stays as it was.
 
-        But for `router.notify`: who is told of trouble may have to change while there is some.
+        But for what is named in `AT_ONCE`: who is told of trouble may have to change while there is some.
         What begins from now on sees the new one only; what is under way goes on as it began. Never raises.
         """
-        router = msgspec.structs.replace(self.rules.router, notify=rules.router.notify)
-        rules = msgspec.structs.replace(rules, router=router)
+        rules = msgspec.structs.replace(rules, router=self.rules.router.adopting(rules.router))
         self.metrics.configure(rules)  # before anything of the new rules can be counted
         self._slots.adopt(rules.nodes)
+        self.membership.adopt(rules)  # nobody else is to end for good what it makes of them
         self.rules = rules
         self._surroundings.adopt()
         self._reception.adopt()
         if self._scheduled:
             self.scheduler.adopt(self.rules)
-        self.wake()
-        if self._scheduled:
             self.metrics.prepare()
+        self.wake()
 
     def wake(self) -> None:
         """Work was put into the ledger."""
@@ -348,8 +366,8 @@ class Service:
     def health(self) -> dict[str, str]:
         """What is wrong by part; empty when the process works."""
         problems: dict[str, str] = {}
-        if self._announcer is not None and not self._announcer.is_alive():
-            problems["announce"] = "thread ended"
+        if self.membership.fault:
+            problems["announce"] = self.membership.fault
         if self.dispatcher.stalled:
             problems["dispatcher"] = "takes up no work; see the log"
         return problems
@@ -359,8 +377,8 @@ class Service:
         problems = self.health()
         if self._ending or not self._begun:
             problems["service"] = "stopping" if self._ending else "starting"
-        if self._problem:
-            problems["ledger"] = self._problem
+        if self.membership.problem:
+            problems["ledger"] = self.membership.problem
         if self.prefetch.problem:
             problems["hl7"] = self.prefetch.problem
         if self._reception.problem:
@@ -384,34 +402,19 @@ class Service:
         hashed = self.rules.router.log.identifiers == "hashed"
         return self.pseudonyms.of(study_instance_uid) if hashed else ""
 
-    def _cap_learned(self, node: str, matches: int) -> None:
-        """Remember at how many matches a node cuts its answers; what cannot be written is learned again."""
-        self._cap_shown(node, matches)
-        try:
-            self.ledger.learn_cap(node, matches)
-        except LedgerError as error:
-            logs.trouble("caps", error)
+    def _lead(self, leads: bool) -> None:
+        """Begin, or end, what one service does for all. Raises LedgerError; then it has not begun."""
+        if leads:
+            self.metrics.recall(self.ledger.last_sweeps())
+            self.scheduler.start(self.rules)
+        else:
+            self.scheduler.stop()
+        logs.logger().info("leads" if leads else "leads no more", replica=self.membership.replica)
 
-    def _cap_shown(self, node: str, matches: int) -> None:
-        self.observe(CapLearned(node=node, matches=matches))
-
-    def _announcing(self) -> None:
-        while not self._stopping.wait(_ANNOUNCE_SECONDS):
-            self._announce()
-            self._reception.adopt()
-
-    def _announce(self) -> None:
-        now = self.clock.now()
-        try:
-            self.ledger.announce(
-                ServiceInfo(
-                    owner=self.owner,
-                    address=self.http_address,
-                    seen_at=now,
-                    content_hash=self.rules.content_hash,
-                )
-            )
-            self._problem = ""
-        except LedgerError as error:
-            self._problem = str(error)
-            logs.trouble("announce", error)
+    def _announced(self) -> None:
+        self._reception.adopt()
+        services, leads = self.membership.services, self.membership.leads
+        self.metrics.show_replicas(self.membership.replica, len(services), leads=leads or not self._scheduled)
+        if leads and len(services) > 1 and time.monotonic() - self._recalled > _RECALL_SECONDS:
+            self._recalled = time.monotonic()
+            self.metrics.recall(self.ledger.last_sweeps())

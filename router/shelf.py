@@ -10,10 +10,9 @@ import contextlib
 import fcntl
 import itertools
 import os
-import secrets
 import threading
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import msgspec
@@ -25,9 +24,11 @@ from router.domain.receipt import Receipt
 from router.domain.rule import RuleSet
 from router.domain.store_outcome import InstanceFate
 from router.domain.transfer import Transfer
+from router.elsewhere import Elsewhere
 from router.errors import RouterError, StoreError
 from router.ledger.ledger import SqlLedger
 from router.object_places import DIRECTORY_FLAGS
+from router.object_temporary import begun_by, remove_leftovers
 from router.objects import ObjectStore
 
 MOST_NOTED = 1_000
@@ -44,14 +45,23 @@ class StoreShelf:
     """Implements `engine.forwarder.Shelf`. Thread-safe, and safe beside other processes on the same store."""
 
     def __init__(
-        self, store: ObjectStore, ledger: SqlLedger, rules: Callable[[], RuleSet], decompressor: Decompressor
+        self,
+        store: ObjectStore,
+        ledger: SqlLedger,
+        rules: Callable[[], RuleSet],
+        decompressor: Decompressor,
+        elsewhere: Elsewhere | None = None,
     ) -> None:
-        """Removes what a process that was killed has left. Raises StoreError where the directory cannot be used."""
+        """Removes what a process that was killed has left. Raises StoreError where the directory cannot be used.
+
+        `elsewhere` has what other replicas hold; None: there is no other store.
+        """
         self._store = store
         self._ledger = ledger
         self._rules = rules
         self._decompressor = decompressor
-        self._token = f"{os.getpid()}-{secrets.token_hex(8)}"
+        self._elsewhere = elsewhere
+        self._token = begun_by()
         self._numbers = itertools.count()
         self._held: dict[str, int] = {}
         """Path of a decompressed file -> the descriptor that holds its lock."""
@@ -59,7 +69,7 @@ class StoreShelf:
         try:
             (store.root / _PLACE).mkdir(mode=0o700, exist_ok=True)
             self._directory = os.open(store.root / _PLACE, DIRECTORY_FLAGS)
-            _remove_leftovers(self._directory)
+            remove_leftovers(self._directory)
         except OSError as error:
             raise StoreError(
                 f"The object store {store.root} cannot be used: {error.strerror}; check router.store, its permissions."
@@ -81,23 +91,34 @@ class StoreShelf:
             return []
         wanted = set(expected)
         callers, intent = self._rules().callers, transfer.intent
+        receipts = self._ledger.receipts_of(intent.study_instance_uid, intent.series_instance_uid)
+        if self._elsewhere is not None:
+            receipts = self._elsewhere.chosen(receipts)
         return [
             one
-            for one in self._ledger.receipts_of(intent.study_instance_uid, intent.series_instance_uid)
+            for one in receipts
             if (one.series_instance_uid, one.sop_instance_uid) in wanted
             and callers.get(one.calling_ae_title, "") != intent.destination
         ]
 
     def open(self, stored: StoredObject) -> tuple[int, int]:
-        """A descriptor positioned at the data set, and the data set's size. Raises StoreError, OSError.
+        """A descriptor positioned at the data set, and the data set's size. Raises StoreError, OSError, LedgerError.
 
-        A file that has lost its end is not sent: there are nodes that would keep what came of it.
+        A file that has lost its end is not sent: there are nodes that would keep what came of it. Raises StoreAway
+        where it is in the store of another replica, and cannot be had now.
         """
+        if self._is_elsewhere(stored):
+            assert self._elsewhere is not None
+            return self._elsewhere.open(stored)
         descriptor, size = self._store.open(stored)
         if size < stored.size:
             os.close(descriptor)
             raise StoreError(f"An instance of the object store {self._store.root} has lost its end.")
         return descriptor, size
+
+    def away(self, objects: Sequence[StoredObject]) -> tuple[frozenset[str], str]:
+        """SOP Instance UIDs of those that cannot be had now, and why, as a sentence. Raises LedgerError."""
+        return self._elsewhere.away(objects) if self._elsewhere is not None else (frozenset(), "")
 
     def decompressed(self, stored: StoredObject, syntax: Syntax) -> StoredObject | None:
         """The same instance in a temporary file, in the transfer syntax that is asked for; None where that fails."""
@@ -112,13 +133,14 @@ class StoreShelf:
             self._held[path] = descriptor
         root = Path(self._store.root)
         done = False
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, RouterError):
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            done = self._decompressor.run(root / stored.path, root / path, UIDS[syntax])
+            with self._file_of(stored, root) as file:
+                done = self._decompressor.run(file, root / path, UIDS[syntax])
         if not done or os.fstat(descriptor).st_nlink == 0:  # taken for a leftover in the moment before it was locked
             self._remove(path)
             return None
-        return msgspec.structs.replace(stored, path=path, transfer_syntax_uid=UIDS[syntax], size=0)
+        return msgspec.structs.replace(stored, path=path, transfer_syntax_uid=UIDS[syntax], size=0, store="")
 
     def release(self, stored: StoredObject) -> None:
         """A temporary file is not needed any more."""
@@ -131,6 +153,21 @@ class StoreShelf:
             reasons[fate.words].append(fate.sop_instance_uid)
         self._ledger.set_refused(transfer, reasons)
 
+    def _is_elsewhere(self, stored: StoredObject) -> bool:
+        return self._elsewhere is not None and stored.store not in ("", self._elsewhere.own)
+
+    @contextlib.contextmanager
+    def _file_of(self, stored: StoredObject, root: Path) -> Iterator[Path]:
+        """The file of an instance; one of another store as long as this lasts. Raises what `open` does."""
+        if not self._is_elsewhere(stored):
+            yield root / stored.path
+            return
+        descriptor, _size = self.open(stored)
+        try:
+            yield Path(f"/proc/{os.getpid()}/fd/{descriptor}")  # it has no name of its own
+        finally:
+            os.close(descriptor)
+
     def _remove(self, path: str) -> None:
         with self._lock:
             descriptor = self._held.pop(path, None)
@@ -138,14 +175,3 @@ class StoreShelf:
             with contextlib.suppress(OSError):
                 os.unlink(path.removeprefix(f"{_PLACE}/"), dir_fd=self._directory)
             os.close(descriptor)
-
-
-def _remove_leftovers(directory: int) -> None:
-    for name in os.listdir(directory):
-        with contextlib.suppress(OSError):
-            descriptor = os.open(name, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                os.unlink(name, dir_fd=directory)
-            finally:
-                os.close(descriptor)

@@ -21,6 +21,7 @@ from router.domain.surroundings import Space
 from router.errors import StoreError
 from router.object_files import head_of
 from router.object_places import DIRECTORY_FLAGS, FILE_FLAGS
+from router.store_name import name_at
 
 _SUFFIX = ".dcm"
 _CHUNK = 1 << 20
@@ -42,6 +43,11 @@ class StoredFiles:
             raise StoreError(
                 f"The object store {self.root} cannot be read: {error.strerror}; check router.store, its permissions."
             ) from None
+
+    @property
+    def name(self) -> str:
+        """The name of the store, which receipts are of; empty where no service of this version was ever here."""
+        return name_at(self.root)
 
     def close(self) -> None:
         """Give the root back; nothing can be read any more."""

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Installs the programs the tests talk to (Orthanc, DCMTK, Prometheus, shells; node and npm for the language server;
-# Chromium with a font for the pages) from Debian's packages, those that are missing.
+# Chromium with a font for the pages; HAProxy and PostgreSQL, of whatever version, for several replicas) from Debian's
+# packages, those that are missing.
 # The packages' own services are kept from starting: the tests run their own instances on free ports.
 set -euo pipefail
 PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
@@ -8,13 +9,14 @@ PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
 # program:package, or file:package
 wanted="Orthanc:orthanc dcmqrscp:dcmtk storescp:dcmtk storescu:dcmtk findscu:dcmtk movescu:dcmtk echoscu:dcmtk
         dcmsend:dcmtk dcmconv:dcmtk dcmftest:dcmtk dcmqridx:dcmtk prometheus:prometheus promtool:prometheus
-        openssl:openssl mkfs.ext4:e2fsprogs losetup:mount node:nodejs npm:npm zsh:zsh fish:fish
+        haproxy:haproxy /usr/lib/postgresql/*/bin/initdb:postgresql openssl:openssl mkfs.ext4:e2fsprogs losetup:mount
+        node:nodejs npm:npm zsh:zsh fish:fish
         chromium:chromium /usr/share/fonts/truetype/dejavu/DejaVuSans.ttf:fonts-dejavu-core"
 
 missing_packages() {
     local pair
     for pair in $wanted; do
-        command -v "${pair%%:*}" >/dev/null || [ -e "${pair%%:*}" ] || printf '%s\n' "${pair##*:}"
+        command -v "${pair%%:*}" >/dev/null || compgen -G "${pair%%:*}" >/dev/null || printf '%s\n' "${pair##*:}"
     done | sort -u | tr '\n' ' '
 }
 

@@ -35,8 +35,8 @@ from router.domain.rule import Rule, RuleSet
 from router.domain.sweep import SweepState
 from router.domain.transfer import State, Transfer
 from router.domain.waiting import closed_nodes, explained
-from router.engine.ports import Ledger
 from router.errors import UsageError
+from router.ledger.ledger import SqlLedger
 from router.observe import logs
 from router.opening import SERVICE_SECONDS, forward_look
 from router.saying import make_due
@@ -59,9 +59,9 @@ def rules_named(rules: RuleSet, names: tuple[str, ...]) -> list[Rule]:
     return chosen
 
 
-def running_services(ledger: Ledger) -> list[ServiceInfo]:
+def running_services(ledger: SqlLedger) -> list[ServiceInfo]:
     """The services that work on the ledger."""
-    return ledger.services(SystemClock().now() - timedelta(seconds=SERVICE_SECONDS))
+    return ledger.services(ledger.clock().now() - timedelta(seconds=SERVICE_SECONDS))
 
 
 @click.command(short_help="Run the sweeps now and wait until their transfers end.")
@@ -123,8 +123,8 @@ def _apply(rules: RuleSet, chosen: Sequence[Rule], console: Console, timeout: fl
         if services:
             if all(service.content_hash != rules.content_hash for service in services):
                 say("The running service has another configuration loaded; it sweeps with that one.")
-            ids = make_due(ledger, _sweeping(chosen), SystemClock().now())
-            forwards = ask(ledger, forward_look(rules, ledger), chosen, SystemClock().now())
+            ids = make_due(ledger, _sweeping(chosen), ledger.clock().now())
+            forwards = ask(ledger, forward_look(rules, ledger), chosen, ledger.clock().now())
             try:
                 seen, ending = wait(
                     _look(ledger, ids, rules, forwards), console, deadline, lambda: bool(running_services(ledger))
@@ -163,9 +163,9 @@ def _work(
     """The same, unless these ids were made due and these forwards were asked for already."""
     ledger = service.ledger
     if ids is None:
-        ids = make_due(ledger, _sweeping(chosen), SystemClock().now())
+        ids = make_due(ledger, _sweeping(chosen), ledger.clock().now())
     if forwards is None:
-        forwards = ask(ledger, forward_look(service.rules, ledger), chosen, SystemClock().now())
+        forwards = ask(ledger, forward_look(service.rules, ledger), chosen, ledger.clock().now())
     else:
         forwards = Forwards(ledger, forwards.asked, forwards.since)
     service.wake()
@@ -177,7 +177,7 @@ def _sweeping(chosen: Sequence[Rule]) -> list[Rule]:
     return [rule for rule in chosen if rule.forward is None]
 
 
-def _look(ledger: Ledger, ids: Sequence[int], rules: RuleSet, forwards: Forwards) -> Callable[[], Seen]:
+def _look(ledger: SqlLedger, ids: Sequence[int], rules: RuleSet, forwards: Forwards) -> Callable[[], Seen]:
     def look() -> Seen:
         # Sweeps first: one that has ended has its transfers, or its appointments, in the ledger; these have theirs.
         sweeps = ledger.sweeps(ids)
@@ -187,7 +187,7 @@ def _look(ledger: Ledger, ids: Sequence[int], rules: RuleSet, forwards: Forwards
         swept = ledger.transfers(sweeps=ids, limit=_MANY) if ids else []
         transfers = sorted({t.id: t for t in (*swept, *passed)}.values(), key=lambda t: t.id)
         # What changed while we looked is looked at again before anybody says that nothing comes of it.
-        now = SystemClock().now()
+        now = ledger.clock().now()
         stopped = {one.route: one for one in ledger.stopped_routes() if one in before}
         lasting = {route: one for route, one in stopped.items() if one.probe_at > now}
         waiting = {t.id for t in transfers if waits_for(t, lasting)}

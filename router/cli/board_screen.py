@@ -11,7 +11,7 @@ from router.cli.board_lines import ROOMY, Column, Row, Section, cut, drawn
 from router.cli.board_source import Answer
 from router.cli.render import STYLES, UNDER_WAY_STYLE, counted, short
 from router.cli.settings import plain
-from router.domain.board import Board, NodeSeen, QueueSeen, RuleSeen, TransferSeen, said
+from router.domain.board import Board, NodeSeen, QueueSeen, ReplicaSeen, RuleSeen, TransferSeen, said
 from router.domain.sweep import SweepState
 from router.domain.transfer import State
 
@@ -56,6 +56,7 @@ def _sections(board: Board, width: int) -> list[Section]:
         _queues(board, width),
         _failures(board, width),
         _nodes(board, width),
+        *([_replicas(board)] if len(board.replicas) > 1 else []),
         _rules(board, width),
     ]
 
@@ -99,6 +100,19 @@ def _queues(board: Board, width: int) -> Section:
         return Row([*cells, plain(one.why, "yellow")]) if wide else Row(cells, _one_line(one.why))
 
     return Section("queues", columns, [row(one) for one in board.queues if one.queued or one.held])
+
+
+def _replicas(board: Board) -> Section:
+    """The services on the ledger, where there are several."""
+
+    def row(one: ReplicaSeen) -> Row:
+        state = Text("silent", "red") if one.silent else Text("leads" if one.leads else "works", "green")
+        since = spelled(board.at, one.started_at) if one.started_at else ""
+        below = "has another configuration" if one.other_configuration else ""
+        return Row([plain(one.name), state, Text(since), plain(one.address)], below)
+
+    columns = [Column("replica"), Column("state", firm=True), Column("for", right=True, firm=True), Column("http")]
+    return Section("replicas", columns, [row(one) for one in board.replicas])
 
 
 def _failures(board: Board, width: int) -> Section:

@@ -19,7 +19,7 @@ from router.domain.pseudonym import Pseudonyms
 from router.domain.rule import HttpTls, RuleSet
 from router.errors import LedgerMissing, TlsFileError
 from router.ledger.ledger import SqlLedger
-from router.opening import SERVICE_SECONDS, SystemClock, open_ledger, site_pseudonyms
+from router.opening import SERVICE_SECONDS, open_ledger, site_pseudonyms
 
 ASK_SECONDS = 5.0
 """How long the service may take to answer."""
@@ -44,8 +44,8 @@ class BoardSource:
         self._rules = rules
         self._identifiers = identifiers
         self._token = _token(rules) if identifiers else ""
-        self._clock = SystemClock()
         self._ledger = open_ledger(rules, read_only=True, create=False)
+        self._clock = self._ledger.clock()
         self._boards = Boards(
             rules=lambda: rules, ledger=self._ledger, clock=self._clock, pseudonyms=_pseudonyms(rules, self._ledger)
         )
@@ -94,16 +94,16 @@ def ask(address: str, token: str = "", *, seconds: float = ASK_SECONDS, tls: Htt
     try:
         headers = {"Accept": "application/json", **({"Authorization": f"Bearer {token}"} if token else {})}
         connection.request("GET", "/api/v1/board", headers=headers)
-        answer = connection.getresponse()
-        if answer.status != http.client.OK:
-            raise http.client.HTTPException(f"answered {answer.status}")
-        body = bytearray()
-        while chunk := answer.read1(_CHUNK):
-            body += chunk
-            if len(body) > MOST_BYTES:
-                raise http.client.HTTPException("answered too much")
-            if time.monotonic() > deadline:
-                raise TimeoutError
+        with connection.getresponse() as answer:  # which has the socket to itself where the other side ends it
+            if answer.status != http.client.OK:
+                raise http.client.HTTPException(f"answered {answer.status}")
+            body = bytearray()
+            while chunk := answer.read1(_CHUNK):
+                body += chunk
+                if len(body) > MOST_BYTES:
+                    raise http.client.HTTPException("answered too much")
+                if time.monotonic() > deadline:
+                    raise TimeoutError
     finally:
         connection.close()
     return msgspec.json.decode(bytes(body), type=Board)

@@ -15,7 +15,7 @@ from router.domain.waiting import closed_nodes, explained
 from router.engine.explain_rows import explained_row
 from router.engine.explained import StudyExplained
 from router.errors import UsageError
-from router.opening import Explaining, SystemClock, explaining
+from router.opening import Explaining, explaining
 
 
 @click.command(short_help="Say why a study is moved or not: each clause of each rule, each gate.")
@@ -48,7 +48,7 @@ def explain(ctx: click.Context, study: str, names: tuple[str, ...], current: str
     with explaining(rules, study, say, offline=offline) as opened:
         considered = [one for one in opened.ledger.priors_considered(study) if not names or one[0].rule in names]
         chosen = _chosen(rules, names, {one[0].rule for one in considered})
-        now = SystemClock().now()
+        now = opened.ledger.clock().now()
         closed = closed_nodes(rules, now)
         for name in () if offline else dict.fromkeys(rule.asked for rule in chosen if rule.asked in closed):
             say(f"{closed[name]} It is asked all the same, for this study only.")

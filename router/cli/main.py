@@ -77,6 +77,7 @@ _COMMANDS = {
     "appointments": "appointments",
     "store": "store",
     "quarantine": "quarantine",
+    "ledger": "ledger",
     "notify": "notify",
     "pseudonym": "pseudonym",
     "schema": "schema",

@@ -27,6 +27,7 @@ from router.cli.settings import (
     terminal,
 )
 from router.cli.store_leaving import OFF, leaving_row, print_leaving
+from router.cli.store_others import forget, replicas_of, say_elsewhere
 from router.cli.store_text import (
     Faults,
     byte_count,
@@ -64,9 +65,13 @@ _study = click.option(
 _faults = limit_option("Name at most so many faults; all are counted.", default=1000, most=1_000_000)
 
 
-@click.group(short_help="The object store: list, leaving, verify, export.")
+@click.group(short_help="The object store: list, leaving, verify, export, forget.")
 def store() -> None:
-    """List what the object store holds, verify its files, export studies. No file in it is changed."""
+    """List what the object store holds, verify its files, export studies. No file in it is changed.
+
+    Where several replicas work on one ledger, `list` and `leaving` are about all of their stores, `verify` and `export`
+    about the one of this machine.
+    """
 
 
 @store.command("list", short_help="Studies in the store, what came last first.")
@@ -86,16 +91,17 @@ def list_(ctx: click.Context, studies: tuple[str, ...], source: str, limit: int)
         found = ledger.stored_studies(only=_meant(studies, names, ledger), callers=callers, limit=limit)
         uids = [one.study_instance_uid for one in found]
         # Whether there is room on the disk is not asked: `leaving` tells.
-        decided = foreseen(ledger, rules.router, Space(free=0, size=0), SystemClock().now(), uids)
+        decided = foreseen(ledger, rules.router, Space(free=0, size=0), ledger.clock().now(), uids)
+        stores = replicas_of(ledger)
     leaves = by_study(decided)
     if settings.json:
-        print_json({"studies": [study_row(one, names, rules, leaves) for one in found]})
+        print_json({"studies": [study_row(one, names, rules, leaves, stores) for one in found]})
         return 0
     out = terminal()
     if not found:
         out.print("No such studies." if studies or source else "The store holds no study.")
         return 0
-    out.print(studies_table(found, names, rules, leaves))
+    out.print(studies_table(found, names, rules, leaves, stores))
     if len(found) == limit:
         say(f"These are the last {limit}; there may be more (--limit).")
     return 0
@@ -111,7 +117,7 @@ def leaving(ctx: click.Context, studies: tuple[str, ...], limit: int) -> int:
     rules = load_rules(settings)
     with open_ledger(rules, read_only=True, create=False) as ledger, StoredFiles(rules.router.store) as files:
         names = _pseudonyms(rules, ledger, studies)
-        decided = foreseen(ledger, rules.router, _space(files), SystemClock().now(), _meant(studies, names, ledger))
+        decided = foreseen(ledger, rules.router, _space(files), ledger.clock().now(), _meant(studies, names, ledger))
     if settings.json:
         print_json(leaving_row(decided, names, limit))
     elif decided is None:
@@ -148,7 +154,7 @@ def verify(ctx: click.Context, studies: tuple[str, ...], limit: int) -> int:
     ):
         names = _pseudonyms(rules, ledger, studies)
         only = _meant(studies, names, ledger)
-        with _Progress("verified", ledger.stored_amount(only).instances) as progress:
+        with _Progress("verified", ledger.stored_amount(only, files.name).instances) as progress:
             inspector = Inspector(
                 ledger,
                 files,
@@ -157,6 +163,7 @@ def verify(ctx: click.Context, studies: tuple[str, ...], limit: int) -> int:
                 on_progress=lambda inspected: progress.show(inspected.instances, inspected.size, inspected.faults),
             )
             inspected = inspector.verify(only)
+        say_elsewhere(ledger, files.name, only, "verified")
     if studies and not inspected.instances:
         raise RouterError("The store holds nothing of what --study names; `dicom-router store list` shows what it has.")
     if settings.json:
@@ -192,7 +199,8 @@ def export(ctx: click.Context, directory: Path, studies: tuple[str, ...], link: 
     ):
         names = _pseudonyms(rules, ledger, studies)
         only = _meant(studies, names, ledger)
-        amount = ledger.stored_amount(only)
+        amount = ledger.stored_amount(only, files.name)
+        say_elsewhere(ledger, files.name, only, "exported")
         if studies and not amount.instances:
             raise RouterError(
                 "The store holds nothing of what --study names; `dicom-router store list` shows what it has."
@@ -208,8 +216,8 @@ def export(ctx: click.Context, directory: Path, studies: tuple[str, ...], link: 
                 on_progress=lambda total: progress.show(total.instances + total.faults, total.size, total.faults),
             ) as exporter,
         ):
-            wanted = ledger.stored_uids() if only is None else only
-            exported = {uid: _exported(uid, exporter, ledger, tell) for uid in wanted}
+            wanted = ledger.stored_uids(files.name) if only is None else only
+            exported = {uid: _exported(uid, exporter, ledger, files.name, tell) for uid in wanted}
     total = exporter.total
     if settings.json:
         print_json(
@@ -226,9 +234,12 @@ def export(ctx: click.Context, directory: Path, studies: tuple[str, ...], link: 
     return 1 if total.faults else 0
 
 
-def _exported(uid: str, exporter: Exporter, ledger: SqlLedger, tell: Exports) -> Exported:
+store.add_command(forget)
+
+
+def _exported(uid: str, exporter: Exporter, ledger: SqlLedger, store: str, tell: Exports) -> Exported:
     """Export a study, and tell the audit of it, however that ends."""
-    paths, before = ledger.receipt_paths(uid), exporter.total.instances
+    paths, before = ledger.receipt_paths(uid, store), exporter.total.instances
     failure = "The export was broken off."
     try:
         exported = exporter.export(uid)

@@ -29,10 +29,19 @@ def _from(study: StoredStudy, rules: RuleSet) -> list[str]:
     return sorted({rules.callers.get(title, title) for title in study.calling_ae_titles})
 
 
+def _in(study: StoredStudy, stores: Mapping[str, str]) -> list[str]:
+    """Which stores it is in: those of replicas by their names."""
+    return sorted({stores.get(name) or name for name in study.stores})
+
+
 def study_row(
-    study: StoredStudy, names: Pseudonyms | None, rules: RuleSet, leaves: Mapping[str, Leave]
+    study: StoredStudy,
+    names: Pseudonyms | None,
+    rules: RuleSet,
+    leaves: Mapping[str, Leave],
+    stores: Mapping[str, str],
 ) -> dict[str, Any]:
-    """A study of the store as JSON."""
+    """A study of the store as JSON; `stores`: name of a store -> whose it is."""
     leave = leaves.get(study.study_instance_uid)
     return {
         "study_instance_uid": study.study_instance_uid,
@@ -42,6 +51,7 @@ def study_row(
         "first_received": study.first_received_at,
         "last_received": study.last_received_at,
         "from": _from(study, rules),
+        "stores": _in(study, stores),
         "transfers": study.transfers,
         "stays": leave and leave.why,
         "reason": leave and leave.reason,
@@ -50,9 +60,16 @@ def study_row(
 
 
 def studies_table(
-    found: Iterable[StoredStudy], names: Pseudonyms | None, rules: RuleSet, leaves: Mapping[str, Leave]
+    found: Iterable[StoredStudy],
+    names: Pseudonyms | None,
+    rules: RuleSet,
+    leaves: Mapping[str, Leave],
+    stores: Mapping[str, str],
 ) -> Table:
-    """Studies of the store for people; with when they leave it, where they ever do."""
+    """Studies of the store for people; with when they leave it, where they ever do, and in which store they are.
+
+    `stores`: name of a store -> whose it is; which is shown only where there are several.
+    """
     numbers = ("instances", "size")
     table = new_table(
         "study",
@@ -61,6 +78,7 @@ def studies_table(
         "first",
         "last",
         "from",
+        *(("stores",) if len(stores) > 1 else ()),
         "needed by",
         *(("leaves",) if leaves else ()),
         right=numbers,
@@ -78,6 +96,7 @@ def studies_table(
             f"{one.first_received_at.astimezone():%Y-%m-%d %H:%M}",
             f"{one.last_received_at.astimezone():%Y-%m-%d %H:%M}",
             plain(", ".join(_from(one, rules))),
+            *((plain(", ".join(_in(one, stores))) or "-",) if len(stores) > 1 else ()),
             needed + more or "-",
             *((leaves[one.study_instance_uid].word,) if leaves else ()),
         )

@@ -35,7 +35,7 @@ from router.engine.ports import Ledger
 from router.errors import ConfigurationError, LedgerMissing, RouterError, UsageError
 from router.ledger.ledger import SqlLedger
 from router.saying import say_to
-from router.service import SystemClock, open_ledger, site_pseudonyms, studies_meant
+from router.service import open_ledger, site_pseudonyms, studies_meant
 
 _MISSING = 50
 """Missing instances that are listed for people; JSON has all."""
@@ -58,12 +58,20 @@ def transfers() -> None:
 @click.option(
     "--study", default="", metavar="UID", help="Only transfers of this study: its UID, or its pseudonym in the log."
 )
+@click.option("--history", is_flag=True, help="Only what ended long ago and is in the ledger's history.")
 @limit_option()
 @click.pass_context
 def list_(
-    ctx: click.Context, states: tuple[str, ...], rule: str, source: str, destination: str, study: str, limit: int
+    ctx: click.Context,
+    states: tuple[str, ...],
+    rule: str,
+    source: str,
+    destination: str,
+    study: str,
+    history: bool,
+    limit: int,
 ) -> int:
-    """Transfers, newest first."""
+    """Transfers, newest first; with --study those in the history too."""
     settings = settings_of(ctx)
     rules = load_rules(settings)
     with open_ledger(rules, read_only=True, create=False) as ledger:
@@ -72,7 +80,7 @@ def list_(
         found = [
             transfer
             for uid in ([study] if names is None else studies_meant(study, names, ledger))
-            for transfer in ledger.transfers(
+            for transfer in (ledger.history if history else ledger.transfers)(
                 states=[State(s) for s in states],
                 rule=rule,
                 source=source,
@@ -81,13 +89,13 @@ def list_(
                 limit=limit,
             )
         ][:limit]
-        found = _explained(ledger, rules, found, SystemClock().now())
+        found = _explained(ledger, rules, found, ledger.clock().now())
     if settings.json:
         print_json({"transfers": [_row(t, names) for t in found]})
         return 0
     out = terminal()
     if not found:
-        out.print("No such transfers.")
+        out.print("No such transfers in the history." if history else "No such transfers.")
         return 0
     out.print(transfers_table(found, width=out.width))
     if len(found) == limit:
@@ -106,7 +114,7 @@ def show(ctx: click.Context, number: int) -> int:
         transfer = ledger.transfer(number)
         if transfer is None:
             raise RouterError(f"The ledger has no transfer {number}; `dicom-router transfers list` shows what it has.")
-        (transfer,) = _explained(ledger, rules, [transfer], SystemClock().now())
+        (transfer,) = _explained(ledger, rules, [transfer], ledger.clock().now())
         attempts = ledger.attempts(number)
         missing = missing_instances(ledger, transfer)
         names = _pseudonyms(rules, ledger)
@@ -301,15 +309,18 @@ def release(ctx: click.Context, **selection: Any) -> int:
     return _say_to(ctx, WORDS["release"], **selection)
 
 
-def _require_known(ledger: Ledger, rules: RuleSet, rule: str, source: str, destination: str) -> None:
+def _require_known(ledger: SqlLedger, rules: RuleSet, rule: str, source: str, destination: str) -> None:
     """Raises UsageError for a name that neither the configuration nor the ledger has."""
-    if rule and rule not in rules.rules and not ledger.transfers(rule=rule, limit=1):
-        raise no_such("rule", rule, rules.rules)
     places = (LOCAL, *rules.nodes)
-    if source and source not in places and not ledger.transfers(source=source, limit=1):
-        raise no_such("node", source, places)
-    if destination and destination not in places and not ledger.transfers(destination=destination, limit=1):
-        raise no_such("node", destination, places)
+    for key, name, known in (
+        ("rule", rule, rules.rules),
+        ("source", source, places),
+        ("destination", destination, places),
+    ):
+        if name and name not in known:
+            its: Any = {key: name, "limit": 1}
+            if not ledger.transfers(**its) and not ledger.history(**its):
+                raise no_such("rule" if key == "rule" else "node", name, known)
 
 
 def _say_to(
@@ -330,9 +341,9 @@ def _say_to(
     settings = settings_of(ctx)
     changed: list[Transfer] = []
     problems: list[str] = []
-    now = SystemClock().now()
     rules = load_rules(settings)
     with open_ledger(rules, create=False) as ledger:
+        now = ledger.clock().now()
         if everything:
             _require_known(ledger, rules, rule, source, destination)
             chosen = [State(s) for s in states] or word.states

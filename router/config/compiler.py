@@ -19,7 +19,7 @@ from router.config.diagnostics import Code, Diagnostic, in_order
 from router.config.document import DocumentError, MappingNode, Node, SequenceNode, parse_document, read_bytes
 from router.config.merge import Sections
 from router.config.model import Builder
-from router.config.schema import check
+from router.config.schema import check, raw_value
 from router.domain.problem import Step
 from router.domain.rule import RuleSet
 
@@ -131,7 +131,7 @@ def compile_sources(sources: Sources, now: datetime) -> Loaded:
         sections.add(root)
     findings += sections.diagnostics
     builder = Builder(sections, frozenset(damaged), now)
-    rule_set = builder.build(sources.content_hash)
+    rule_set = builder.build(sources.content_hash, _work_hash(sections))
     cases = compile_cases(sections.tests, rule_set, builder.is_damaged, builder.report)
     findings += builder.diagnostics
     for rule in rule_set.rules.values():
@@ -152,6 +152,12 @@ def compile_sources(sources: Sources, now: datetime) -> Loaded:
         () if has_errors else cases,
         tuple(name for name, _ in sources.files),
     )
+
+
+def _work_hash(sections: Sections) -> str:
+    """SHA-256 over what the sections say but `router` and `tests`, wherever it stands and in whichever order."""
+    work = [raw_value(getattr(sections, name)) for name in ("nodes", "rules", "windows", "anatomy", "defaults")]
+    return hashlib.sha256(msgspec.json.encode(work, order="deterministic")).hexdigest()
 
 
 def _prune(root: Node, path: tuple[Step, ...]) -> None:

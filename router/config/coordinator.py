@@ -93,7 +93,10 @@ class Coordinator:
 
     def announce(self) -> None:
         """Tell the observer which configuration runs."""
-        self._observer(ConfigurationLoaded(successful=True, content_hash=self._current.content_hash))
+        running = self._current
+        self._observer(
+            ConfigurationLoaded(successful=True, content_hash=running.content_hash, work_hash=running.work_hash)
+        )
 
     @property
     def current(self) -> RuleSet:
@@ -198,6 +201,7 @@ class Coordinator:
             ConfigurationLoaded(
                 successful=accepted,
                 content_hash=standing.content_hash if accepted else standing.last.content_hash,
+                work_hash=self._current.work_hash if accepted else "",
                 diagnostics=tuple(lines),
                 restart_needed=keys,
             )

@@ -17,7 +17,9 @@ from router.config.base import Base
 from router.config.character_sets import with_character_set
 from router.config.diagnostics import Code
 from router.config.document import MappingNode
+from router.config.history import history_keep
 from router.config.hl7 import hl7_settings
+from router.config.ledger import ledger_setting
 from router.config.log import log_settings
 from router.config.notify import notify_settings
 from router.config.retention import retention_settings
@@ -40,6 +42,8 @@ _RESERVED = {
 
 WATCH_SECONDS = (1.0, 86400.0)
 """How often the files may be looked at: more often is work in vain, more rarely is not watching."""
+LONGEST_LEAVE = 300.0
+"""Seconds a service that ends may still take work: a load balancer has long noticed, and whoever stops it waits."""
 
 
 class Builder(Base):
@@ -47,7 +51,7 @@ class Builder(Base):
 
     # --- the whole ----------------------------------------------------------------------------------------------------
 
-    def build(self, content_hash: str) -> model.RuleSet:
+    def build(self, content_hash: str, work_hash: str = "") -> model.RuleSet:
         """The model, as far as it can be built."""
         router = self._router()
         nodes: dict[str, model.Node] = {}
@@ -63,7 +67,13 @@ class Builder(Base):
         zone_of = partial(self.zone, default=self.machine_zone)
         windows = compile_windows(self.sections.windows, zone_of, self.now, self.report)
         return model.RuleSet(
-            router=router, nodes=nodes, rules=rules, windows=windows, anatomy=anatomy, content_hash=content_hash
+            router=router,
+            nodes=nodes,
+            rules=rules,
+            windows=windows,
+            anatomy=anatomy,
+            content_hash=content_hash,
+            work_hash=work_hash,
         )
 
     # --- router and nodes ---------------------------------------------------------------------------------------------
@@ -73,7 +83,7 @@ class Builder(Base):
         values = value_of(tree, schema_at(("router",)))
         changes: dict[str, Any] = {
             key: values[key]
-            for key in ("store", "ledger", "durability", "maximum_associations", "receivers", "metrics")
+            for key in ("store", "durability", "maximum_associations", "receivers", "metrics", "replica")
             if key in values
         }
         for key in ("listen", "http"):
@@ -87,6 +97,11 @@ class Builder(Base):
             changes["ae_title"] = values["ae_title"]
         if "drain" in values:
             changes["drain"] = self.duration(tree.values["drain"], values["drain"])
+        if "leave" in values:
+            changes["leave"] = self.duration(tree.values["leave"], values["leave"])
+            if changes["leave"] > LONGEST_LEAVE:
+                message = f"router.leave: {values['leave']} is longer than 5m"
+                self.report(tree.values["leave"], Code.BAD_VALUE, message, "5s is usual")
         if "watch" in values:
             changes["watch"] = values["watch"]
         if "watch_every" in values:
@@ -104,9 +119,8 @@ class Builder(Base):
                 given["size"] = parse_size(given["size"]) or 0
             changes["quarantine"] = QuarantineSettings(**given)
         changes["retention"] = retention_settings(self, tree, values)
-        if not values.get("ledger", "sqlite:///x").startswith("sqlite:///") or values.get("ledger") == "sqlite:///":
-            hint = "sqlite:///./data/ledger.db, or sqlite:////var/lib/dicom-router/ledger.db for an absolute path"
-            self.report(tree.values["ledger"], Code.BAD_VALUE, "router.ledger names no SQLite file", hint)
+        changes["history"] = history_keep(self, tree, values)
+        changes["ledger"] = ledger_setting(tree, values, self.report)
         if not str(values.get("store", "x")).strip():
             self.report(tree.values["store"], Code.BAD_VALUE, "router.store is empty", "name a directory")
         changes["tls"] = tls_settings(

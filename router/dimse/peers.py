@@ -272,6 +272,10 @@ class Peers:
                 refused.comment,
             )
 
+    def fit(self, node: Node, room: int) -> None:
+        """Release idle associations to a node until no more than so many stand. Raises nothing."""
+        self._pool.fit(node, room)
+
     def close(self) -> None:
         """Release all associations that are not in use; those in use end with their request."""
         self._pool.close()

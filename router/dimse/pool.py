@@ -181,6 +181,25 @@ class Pool:
                 self._ending[node.name] += 1
             self._release(idle.node, idle.association)
 
+    def fit(self, node: Node, room: int) -> None:
+        """Release idle associations to a node until no more than so many stand; they have ended when this returns.
+
+        For where others need the slots: one that idles here is one too many for the node.
+        """
+        deadline = time.monotonic() + 2 * _RELEASE_SECONDS
+        while True:
+            with self._condition:
+                idle = next((one for one in self._idle if one.node.name == node.name), None)
+                left = deadline - time.monotonic()
+                if self._open[node.name] <= room or (idle is None and not self._ending[node.name]) or left <= 0:
+                    return
+                if idle is None:
+                    self._condition.wait(left)
+                    continue
+                self._idle.remove(idle)
+                self._ending[node.name] += 1
+            self._release(idle.node, idle.association)
+
     def _forget(self, node: Node) -> None:
         """One less is open."""
         with self._condition:

@@ -36,6 +36,8 @@ _OTHER = "other"
 _BACKLOG = 512
 _TICK = 0.5
 """Seconds within which an idle association sees that the router stops."""
+_PAUSE = 2.0
+"""So long a sender may be silent between two instances of a study without being cut off when the router stops."""
 _LAST_WAIT = 5.0
 _AE_TITLE = 16
 _log = logging.getLogger(__name__)
@@ -305,7 +307,7 @@ class _Visit:
             if message is not None:
                 session.serve(message)
                 heard = time.monotonic()
-            elif server._stopping:
+            elif server._stopping and moment > heard + _PAUSE:
                 association.abort()
                 return
             elif moment > heard + inactivity:

@@ -64,6 +64,29 @@ class RenewedContext(ssl.SSLContext):
         return connection
 
 
+def replica_context(certificate: str) -> ssl.SSLContext:
+    """To call the HTTP of another replica: trusts every certificate of this router's own PEM file, under any name.
+
+    That is the same certificate, or one of an authority whose certificate stands in the file as well. Raises
+    TlsFileError.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.check_hostname = False
+    context.verify_flags |= ssl.VerifyFlags.VERIFY_X509_PARTIAL_CHAIN
+    try:
+        context.load_verify_locations(cadata=_certificates(Path(certificate).read_text("ascii", "replace")))
+    except (OSError, ValueError):  # SSLError is an OSError
+        raise TlsFileError("certificate", f"{certificate} holds no certificate that can be read.") from None
+    return context
+
+
+def _certificates(text: str) -> str:
+    """The certificates of a PEM file, without the key that may stand beside them."""
+    found = [f"{_BEGIN}{part.partition(_END)[0]}{_END}\n" for part in text.split(_BEGIN)[1:] if _END in part]
+    return "".join(found)
+
+
 def own_context(certificate: str) -> ssl.SSLContext:
     """To call this router's own HTTP: trusts the first certificate of a PEM file, under whatever name it is called.
 

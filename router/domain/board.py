@@ -140,6 +140,26 @@ class RuleSeen(_Shown, frozen=True, kw_only=True):
     """Its transfers among the recent failures."""
 
 
+class ReplicaSeen(_Shown, frozen=True, kw_only=True):
+    """A service that lives on the ledger."""
+
+    name: str
+    address: str = ""
+    """Of its HTTP, host:port; empty where it serves none."""
+    here: bool = False
+    """It is the one that answers."""
+    leads: bool = False
+    """It makes sweeps due, for all."""
+    store: str = ""
+    """The name of its object store: those with the same one share their files."""
+    started_at: datetime | None = None
+    seen_at: datetime
+    silent: bool = False
+    """It has not been seen for some seconds, and may be dead."""
+    other_configuration: bool = False
+    """It has other nodes, rules or windows than the one that answers."""
+
+
 class Board(_Shown, frozen=True, kw_only=True):
     """All of it, at one moment."""
 
@@ -163,6 +183,8 @@ class Board(_Shown, frozen=True, kw_only=True):
     """What is not ready, by part, as /readyz says."""
     quarantined: int = 0
     """Objects in the quarantine, as far as a service knows."""
+    replicas: tuple[ReplicaSeen, ...] = ()
+    """The services that live on the ledger, by name."""
 
 
 def said(source: str) -> str:

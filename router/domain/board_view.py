@@ -10,10 +10,11 @@ from typing import Any
 import msgspec
 
 from router.domain.allowance import allowance, opens_at
-from router.domain.board import Board, NodeSeen, QueueSeen, RuleSeen, SweepSeen, TransferSeen
+from router.domain.board import Board, NodeSeen, QueueSeen, ReplicaSeen, RuleSeen, SweepSeen, TransferSeen
 from router.domain.board_ends import Mark, ends_at
-from router.domain.overview import ArrivingRow, BacklogRow, Overview
+from router.domain.overview import ArrivingRow, BacklogRow, Overview, ServiceInfo
 from router.domain.pseudonym import Pseudonyms
+from router.domain.replicas import SILENT_SECONDS
 from router.domain.route import StoppedRoute, said_of, waits_for
 from router.domain.rule import LOCAL, Node, Rule, RuleSet
 from router.domain.sweep import SweepRecord, SweepState
@@ -51,6 +52,10 @@ class ServiceNow(msgspec.Struct, frozen=True, kw_only=True):
     """What is not ready, by part."""
     quarantined: int = 0
     """Objects in the quarantine."""
+    owner: str = ""
+    """Of this service."""
+    services: tuple[ServiceInfo, ...] = ()
+    """Those that live on the ledger."""
 
 
 class Moment(msgspec.Struct, frozen=True, kw_only=True):
@@ -96,6 +101,25 @@ def drawn(moment: Moment, pseudonyms: Pseudonyms, *, identifiers: bool) -> Board
         activity=seen(overview.activity),
         problems=moment.service.problems if moment.service is not None else {},
         quarantined=moment.service.quarantined if moment.service is not None else 0,
+        replicas=_replicas(moment) if moment.service is not None else (),
+    )
+
+
+def _replicas(moment: Moment) -> tuple[ReplicaSeen, ...]:
+    assert moment.service is not None
+    return tuple(
+        ReplicaSeen(
+            name=one.replica or one.owner,
+            address=one.address,
+            here=one.owner == moment.service.owner,
+            leads=one.leads,
+            store=one.store,
+            started_at=one.started_at,
+            seen_at=one.seen_at,
+            silent=(moment.now - one.seen_at).total_seconds() > SILENT_SECONDS,
+            other_configuration=one.work_hash != moment.rules.work_hash,
+        )
+        for one in moment.service.services
     )
 
 

@@ -161,8 +161,10 @@ CAUSES: dict[str, Cause] = {
     "lease-lost": _broken("The router stopped in the middle; what arrived is looked up first."),
     "cancelled": Cause(Remedy.NONE, "Cancelled."),
     "node-removed": Cause(Remedy.PERMANENT, "The configuration no longer has this node."),
+    "other-configuration": Cause(Remedy.LATER, "Only another replica's configuration has its rule and nodes so far."),
     "rule-removed": Cause(Remedy.PERMANENT, "The configuration no longer has this rule."),
     "already-present": Cause(Remedy.NONE, "The destination held it already; nothing was moved.", clean=True),
+    "replica-away": Cause(Remedy.LATER, "Another replica holds instances of it and is not to be had now: start it."),
     "gone": Cause(Remedy.NONE, "The source has no instance of it any more."),
     # what became of the instances of a C-STORE
     **STORE_CAUSES,

@@ -26,8 +26,14 @@ _PORTS = {
 """By what stands in the way of listening: the words, and what to do."""
 
 
-def port(check: str, what: str, address: str, problem: str, ours: bool, place: str) -> Check:
-    """On a port to listen at. `ours`: a running service is taken to hold it; `place` is its key."""
+def port(check: str, what: str, address: str, problem: str, ours: bool | None, place: str) -> Check:
+    """On a port to listen at. `ours`: a running service is taken to hold it, None: that is not to be told.
+
+    `place` is its key.
+    """
+    if problem == "in-use" and ours is None:
+        sentence = f"A program listens on {address} ({what}); whether it is this router's service cannot be told"
+        return warn(check, "whose", f"{sentence} without the ledger.", "mend the ledger first, then look again")
     if problem == "in-use" and ours:
         return ok(check, "ours", f"The running service listens on {address} ({what}).")
     if problem:
@@ -137,23 +143,35 @@ def configuration(nodes: int, rules: int, warnings: Sequence[str]) -> Check:
     return ok("configuration", "valid", f"The configuration is valid: nodes {nodes}, rules {rules}.")
 
 
-def service(answers: dict[str, tuple[int, str] | None], address: str, same: bool) -> list[Check]:
-    """On a running service, by what its /healthz and /readyz answer (status and problems)."""
+def service(answers: dict[str, tuple[int, str] | None], address: str, same: bool, other: str = "") -> list[Check]:
+    """On a running service, by what its /healthz and /readyz answer (status and problems).
+
+    `same`: it has this configuration, as far as it should; `other` names a replica that has one of its own.
+    """
     checks = []
+    who = f"The replica {other}" if other else "The running service"
     for path, answer in answers.items():
         check = path.strip("/")
         if answer is None:
             advice = "see its log; is it the one that runs on this ledger?"
-            checks.append(fail(check, "silent", f"The running service does not answer at {address}{path}.", advice))
+            checks.append(fail(check, "silent", f"{who} does not answer at {address}{path}.", advice))
         elif answer[0] != 200:
-            sentence = f"The running service says at {address}{path}: {answer[1] or answer[0]}."
+            sentence = f"{who} says at {address}{path}: {answer[1] or answer[0]}."
             checks.append(fail(check, "failing", sentence, "mend what it names; its log says more"))
         else:
-            checks.append(ok(check, "ok", f"The running service says at {address}{path} that all is well."))
-    if not same:
-        sentence = "The running service has another configuration loaded than these files."
+            checks.append(ok(check, "ok", f"{who} says at {address}{path} that all is well."))
+    if not same and other:
+        sentence = f"{who} has other nodes, rules or windows loaded than these files."
+        checks.append(warn("service", "other-configuration", sentence, "give it the same files, or wait until it has"))
+    elif not same:
+        sentence = f"{who} has another configuration loaded than these files."
         checks.append(warn("service", "other-configuration", sentence, "send it SIGHUP, or restart it"))
     return checks
+
+
+def not_here(others: Sequence[str]) -> Check:
+    """On a replica that does not run while others do."""
+    return ok("service", "not-here", f"This replica does not run; others do: {', '.join(others)}.")
 
 
 def ae_title(router: RouterSettings, where: Where) -> Check:

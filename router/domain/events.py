@@ -17,9 +17,9 @@ DROPPED = ("duplicate", "level", "uid", "undecodable")
 HELD_BACK = ("settling", "studies_per_sweep", "instances_per_day")
 """Why a rule holds transfers back: they settle (`sweep.settle`), or a limit of the rule is reached."""
 
-WAITS = ("slots", "pause", "duty", "pace", "incoming")
+WAITS = ("slots", "pause", "duty", "pace", "incoming", "ledger")
 """What a request to a node waited for first: a free slot, the pause after a rejection, the rest of its duty cycle, its
-queries per minute or moves per hour, or the destination's incoming moves."""
+queries per minute or moves per hour, the destination's incoming moves, or the ledger, by which replicas count."""
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True):
@@ -276,6 +276,8 @@ class ConfigurationLoaded(Event, frozen=True, kw_only=True):
 
     successful: bool
     content_hash: str = ""
+    work_hash: str = ""
+    """Of all but the section `router`, which is a replica's own."""
     diagnostics: tuple[str, ...] = ()
     """Why it was rejected, a line each, where that was not told before."""
     restart_needed: tuple[str, ...] = ()

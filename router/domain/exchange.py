@@ -76,6 +76,8 @@ class StoredObject(msgspec.Struct, frozen=True, kw_only=True):
     transfer_syntax_uid: str
     size: int = 0
     """Bytes of its data set when it came in; 0: not known."""
+    store: str = ""
+    """The name of the object store that holds it; empty: the own one."""
 
 
 class Standing(StrEnum):

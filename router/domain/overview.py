@@ -21,6 +21,15 @@ class ServiceInfo(msgspec.Struct, frozen=True, kw_only=True):
     seen_at: datetime
     content_hash: str = ""
     """Of the configuration it runs."""
+    work_hash: str = ""
+    """Of what it says about work: all but the section `router`, which each replica has its own of."""
+    replica: str = ""
+    """Its name, as people know it; empty where a program of before wrote it down."""
+    store: str = ""
+    """The name of its object store."""
+    started_at: datetime | None = None
+    leads: bool = False
+    """It makes sweeps due, for all."""
 
 
 class BacklogRow(msgspec.Struct, frozen=True, kw_only=True):

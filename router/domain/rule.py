@@ -24,6 +24,8 @@ from router.domain.triggers import Sweep as Sweep
 from router.domain.triggers import Tier as Tier
 from router.domain.triggers import Unit as Unit
 from router.domain.triggers import Worklist as Worklist
+from router.domain.watch_settings import LogSettings as LogSettings
+from router.domain.watch_settings import PageSettings as PageSettings
 from router.domain.window import Window
 
 LOCAL = "local"
@@ -215,26 +217,8 @@ class Node(Model, frozen=True, kw_only=True):
         return titles
 
 
-class LogSettings(Model, frozen=True, kw_only=True):
-    """What the log of a service looks like, and what it tells."""
-
-    format: str = "console"
-    """`console`: for people; `json`: an object a line."""
-    level: str = "info"
-    """`debug`, `info`, `warning` or `error`: what matters less is left out."""
-    identifiers: str = "hashed"
-    """`hashed`: a pseudonym stands for a study; `none`: nothing does."""
-    key: Secret | None = None
-    """What pseudonyms are made with; None: a key that the ledger keeps."""
-
-
-class PageSettings(Model, frozen=True, kw_only=True):
-    """What the status page and the API show."""
-
-    identifiers: bool = False
-    """UIDs and patient IDs, to those who have shown the token; else pseudonyms stand for studies."""
-    hosts: tuple[str, ...] = ()
-    """Further names by which browsers may call this router, without a port."""
+AT_ONCE = ("notify", "history")
+"""Keys under `router:` whose changes take effect without a restart."""
 
 
 class RouterSettings(Model, frozen=True, kw_only=True):
@@ -244,12 +228,15 @@ class RouterSettings(Model, frozen=True, kw_only=True):
     listen_host: str = "0.0.0.0"
     listen_port: int = 11112
     store: str = "./data/store"
-    ledger: str = "sqlite:///./data/ledger.db"
+    ledger: str | Secret = "sqlite:///./data/ledger.db"
+    """Its database URL, or where that stands."""
     http_host: str = "127.0.0.1"
     http_port: int = 9104
     http_tls: HttpTls | None = None
     """HTTP is served over TLS only, with these; None: without."""
     metrics: str = OPEN
+    replica: str = ""
+    """What this service is called among those that share its ledger; empty: as its host is called."""
     durability: str = "fsync"
     """`fsync`: acknowledged instances survive a power cut; `rename`: they survive a killed process."""
     minimum_free: int = 1 << 30
@@ -257,12 +244,16 @@ class RouterSettings(Model, frozen=True, kw_only=True):
     quarantine: QuarantineSettings = QuarantineSettings()
     retention: Retention | None = None
     """When studies that were passed on leave the store; None: never."""
+    history: float | None = None
+    """Seconds after which what has ended goes into the ledger's history; None: never."""
     maximum_associations: int = 64
     """Associations the Store SCP holds at once."""
     receivers: int = 1
     """Processes that receive, on the same port."""
     drain: float = 30.0
-    """Seconds running moves may take to end after SIGTERM before they are cancelled."""
+    """Seconds running moves, and associations that store here, may take to end after SIGTERM before they are cut."""
+    leave: float = 0.0
+    """Seconds after SIGTERM in which it goes on as before, but for saying that it is not ready."""
     tls: TlsSettings | None = None
     """The Store SCP speaks TLS only, with these; None: it speaks none."""
     hl7: Hl7Settings | None = None
@@ -280,10 +271,14 @@ class RouterSettings(Model, frozen=True, kw_only=True):
     notify: NotifySettings = NotifySettings()
     """Who is told of what goes wrong. Takes effect at once, without a restart."""
 
+    def adopting(self, wanted: RouterSettings) -> RouterSettings:
+        """These settings with what of `wanted` takes effect at once."""
+        return msgspec.structs.replace(self, **{name: getattr(wanted, name) for name in AT_ONCE})
+
     def restart_needed(self, wanted: RouterSettings) -> tuple[str, ...]:
         """The keys, as they stand under `router:`, that `wanted` has otherwise: they take effect after a restart."""
-        names = [field.name for field in msgspec.structs.fields(RouterSettings) if field.name != "notify"]
-        changed = [name for name in names if getattr(self, name) != getattr(wanted, name)]
+        names = [field.name for field in msgspec.structs.fields(RouterSettings)]
+        changed = [name for name in names if name not in AT_ONCE and getattr(self, name) != getattr(wanted, name)]
         return tuple(dict.fromkeys(name.removesuffix("_host").removesuffix("_port") for name in changed))
 
 
@@ -399,6 +394,9 @@ class RuleSet(Model, frozen=True, kw_only=True):
     windows: dict[str, Window] = {}
     anatomy: Anatomy = Anatomy()
     content_hash: str
+    """Of the files, byte by byte."""
+    work_hash: str = ""
+    """Of what they say about work: all sections but `router`, of which each replica has its own."""
 
     @property
     def callers(self) -> dict[str, str]:

@@ -30,6 +30,8 @@ class StoredStudy(msgspec.Struct, frozen=True, kw_only=True):
     """Who stored it."""
     transfers: tuple[int, ...] = ()
     """Those under way to or from the store, the oldest first: they still need what it holds."""
+    stores: tuple[str, ...] = ()
+    """The names of the object stores that hold something of it, where more than one was ever known."""
 
 
 class Amount(NamedTuple):

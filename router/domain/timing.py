@@ -355,6 +355,21 @@ class Schedule(msgspec.Struct, frozen=True):
             yield moment
             moment = self.next_due(moment)
 
+    def latest_due(self, until: datetime) -> datetime:
+        """The last due time up to and including that moment, in UTC: whoever asks at that moment hears the same."""
+        if self.cron is None:
+            every, phase = round((self.every or 1.0) * _SECOND), round(self.phase * _SECOND)
+            elapsed = (until - _EPOCH) // timedelta(microseconds=1)
+            return _EPOCH + timedelta(microseconds=(elapsed - phase) // every * every + phase)
+        for days in _LOOKING_BACK:
+            found = list(self.due_between(until - timedelta(days=days), until))
+            if found:
+                return found[-1]
+        return until
+
+
+_LOOKING_BACK = (2, 60, 800, 366 * 41)
+"""Days in which the last run by cron is looked for: one comes in the last of them, see `router.domain.cron`."""
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 

@@ -331,6 +331,14 @@ class Finish(msgspec.Struct, frozen=True, kw_only=True):
     """Stop the route, in the same transaction."""
 
 
+class Ending(NamedTuple):
+    """A claimed step that has ended, and when it began."""
+
+    transfer: Transfer
+    finish: Finish
+    started_at: datetime
+
+
 SAID = " It says: "
 """Stands between the reason of an attempt and what the peer said of it."""
 

@@ -13,8 +13,8 @@ from router.domain.retention import Departed, Departure, HeldStudy
 class DepartureLedger(Protocol):
     """Departures. Raises only LedgerError. Every method is one transaction; thread-safe."""
 
-    def may_leave(self, now: datetime, limit: int, *, oldest: bool) -> list[str]:
-        """The next studies that may leave by now: with `oldest` what came first is first."""
+    def may_leave(self, now: datetime, limit: int, *, oldest: bool, store: str | None = None) -> list[str]:
+        """The next studies that may leave a store (None: any) by now: with `oldest` what came first is first."""
 
     def held_studies(self, study_instance_uids: Collection[str], now: datetime) -> list[HeldStudy]:
         """What is known of these, as far as the store holds something of them."""
@@ -28,17 +28,19 @@ class DepartureLedger(Protocol):
     def begin_departure(self, seen: HeldStudy, now: datetime) -> Departure | None:
         """Note that a study leaves. None where there is news of it that was not `seen`: then it stays."""
 
-    def unfinished_departures(self, limit: int) -> list[Departure]:
-        """Studies that were leaving when somebody stopped, the first first."""
+    def unfinished_departures(self, limit: int, store: str | None = None) -> list[Departure]:
+        """Studies that are to leave a store (None: any) and have not, the first first."""
 
-    def leaving_receipts(self, departure: Departure, after: tuple[str, str], limit: int) -> list[Receipt]:
-        """The next receipts of what leaves; `after`: Series and SOP Instance UID of the last one."""
+    def leaving_receipts(
+        self, departure: Departure, after: tuple[str, str], limit: int, store: str | None = None
+    ) -> list[Receipt]:
+        """The next receipts of what leaves a store (None: any); `after`: Series and SOP Instance UID of the last."""
 
     def forget_receipts(self, gone: Sequence[Receipt]) -> None:
         """Forget receipts whose files are gone; what came again since has another."""
 
-    def end_departure(self, departure: Departure, now: datetime) -> None:
-        """Note that a study has left."""
+    def end_departure(self, departure: Departure, now: datetime, store: str | None = None) -> bool:
+        """Note that a study has left. False where it has left this store only (None: all of them)."""
 
     def departed(self, study_instance_uid: str) -> Departed | None:
         """What has left the store of a study; None where nothing has, or somebody wants it here again."""

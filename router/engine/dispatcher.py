@@ -12,17 +12,20 @@ from router.domain.appointment import Appointment
 from router.domain.passing import PendingArrival
 from router.domain.rule import LOCAL, Node, RuleSet
 from router.domain.sweep import SweepRecord
+from router.domain.tenure import LEASE_SECONDS, Tenure
 from router.domain.transfer import State, Transfer
 from router.engine.detours import Detours
 from router.engine.forwarder import Forwarder
 from router.engine.gates import Gates
 from router.engine.lane import Claim, Lane
-from router.engine.mover import LEASE_SECONDS, Mover
+from router.engine.leases import Held, Leases
+from router.engine.mover import Mover
 from router.engine.orphans import Orphans
 from router.engine.passing import Passer
 from router.engine.ports import Clock, Correlate, Ledger, Observer, Pseudonym, Trouble
 from router.engine.prefetch import Prefetcher
 from router.engine.probe import Prober
+from router.engine.rollout import Agrees, Rollout
 from router.engine.routes import StoppedRoutes
 from router.engine.slots import NodeSlots
 from router.engine.step import verdict_events
@@ -35,6 +38,8 @@ _TICK_SECONDS = 1.0
 _GLANCE_SECONDS = 0.05
 _STRANGERS_SECONDS = 5.0
 _STALLED_SECONDS = 60.0
+_FORGET_SECONDS = 60.0
+"""How often it is seen what others have looked at of what was moved here."""
 _HEED_SECONDS = 0.25
 """Between two looks for what people ask of work under way, and for routes that others have stopped."""
 _SWEEPS_PER_SOURCE = 1
@@ -71,12 +76,15 @@ class Dispatcher:
         pseudonym: Pseudonym,
         correlate: Correlate,
         trouble: Trouble,
+        agrees: Agrees = lambda rules, *, anew=False: True,
     ) -> None:
         self._rules = rules
         self._ledger = ledger
         self._sweeper = sweeper
         self._upkeep = Upkeep(ledger)
         self._orphans = Orphans(ledger, observer)
+        self._rollout = Rollout(ledger, agrees, clock)
+        self._leases = Leases(ledger, self._held, clock)
         self._mover = mover
         self._forwarder = forwarder
         self._verifier = verifier
@@ -93,26 +101,22 @@ class Dispatcher:
         self._wake = threading.Event()
         self._stopping = threading.Event()
         self._ended = threading.Event()
-        self._lock = threading.Lock()
-        self._threads: dict[
-            threading.Thread, tuple[Transfer | SweepRecord | Appointment | PendingArrival, threading.Event]
-        ] = {}
-        """What runs, with what cancels it: each its own, for a claim that is lost must stop that work only."""
+        self._lock, self._claiming = threading.Lock(), threading.Lock()
+        self._threads: dict[threading.Thread, Held] = {}
+        """What runs."""
         self._unproven: set[int] = set()
         """Transfers moved here that wait for a look at the evidence: draining includes it."""
         self._next_look = 0.0
         self._late: frozenset[int] = frozenset()
-        self._renewed = 0.0
-        self._heeded = float("-inf")
+        self._heeded = self._forgot = float("-inf")
         self._heeded_for: RuleSet | None = None
-        self._strangers: list[str] = []
         self._strangers_at = float("-inf")
         self._turned = time.monotonic()
         self._loop: threading.Thread | None = None
         self._sweeps: Lane[SweepRecord] = Lane(
             room=lambda name, node: _SWEEPS_PER_SOURCE,
             node_of=lambda sweep: sweep.due.source,
-            claim=ledger.claim_sweep,
+            claim=lambda names, now, seconds: self._rollout.claim_sweep(self._rules(), names, now, seconds),
             run=self._run_sweep,
         )
         self._looks: Lane[Appointment] = Lane(
@@ -145,6 +149,7 @@ class Dispatcher:
         loop = threading.Thread(target=self._run, name="dispatcher", daemon=True)
         loop.start()
         self._loop = loop
+        self._leases.start()
 
     @property
     def stalled(self) -> bool:
@@ -170,6 +175,8 @@ class Dispatcher:
         """
         self._stopping.set()
         self._wake.set()
+        with self._claiming:
+            pass  # what was being claimed counts as running now: it is not to be given back before it has begun
         self._forget_what_is_decided()
         ended = self._join(drain_seconds, verified=True)
         self._ended.set()
@@ -178,18 +185,26 @@ class Dispatcher:
             self._loop.join(_TICK_SECONDS * 10)
         if not ended:
             with self._lock:
-                for _, cancelled in self._threads.values():
-                    cancelled.set()
+                for held in self._threads.values():
+                    held.cancelled.set()
             ended = self._join(_CANCEL_SECONDS)
         self._prober.stop()
-        with self._lock:
-            left = [work for work, _ in self._threads.values() if isinstance(work, Transfer)]
+        self._leases.stop()
+        left = [held.claim for held in self._held() if isinstance(held.claim, Transfer)]
         if left:
-            self._ledger.release_claims(left, self._clock.now())
+            try:
+                self._ledger.release_claims(left, self._clock.now())
+            except LedgerError as error:  # their leases end by themselves
+                self._trouble("dispatcher", error)
         return ended
 
+    def _held(self) -> list[Held]:
+        with self._lock:
+            return list(self._threads.values())
+
     def _forget_what_is_decided(self) -> None:
-        """A person may have cancelled or held what waited for a look."""
+        """What waited for a look a person may have cancelled or held, or another replica has looked at it."""
+        self._forgot = time.monotonic()
         with self._lock:
             waiting = set(self._unproven)
         with contextlib.suppress(LedgerError):
@@ -215,6 +230,8 @@ class Dispatcher:
                 begun[0].join(min(0.2, left))
             else:
                 time.sleep(min(0.05, left))
+                if verified and not threads and time.monotonic() - self._forgot > _TICK_SECONDS:
+                    self._forget_what_is_decided()
 
     # the loop -----------------------------------------------------------------------------------------------------
 
@@ -224,6 +241,9 @@ class Dispatcher:
             try:
                 self._turn()
                 self._turned = time.monotonic()
+            except LedgerError as error:  # not a fault of this process, which a restart could mend
+                self._turned = time.monotonic()
+                self._trouble("dispatcher", error)
             except Exception as error:  # noqa: BLE001  whatever it is, the next turn may do better
                 self._trouble("dispatcher", error)
             self._rest()
@@ -242,15 +262,14 @@ class Dispatcher:
 
     def _turn(self) -> None:
         now = self._clock.now()
-        if time.monotonic() - self._renewed > LEASE_SECONDS / 4:
-            self._renewed = time.monotonic()
-            self._keep_leases(now)
+        if self._leases.keep():
             self._ledger.expire_leases(now)
         if self._next_look <= time.monotonic():  # else something that waits is due sooner
             self._next_look = time.monotonic() + _TICK_SECONDS
         self._upkeep.look(now)
         rules = self._rules()
-        self._orphans.look(rules, now)
+        if self._rollout.agrees(rules):
+            self._orphans.look(rules, now)
         names = [*rules.nodes, LOCAL]
         self._gates.forget()
         self._late = self._detours.late()
@@ -260,43 +279,40 @@ class Dispatcher:
             self._heed_wishes()
         if time.monotonic() - self._strangers_at > _STRANGERS_SECONDS:
             self._strangers_at = time.monotonic()
-            self._strangers = self._find_strangers(set(names))
-        names += self._strangers
+            self._rollout.look(rules, names)
+            if time.monotonic() - self._forgot > _FORGET_SECONDS:
+                self._forget_what_is_decided()
+        names += self._rollout.strangers
         # The slow work first: a source should not stand idle while what it sent is looked up.
         if not self._stopping.is_set():
             self._prober.look(rules)
-            self._fill(self._moves, names, rules, now)
-        self._fill(self._verifications, names, rules, now)
+            self._fill(self._moves, names, rules)
+        self._fill(self._verifications, names, rules)
         if not self._stopping.is_set():
-            self._fill(self._arrivals, [LOCAL], rules, now)
-            self._fill(self._looks, names, rules, now)
-            self._fill(self._sweeps, names, rules, now)
+            self._fill(self._arrivals, [LOCAL], rules)
+            self._fill(self._looks, names, rules)
+            self._fill(self._sweeps, names, rules)
         self._next_look = min(self._next_look, self._gates.opens_at)
 
-    def _find_strangers(self, known: set[str]) -> list[str]:
-        """Nodes that work waits for but the configuration does not have: it is claimed, and ends saying so."""
-        found = {sweep.due.source for sweep in self._ledger.open_sweeps()}
-        found |= self._ledger.waiting_sources()
-        for row in self._ledger.backlog():
-            if row.state in (State.QUEUED, State.VERIFYING):
-                found |= {row.source, row.destination}
-        return sorted(found - known)
-
-    def _fill(self, lane: Lane[Claim], names: Sequence[str], rules: RuleSet, now: datetime) -> None:
+    def _fill(self, lane: Lane[Claim], names: Sequence[str], rules: RuleSet) -> None:
         while not self._ended.is_set() and (lane is self._verifications or not self._stopping.is_set()):
             with self._lock:
                 free = [name for name in names if lane.running[name] < lane.room(name, rules.node(name))]
             free = [name for name in free if self._gates.open(rules.node(name))]
             if not free:
                 return
-            claim = lane.claim(free, now, LEASE_SECONDS)
-            if claim is None:
-                return
-            cancelled = threading.Event()
-            thread = threading.Thread(target=self._work, args=(lane, claim, cancelled), name="work", daemon=True)
-            with self._lock:
-                lane.running[lane.node_of(claim)] += 1
-                self._threads[thread] = claim, cancelled
+            with self._claiming:
+                if self._stopping.is_set() and lane is not self._verifications:
+                    return
+                tenure = Tenure(time.monotonic())
+                claim = lane.claim(free, self._clock.now(), LEASE_SECONDS)  # the turn may have begun long ago
+                if claim is None:
+                    return
+                cancelled = threading.Event()
+                thread = threading.Thread(target=self._work, args=(lane, claim, cancelled), name="work", daemon=True)
+                with self._lock:
+                    lane.running[lane.node_of(claim)] += 1
+                    self._threads[thread] = Held(claim, cancelled, tenure)
             try:
                 thread.start()
             except RuntimeError:  # the system has no thread left: give it back, it is due again when its lease ends
@@ -321,32 +337,18 @@ class Dispatcher:
 
     def _run_claim(self, lane: Lane[Claim], claim: Claim, cancelled: threading.Event) -> datetime | None:
         try:
-            return lane.run(claim, cancelled)
+            return None if self._rollout.leaves(claim, self._rules()) else lane.run(claim, cancelled)
         except Exception as error:  # noqa: BLE001  a defect in one piece of work must not take the others down
             self._trouble("work", error)
             return None
-
-    def _keep_leases(self, now: datetime) -> None:
-        with self._lock:
-            claims = [claim for claim, _ in self._threads.values()]
-        for claim in claims:
-            if isinstance(claim, Transfer):
-                self._ledger.renew(claim, now, LEASE_SECONDS, None)
-            elif isinstance(claim, Appointment):
-                self._ledger.renew_appointment(claim, now, LEASE_SECONDS)
-            elif isinstance(claim, PendingArrival):
-                self._ledger.renew_arrival(claim, now, LEASE_SECONDS)
-            else:
-                self._ledger.renew_sweep(claim, now, LEASE_SECONDS)
 
     def _heed_wishes(self) -> None:
         """Stop what a person wants cancelled or held; the ledger makes it so when the work has let go."""
         wished = set(self._ledger.wished())
         if wished:
-            with self._lock:
-                for claim, cancelled in self._threads.values():
-                    if isinstance(claim, Transfer) and (claim.id, claim.fence) in wished:
-                        cancelled.set()
+            for held in self._held():
+                if isinstance(held.claim, Transfer) and (held.claim.id, held.claim.fence) in wished:
+                    held.cancelled.set()
 
     # the kinds of work --------------------------------------------------------------------------------------------
 
@@ -367,11 +369,10 @@ class Dispatcher:
         Now and then it is the turn of what has waited longest at a source.
         """
         rules, turns = self._rules(), self._gates.turns
-        with self._lock:
-            claims = [claim for claim, _ in self._threads.values()]
+        claims = [held.claim for held in self._held()]
         moving = [claim for claim in claims if isinstance(claim, Transfer) and claim.state is State.MOVING]
         sources = self._gates.sources(sources, rules, moving)
-        without = {*self._detours.slow(), *self._gates.closed_routes(sources, rules, moving)}
+        without = {*self._rollout.routes, *self._detours.slow(), *self._gates.closed_routes(sources, rules, moving)}
         probe = self._routes.claim_probe(sources, rules, now, lease_seconds, without)
         if probe is not None:
             return probe

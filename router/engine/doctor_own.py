@@ -37,23 +37,34 @@ def own_side(
     ledger: str,
     ledger_problem: str,
     ledger_file: str,
+    server: Sequence[Check] = (),
     now: datetime,
 ) -> list[Check]:
     """The checks of this router.
 
-    `ledger` says what was found of it, `ledger_problem` why it cannot be opened, `ledger_file` where it lives.
+    `ledger` says what was found of it, `ledger_problem` why it cannot be opened, `ledger_file` where it lives;
+    `server` are the checks of the server that keeps it otherwise.
     """
     checks = [checkup_router.configuration(len(rules.nodes), len(rules.rules), warnings)]
     checks.append(checkup_router.ae_title(rules.router, where))
-    checks += _ports(rules, where, machine, bool(services))
+    own = [service for service in services if service.own]
+    unlisted = _unlisted(rules, machine) if ledger_problem else {}
+    running = None if ledger_problem and not unlisted else bool(own or unlisted)
+    checks += _ports(rules, where, machine, running)
     checks.append(checkup_router.reachable(rules, where))
+    for address, answers in unlisted.items():
+        checks += checkup_router.service(answers, address, same=True)
     for service in services:
         if service.address:
-            answers = {path: _state(machine.ask(service.address, path)) for path in ("/healthz", "/readyz")}
-            same = service.content_hash == rules.content_hash
-            checks += checkup_router.service(answers, service.address, same)
+            if service.own:
+                same, other = service.content_hash == rules.content_hash, ""
+            else:
+                same, other = service.work_hash == rules.work_hash, service.replica
+            checks += checkup_router.service(_answers(machine, service.address), service.address, same, other)
+    if services and not own:
+        checks.append(checkup_router.not_here([service.replica for service in services]))
     checks += _store(rules, where, machine)
-    checks += _ledger(ledger, ledger_problem, ledger_file, where, machine)
+    checks += [*_ledger(ledger, ledger_problem, ledger_file, where, machine), *server]
     checks.append(checkup_router.open_files(machine.open_files(), rules.router, where))
     zones = {node.timezone for node in rules.nodes.values()} | {one.timezone for one in rules.windows.values()}
     lacking = sorted(zone for zone in zones if not machine.zone_loads(zone))
@@ -80,7 +91,32 @@ def _certificates(rules: RuleSet, where: Where, machine: Machine, now: datetime)
     return checks
 
 
-def _ports(rules: RuleSet, where: Where, machine: Machine, running: bool) -> list[Check]:
+def _unlisted(rules: RuleSet, machine: Machine) -> dict[str, dict[str, tuple[int, str] | None]]:
+    """The address and answers of a service at the configured HTTP port, where no ledger tells of one; else nothing."""
+    router = rules.router
+    host = f"[{router.http_host}]" if ":" in router.http_host.strip("[]") else router.http_host
+    address = f"{'https://' if router.http_tls is not None else ''}{host}:{router.http_port}"
+    if machine.port_problem(router.http_host, router.http_port) != "in-use":
+        return {}
+    said = machine.ask(address, "/healthz")
+    return {address: _answers(machine, address)} if said is not None and _is_ours(said[1]) else {}
+
+
+def _is_ours(body: str) -> bool:
+    """Whether a service of ours answers /healthz so."""
+    try:
+        found = json.loads(body)
+    except ValueError:
+        return False
+    return isinstance(found, dict) and found.keys() >= {"status", "problems"}
+
+
+def _answers(machine: Machine, address: str) -> dict[str, tuple[int, str] | None]:
+    return {path: _state(machine.ask(address, path)) for path in ("/healthz", "/readyz")}
+
+
+def _ports(rules: RuleSet, where: Where, machine: Machine, running: bool | None) -> list[Check]:
+    """`running`: the service of this configuration runs; None: that is not known."""
     router = rules.router
     ports: list[tuple[str, str, str, int, tuple[str, ...]]] = [
         ("dicom port", "the Store SCP", router.listen_host, router.listen_port, ("router", "listen")),

@@ -127,6 +127,12 @@ class ServiceSeen(NamedTuple):
     address: str
     """Of its HTTP; empty: not known."""
     content_hash: str
+    work_hash: str = ""
+    """Of what its configuration says about work, which replicas have in common."""
+    replica: str = ""
+    """Its name; empty: not known."""
+    own: bool = True
+    """Whether it is the one of this configuration, not another replica on the same ledger."""
 
 
 Says = Callable[[str], None]

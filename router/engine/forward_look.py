@@ -18,6 +18,7 @@ from router.domain.route import StoppedRoute
 from router.domain.rule import Rule, RuleSet
 from router.domain.selection import Selection
 from router.domain.stored import StoredStudy
+from router.domain.stores import chosen
 from router.domain.transfer import Intent
 from router.engine.look import Answer
 from router.engine.passing import ReadHeaders
@@ -56,8 +57,10 @@ class ForwardLook:
         ledger: Shelf,
         headers: ReadHeaders,
         left_alone: Callable[[], Collection[str]] = tuple,
+        store: str = "",
     ) -> None:
-        """`left_alone`: nodes that a running service leaves alone."""
+        """`left_alone`: nodes that a running service leaves alone; `store`: the name of the own one."""
+        self._store = store
         self._rules = rules
         self._ledger = ledger
         self._headers = headers
@@ -65,7 +68,7 @@ class ForwardLook:
 
     def beside(self, rules: RuleSet) -> ForwardLook:
         """The same for another configuration, on the same ledger and store."""
-        return ForwardLook(rules, self._ledger, self._headers, self._left_alone)
+        return ForwardLook(rules, self._ledger, self._headers, self._left_alone, self._store)
 
     def plan(self, rule: Rule, now: datetime) -> Answer:
         """What it would do with each study that one of its senders sent. Raises LedgerError."""
@@ -107,7 +110,7 @@ class ForwardLook:
     ) -> ForwardExplained:
         assert rule.arrival is not None
         assert rule.forward is not None
-        receipts = self._ledger.receipts_of(study)
+        receipts = chosen(self._ledger.receipts_of(study), self._store)
         callers = self._rules.callers
         asked = to_read(rule.where, rule.forward.level, counting(receipts, rule.arrival, callers))
         return explain_forward(

@@ -8,9 +8,9 @@ from __future__ import annotations
 import random
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
+from contextlib import suppress
 from datetime import datetime, timedelta
-from typing import Protocol
 
 from router.domain.breaker import HELD_OFF, SILENT_CAUSES
 from router.domain.causes import CAUSES, UNSENT, Remedy
@@ -19,18 +19,23 @@ from router.domain.exchange import Standing, StoredObject, StoreOutcome, StoreRe
 from router.domain.expectation import Expectation
 from router.domain.forward import Syntax
 from router.domain.outcome import Evidence, Outcome, all_there, outcome_of_error, retry_wait
-from router.domain.receipt import Receipt
 from router.domain.route import Run
 from router.domain.rule import Move, Node, Rule, RuleSet
 from router.domain.store_outcome import STORED, Fold, InstanceFate, fate_of
+from router.domain.tenure import LEASE_SECONDS
 from router.domain.transfer import Finish, Happening, Instance, Transfer
+from router.engine.awaiting import AWAY, Awaited
 from router.engine.evidence import Unavailable, commits
+from router.engine.forward_port import OpenObject as OpenObject
+from router.engine.forward_port import Shelf as Shelf
+from router.engine.forward_port import StorePeers as StorePeers
+from router.engine.forward_port import stored_of
 from router.engine.guard import Purpose
 from router.engine.kit import Kit
-from router.engine.mover import LEASE_SECONDS
+from router.engine.leases import lasting
 from router.engine.slots import Urgency
 from router.engine.step import end_step
-from router.errors import Cancelled, WireError
+from router.errors import Cancelled, LedgerError, WireError
 
 _RENEW_SECONDS = 1.0
 _KEEP_SECONDS = 5.0
@@ -47,8 +52,6 @@ OUT_OF_RESOURCES = "out-of-resources"
 _OF_THE_SYNTAX = frozenset({"syntax-refused", "context-rejected"})
 """Causes of a refusal that may have to do with the transfer syntax."""
 
-OpenObject = Callable[[StoredObject], tuple[int, int]]
-
 
 class _BrokenOff(WireError):
     """What ended a request to store before its end."""
@@ -56,43 +59,6 @@ class _BrokenOff(WireError):
     def __init__(self, result: StoreResult) -> None:
         super().__init__(result.reason)
         self.cause = result.cause
-
-
-class StorePeers(Protocol):
-    """Requests to store. Deadlines are those of the node's settings."""
-
-    def store(
-        self,
-        node: Node,
-        objects: Iterable[StoredObject],
-        *,
-        open_object: OpenObject,
-        on_outcome: Callable[[StoreOutcome], None],
-        cancelled: threading.Event,
-    ) -> StoreResult:
-        """C-STORE of all; each gets exactly one outcome. What fails on the wire is in the result, not raised."""
-
-
-class Shelf(Protocol):
-    """The object store, as the source of what is passed on."""
-
-    def wanted(self, transfer: Transfer) -> Sequence[Receipt]:
-        """What a transfer is to carry, as far as it is here: each instance once, none that the destination itself sent.
-
-        Raises LedgerError.
-        """
-
-    def open(self, stored: StoredObject) -> tuple[int, int]:
-        """A descriptor positioned at the data set, and the data set's size. Raises StoreError, OSError."""
-
-    def decompressed(self, stored: StoredObject, syntax: Syntax) -> StoredObject | None:
-        """The same instance in a temporary file in Explicit or Implicit VR Little Endian; None where that fails."""
-
-    def release(self, stored: StoredObject) -> None:
-        """A temporary file is not needed any more."""
-
-    def note(self, transfer: Transfer, fates: Sequence[InstanceFate]) -> None:
-        """Remember why the destination did not take which instances, in place of what was before."""
 
 
 class Forwarder:
@@ -168,6 +134,9 @@ class _Attempt:
         self._syntax = syntax
         self._destination = destination
         self._cancelled = cancelled
+        self._awaited = Awaited(self._shelf, transfer)
+        self._lacking: frozenset[str] = frozenset()
+        """What the ledger has as awaited."""
         self._fold = Fold()
         self._fates: list[InstanceFate] = []
         self._stored: set[str] = set()
@@ -201,6 +170,12 @@ class _Attempt:
         kit.ledger.set_expected(transfer, sorted(wanted.values()))
         self._delivered = {one.sop_instance_uid for one in kit.ledger.delivered_instances(transfer.id)}
         there = 0
+        self._lacking = frozenset(one.sop_instance_uid for one in kit.ledger.missing_instances(transfer.id))
+        self._awaited = Awaited(self._shelf, transfer, self._lacking)
+        self._awaited.to_be_had([stored_of(one) for uid, one in receipts.items() if uid not in self._delivered])
+        if self._awaited.waits:  # nobody need be asked what is there
+            return self._wait(len(wanted), transfer.completed)
+        self._remember_awaited(())
         try:
             evidence = self._evidence_before()
             present = evidence.present or frozenset() if evidence is not None else frozenset()
@@ -213,15 +188,33 @@ class _Attempt:
             kit.tallies.begin(transfer, there)
             # After an attempt in vain from the other end: one instance at which a node breaks off holds up no other.
             turned = transfer.attempts % 2 == 1
-            objects = [_stored(one) for uid, one in sorted(receipts.items(), reverse=turned) if uid not in present]
+            objects = [stored_of(one) for uid, one in sorted(receipts.items(), reverse=turned) if uid not in present]
+            objects = self._awaited.to_be_had(objects)
+            if not objects:
+                return self._wait(len(wanted), there)
             outcome = self._send(objects)
         except Cancelled:
             outcome = Outcome(cause="cancelled", remedy=Remedy.NONE, sentence=CAUSES["cancelled"].sentence)
         except WireError as error:
             outcome = outcome_of_error(error.cause, str(error))
-        self._keep()
-        self._shelf.note(transfer, self._fates)
-        return self._after(outcome, len(wanted), there)
+        lasting(self._keep)
+        lasting(lambda: self._shelf.note(transfer, self._fates))
+        finish = self._awaited.after(self._after(outcome, len(wanted), there), kit.clock.now())
+        if finish.cause == AWAY:
+            self._remember_awaited(self._awaited.away)
+        return finish
+
+    def _wait(self, expected: int, there: int) -> Finish:
+        """Send nothing."""
+        self._remember_awaited(self._awaited.away)
+        return self._awaited.waiting(self._kit.clock.now(), expected, there)
+
+    def _remember_awaited(self, away: Collection[str]) -> None:
+        """What it waits for is what the destination lacks."""
+        if self._lacking != frozenset(away):
+            self._lacking = frozenset(away)
+            instances = sorted(self._wanted[uid] for uid in away)
+            lasting(lambda: self._kit.ledger.set_missing(self._transfer, instances))
 
     # what is there --------------------------------------------------------------------------------------------------
 
@@ -280,7 +273,7 @@ class _Attempt:
         return self._peers.store(
             self._destination,
             objects,
-            open_object=self._shelf.open,
+            open_object=self._awaited.open,
             on_outcome=hear,
             cancelled=self._cancelled,
         )
@@ -300,6 +293,8 @@ class _Attempt:
 
     def _hear(self, outcome: StoreOutcome) -> None:
         """What became of an instance."""
+        if self._awaited.is_for(outcome):
+            return
         syntax_refused = outcome.standing is Standing.REFUSED and outcome.cause in _OF_THE_SYNTAX
         compressed = outcome.stored.transfer_syntax_uid not in UNCOMPRESSED
         if syntax_refused and compressed and self._syntax is not Syntax.KEEP:
@@ -313,15 +308,18 @@ class _Attempt:
         if now - self._renewed >= _RENEW_SECONDS:
             self._renewed = now
             kit = self._kit
-            if not kit.ledger.renew(self._transfer, kit.clock.now(), LEASE_SECONDS, self._fold.counts):
-                self._cancelled.set()  # somebody else has it now
+            with suppress(LedgerError):  # the dispatcher ends this where it lasts
+                if not kit.ledger.renew(self._transfer, kit.clock.now(), LEASE_SECONDS, self._fold.counts):
+                    self._cancelled.set()  # somebody else has it now
         if now - self._kept >= _KEEP_SECONDS:
             self._kept = now
-            self._keep()
+            with suppress(LedgerError):  # at the end it is kept all the same
+                self._keep()
 
     def _count(self, outcome: StoreOutcome) -> None:
         before = self._fold.counts
         self._fold.add(outcome)
+        self._awaited.offered(outcome)
         fate = fate_of(outcome)
         if fate.words:
             self._fates.append(fate)
@@ -354,6 +352,8 @@ class _Attempt:
             happening, stop = Happening.STOPPED, kit.routes.stop(self._destination, outcome.cause, outcome.sentence)
         elif held_off is not None and not delivered:
             happening, next_at = Happening.RETRY, held_off
+        elif self._awaited.broke_off and outcome.remedy is not Remedy.NONE:
+            happening, next_at = self._again(outcome.cause, there)  # the next attempt asks what is there
         elif not delivered and outcome.remedy is Remedy.PERMANENT:
             happening = Happening.MOVED if there else Happening.FAIL
         elif not delivered and not self._fold.unconfirmed and outcome.remedy is not Remedy.NONE:
@@ -399,13 +399,3 @@ class _Attempt:
         if wait is None:
             return (Happening.MOVED if there else Happening.FAIL), None
         return Happening.RETRY, self._kit.clock.now() + wait
-
-
-def _stored(receipt: Receipt) -> StoredObject:
-    return StoredObject(
-        path=receipt.path,
-        sop_class_uid=receipt.sop_class_uid,
-        sop_instance_uid=receipt.sop_instance_uid,
-        transfer_syntax_uid=receipt.transfer_syntax_uid,
-        size=receipt.size,
-    )

@@ -8,11 +8,13 @@ from collections.abc import Callable, Collection, Iterable
 from datetime import datetime, timedelta
 
 from router.domain.rule import LOCAL, Node, RuleSet
-from router.domain.transfer import Route, Transfer
+from router.domain.transfer import Route, State, Transfer
 from router.domain.turns import Turns
 from router.engine.guard import MOVES_SECONDS
 from router.engine.ports import Ledger
 from router.engine.slots import NodeSlots
+
+_MOST_MOVING = 10_000
 
 
 class Gates:
@@ -78,6 +80,9 @@ def recall_moves(slots: NodeSlots, ledger: Ledger, nodes: Collection[str], now: 
     for route, at in ledger.moves_since(now - timedelta(seconds=MOVES_SECONDS)):
         for name in set(route).intersection(nodes):
             ages.setdefault(name, []).append((now - at).total_seconds())
+    for transfer in ledger.transfers(states=(State.MOVING,), limit=_MOST_MOVING):  # of a service that has just died
+        for name in {transfer.intent.source, transfer.intent.destination}.intersection(nodes):
+            ages.setdefault(name, []).append(0.0)
     for name, seconds in ages.items():
         slots.recall_moves(name, seconds)
 

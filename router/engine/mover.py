@@ -7,6 +7,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import datetime, timedelta
 
 from router.domain.breaker import HELD_OFF, SILENT_CAUSES
@@ -34,6 +35,7 @@ from router.domain.outcome import (
 from router.domain.progress import Progress
 from router.domain.route import stops
 from router.domain.rule import LOCAL, Move, Node, RuleSet
+from router.domain.tenure import LEASE_SECONDS as LEASE_SECONDS
 from router.domain.transfer import Finish, Happening, Transfer
 from router.engine.evidence import Unavailable, commits
 from router.engine.kit import Kit
@@ -43,12 +45,11 @@ from router.engine.retrieval import Asking, Retrieval
 from router.engine.routes import Passage
 from router.engine.slots import Urgency
 from router.engine.step import end_step
-from router.errors import Cancelled, WireError
+from router.errors import Cancelled, LedgerError, WireError
 
 _RENEW_SECONDS = 1.0
 _HELD_OFF = timedelta(seconds=1)
 PENDING = (0xFF00, 0xFF01)
-LEASE_SECONDS = 60.0
 
 REFUSED_AS_SUCH = frozenset({"identifier-mismatch", "unable-to-process", "argument", "unknown-status"})
 """Causes that may mean: not at this level, or not with a list of UIDs."""
@@ -322,8 +323,10 @@ class _Attempt:
         now = time.monotonic()
         if now - self._renewed >= _RENEW_SECONDS:
             self._renewed = now
-            if not self._kit.ledger.renew(self._transfer, self._kit.clock.now(), LEASE_SECONDS, self._sum(progress)):
-                self._cancelled.set()  # somebody else has it now
+            with suppress(LedgerError):  # the dispatcher ends this where it lasts
+                held = self._kit.ledger.renew(self._transfer, self._kit.clock.now(), LEASE_SECONDS, self._sum(progress))
+                if not held:
+                    self._cancelled.set()  # somebody else has it now
 
     def _count(self, progress: Progress, increase: SubOperationCounts) -> None:
         shown: int | None = 0

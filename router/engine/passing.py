@@ -26,6 +26,7 @@ from router.domain.passing import (
 )
 from router.domain.receipt import Receipt
 from router.domain.rule import Rule, RuleSet
+from router.domain.stores import chosen
 from router.engine.ports import Clock, Ledger, Observer
 from router.engine.slots import NodeSlots
 from router.errors import Cancelled
@@ -65,7 +66,10 @@ class Passer:
         headers: ReadHeaders,
         clock: Clock,
         observer: Observer,
+        store: str = "",
     ) -> None:
+        """`store`: the name of the own one, whose copies are looked at rather than those of others."""
+        self._store = store
         self._rules = rules
         self._ledger = ledger
         self._slots = slots
@@ -119,7 +123,7 @@ class Passer:
         assert arrival is not None
         assert action is not None
         now, callers = self._clock.now(), rules.callers
-        counted = counting(self._ledger.receipts_of(study), arrival, callers)
+        counted = counting(chosen(self._ledger.receipts_of(study), self._store), arrival, callers)
         found = quiet(counted, arrival, now)
         there = of_pieces(counted, arrival.level, found.there)
         asked = to_read(rule.where, action.level, there)

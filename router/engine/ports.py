@@ -332,7 +332,7 @@ class Ledger(AppointmentLedger, DepartureLedger, ArrivalLedger, Protocol):
     def received_classes(self, study_instance_uid: str, series_instance_uid: str = "") -> dict[str, str]:
         """SOP Instance UID -> SOP Class UID of what our store holds of a study or series."""
 
-    def receipt_paths(self, study_instance_uid: str) -> set[str]:
+    def receipt_paths(self, study_instance_uid: str, store: str | None = None) -> set[str]:
         """The paths in our store under which instances of a study are indexed."""
 
     # services ---------------------------------------------------------------------------------------------------

@@ -49,7 +49,9 @@ class Retainer:
         observer: Observer,
         pseudonym: Pseudonym,
         trouble: Trouble,
+        store: str | None = None,
     ) -> None:
+        """`store`: the name of the store whose files these are; what others hold is for their services to remove."""
         self._rules = rules
         self._ledger = ledger
         self._files = files
@@ -58,6 +60,7 @@ class Retainer:
         self._observer = observer
         self._pseudonym = pseudonym
         self._trouble = trouble
+        self._store = store
         self._making_room = False
         self._lacking = False
         self._stopping = threading.Event()
@@ -91,7 +94,7 @@ class Retainer:
                 self._lacking = False
                 return
             now = self._clock.now()
-            found = self._ledger.may_leave(now, STUDIES_AT_ONCE, oldest=self._making_room)
+            found = self._ledger.may_leave(now, STUDIES_AT_ONCE, oldest=self._making_room, store=self._store)
             if not found:
                 self._tell_lacking(retention, disk)
                 return
@@ -133,7 +136,7 @@ class Retainer:
     def _leave(self, study: HeldStudy, now: datetime) -> int:
         whole = Departure(study_instance_uid=study.study_instance_uid, last_received_at=study.last_received_at)
         receipts: list[Receipt] = []
-        while page := self._ledger.leaving_receipts(whole, _key(receipts), FILES_AT_ONCE):
+        while page := self._ledger.leaving_receipts(whole, _key(receipts), FILES_AT_ONCE, self._store):
             receipts += page
         departure = None
         try:
@@ -150,7 +153,7 @@ class Retainer:
         """Let go the rest of what was leaving when somebody stopped."""
         freed = 0
         stuck: list[StoreError] = []
-        for departure in self._ledger.unfinished_departures(STUDIES_AT_ONCE):
+        for departure in self._ledger.unfinished_departures(STUDIES_AT_ONCE, self._store):
             if self._stopping.is_set():
                 break
             try:
@@ -168,7 +171,7 @@ class Retainer:
         after = ("", "")
         # What came in before, but whose receipt was late (its disk stalled), nobody has decided about: it stays.
         decided = left_of(self._ledger.departed(departure.study_instance_uid))
-        while page := self._ledger.leaving_receipts(departure, after, FILES_AT_ONCE):
+        while page := self._ledger.leaving_receipts(departure, after, FILES_AT_ONCE, self._store):
             after = (page[-1].series_instance_uid, page[-1].sop_instance_uid)
             removed = self._files.remove([one for one in page if _instance(one) in decided])
             self._ledger.forget_receipts(removed)
@@ -176,7 +179,7 @@ class Retainer:
             if self._stopping.wait(_YIELD_SECONDS):
                 break
         else:
-            self._ledger.end_departure(departure, self._clock.now())
+            self._ledger.end_departure(departure, self._clock.now(), self._store)
         size = sum(one.size for one in gone)
         self._observer(StudyLeft(study=self._pseudonym(departure.study_instance_uid), instances=len(gone), size=size))
         return size

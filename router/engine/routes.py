@@ -138,7 +138,7 @@ class Passage:
         if not self.begun:
             return self.failed_early(cause, sentence)
         if intent.destination == LOCAL:
-            if self._arrivals.last(intent.study_instance_uid) >= run.began:
+            if self._arrivals.last(intent.study_instance_uid, fresh=True) >= run.began:
                 run = run._replace(done=max(1, run.done))
             elif sign(run) is Sign.SUSPECT:
                 self.note = self._watch.refusals.since(run.began)

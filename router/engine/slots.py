@@ -1,39 +1,39 @@
 """Slots per node: the one place where every request to it passes, over everything the router does with it.
 
-What is decided stands in `guard` and in `domain.breaker`, `domain.throttle` and `domain.pace`; waiting is here.
+What is decided stands in `domain.node_state`, `breaker`, `throttle` and `pace`, what services on one ledger share in
+`domain.ration`; waiting is here.
 """
 
 from __future__ import annotations
 
 import itertools
+import random
 import threading
 import time
 from bisect import insort
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
-from datetime import UTC, datetime
 from enum import IntEnum
 from typing import NamedTuple
 
-import msgspec
-
-from router.domain.allowance import Allowance, allowance
-from router.domain.breaker import Breaker
-from router.domain.events import AssociationsAllowed, BreakerClosed, BreakerOpened, Event, NodeWaited
+from router.domain.events import NodeWaited
+from router.domain.node_state import Obstacle, Purpose
+from router.domain.ration import NOT_AGREED, Request, Return
 from router.domain.rule import Node
-from router.domain.throttle import Throttle
 from router.domain.window import Window
-from router.engine.guard import Guard, Obstacle, Purpose, Slot
+from router.engine.guard import Slot
 from router.engine.ports import Clock, Observer
-from router.errors import Cancelled, DeadlineExceeded, NodeLeftAlone
+from router.engine.slot_counts import SlotCounts
+from router.errors import Cancelled, DeadlineExceeded, LedgerError, NodeLeftAlone
 
 STALLED_SECONDS = 86400.0
 """A wait for a slot is given up only when all slots are held and none was taken or given back for so long, or for twice
 what one request may take: no queue that moves runs into it."""
+ASK_SECONDS = 1.0
+"""How often a service asks the ledger for a slot that others hold, about."""
 
 _GLANCE_SECONDS = 0.2
-_NEW = "The node's configuration has changed, or it is gone."
-_ANY_TIME = datetime(1970, 1, 1, tzinfo=UTC)
+_UNTIL_TOLD = float("inf")
 
 
 class Urgency(IntEnum):
@@ -51,10 +51,25 @@ class _Waiter(NamedTuple):
     node: Node
     to: Node | None
     purpose: Purpose
-    probe: bool
+    cancelled: threading.Event
+
+    @property
+    def probe(self) -> bool:
+        return self.urgency is Urgency.PROBE
+
+    @property
+    def to_name(self) -> str:
+        return self.to.name if self.to is not None else ""
 
 
-class NodeSlots:
+class _Refused(NamedTuple):
+    """The ledger had no slot: when to ask again, unless there is news of the nodes before."""
+
+    until: float
+    versions: tuple[int | None, int | None]
+
+
+class NodeSlots(SlotCounts):
     """Grants at most as many slots per node as it allows now; waiters in order of urgency, then of coming.
 
     `windows` and `clock` say what a node allows at a moment; without a clock its own limits hold. Thread-safe.
@@ -67,121 +82,15 @@ class NodeSlots:
         observer: Observer = lambda event: None,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._windows = windows
-        self._clock = clock
-        self._observer = observer
-        self._monotonic = monotonic
-        self._changed = threading.Condition()
-        self._guards: dict[str, Guard] = {}
-        self._without_windows: dict[str, tuple[Node, Allowance]] = {}
-        self._nodes: dict[str, Node] = {}
-        """As the running configuration has them."""
+        super().__init__(windows, clock, observer, monotonic)
         self._waiting: dict[str, list[_Waiter]] = {}
-        self._order = itertools.count()
-        self.heeds_breakers = False
-        """Requests to nodes that do not answer fail at once; else that is noted only (`apply`: a person waits)."""
-
-    # what is known ------------------------------------------------------------------------------------------------
-
-    def in_use(self, node: str) -> int:
-        """Slots of the node held now."""
-        with self._changed:
-            return self._guard(node).in_use
+        self._order = itertools.count(1)
+        self._refused: dict[str, _Refused] = {}
 
     def waiting(self, node: str) -> int:
-        """How many wait for a slot of the node."""
+        """How many wait here for a slot of the node."""
         with self._changed:
             return len(self._waiting.get(node, ()))
-
-    def known_as(self, node: Node) -> Node:
-        """The node by the name under which its slots are counted."""
-        return node
-
-    def allowance(self, node: Node) -> Allowance:
-        """The limits that hold for the node now."""
-        if node.windows and self._clock is not None:
-            windows = self._windows()
-            if all(use.window is None or use.window in windows for use in node.windows):
-                return allowance(node, windows, self._clock.now())
-        kept = self._without_windows.get(node.name)
-        if kept is None or kept[0] is not node:
-            kept = node, allowance(msgspec.structs.replace(node, windows=()), {}, _ANY_TIME)
-            self._without_windows[node.name] = kept
-        return kept[1]
-
-    def allowed(self, node: Node) -> int:
-        """Slots of the node that may be in use now."""
-        with self._changed:
-            return self._guard(node.name).throttle.allowed(self.allowance(node).associations)
-
-    def left_alone(self, node: Node) -> bool:
-        """Whether the node does not answer, so that nothing is to be begun with it."""
-        with self._changed:
-            return self._left_alone(self._guard(node.name))
-
-    def probe_due(self, node: Node) -> bool:
-        """Whether a node that is left alone is to be tried now."""
-        with self._changed:
-            guard = self._guard(node.name)
-            return self._left_alone(guard) and guard.breaker.probe_due(self._monotonic())
-
-    def gate(self, node: Node) -> Obstacle | None:
-        """Why no new piece of work is to be begun with the node, which begins with a query; None where it may.
-
-        That all slots are held is no such reason: who waits for one goes by urgency.
-        """
-        limits = self.allowance(node)
-        if not limits.open:
-            return Obstacle("window", float("inf"))
-        with self._changed:
-            guard, now = self._guard(node.name), self._monotonic()
-            if self._left_alone(guard):
-                return Obstacle("breaker", guard.breaker.probe_at)
-            found = guard.obstacle(limits, Purpose.QUERY, now)
-            return None if found is None or found.reason == "slots" else found
-
-    def takes(self, node: Node, claimed: int) -> bool:
-        """Whether a move in which the node takes part may be begun besides so many claimed ones, by its budget."""
-        most = self.allowance(node).moves_per_hour
-        if most is None:
-            return True
-        with self._changed:
-            guard = self._guard(node.name)
-            not_begun = max(0, claimed - guard.moving - guard.incoming)
-            return guard.moves.count(self._monotonic()) + not_begun < most
-
-    def moves_last_hour(self) -> dict[str, int]:
-        """Node -> moves of the last hour that count towards its limit."""
-        now = self._monotonic()
-        with self._changed:
-            return {name: guard.moves.count(now) for name, guard in self._guards.items()}
-
-    def adopt(self, nodes: Mapping[str, Node]) -> None:
-        """The nodes of a new configuration: one that has changed is tried anew, those that are gone are forgotten."""
-        events: list[Event] = []
-        with self._changed:
-            for name, guard in list(self._guards.items()):
-                if nodes.get(name) == self._nodes.get(name) and name in nodes:
-                    continue
-                if guard.breaker.opened_at is not None and self.heeds_breakers:
-                    events.append(
-                        BreakerClosed(node=name, open_seconds=self._monotonic() - guard.breaker.opened_at, message=_NEW)
-                    )
-                if guard.throttle.limit is not None:
-                    events.append(AssociationsAllowed(node=name, limit=None))
-                guard.breaker, guard.throttle = Breaker(), Throttle()
-                if name not in nodes and not (guard.in_use or guard.incoming or self._waiting.get(name)):
-                    del self._guards[name]
-            self._nodes = dict(nodes)
-            self._changed.notify_all()
-        for event in events:
-            self._observer(event)
-
-    def recall_moves(self, node: str, ages: Iterable[float]) -> None:
-        """After a start: moves of before in which the node took part, by how many seconds ago they were."""
-        now = self._monotonic()
-        with self._changed:
-            self._guard(node).moves.recall(now - age for age in ages)
 
     # holding ------------------------------------------------------------------------------------------------------
 
@@ -203,8 +112,7 @@ class NodeSlots:
         moves at the node; none of them has touched it.
         """
         known, there = self.known_as(node), to and self.known_as(to)
-        waiter = _Waiter(urgency, next(self._order), known, there, purpose, urgency is Urgency.PROBE)
-        slot = self._acquire(waiter, cancelled, aside)
+        slot = self._acquire(_Waiter(urgency, next(self._order), known, there, purpose, cancelled), aside)
         failure: BaseException | None = None
         try:
             yield slot
@@ -214,9 +122,7 @@ class NodeSlots:
         finally:
             self._give_back(slot, failure)
 
-    def _acquire(
-        self, waiter: _Waiter, cancelled: threading.Event, aside: Callable[[], AbstractContextManager[None]]
-    ) -> Slot:
+    def _acquire(self, waiter: _Waiter, aside: Callable[[], AbstractContextManager[None]]) -> Slot:
         node, reason = waiter.node, ""
         with ExitStack() as detour, self._changed:
             guard = self._guard(node.name)
@@ -226,17 +132,26 @@ class NodeSlots:
                 since = self._monotonic()
                 at_side = False
                 while True:
+                    guard = self._guard(node.name)
                     if self._left_alone(guard) and not waiter.probe:
                         raise NodeLeftAlone(f"{node.name} does not answer; it is left alone until it does.")
                     now = self._monotonic()
                     obstacle = self._obstacle(waiter, now)
                     first = next(one for one in waiting if one is waiter or self._obstacle(one, now) is None)
-                    if obstacle is None and first is waiter:
+                    if first is waiter and obstacle is None and self._alone:
                         slot = self._grant(waiter, now)
                         break
-                    if cancelled.is_set():
+                    if waiter.cancelled.is_set():
                         raise Cancelled
-                    held_up = obstacle or Obstacle("slots", float("inf"))
+                    if first is waiter and self._may_ask(waiter, obstacle, now):
+                        granted = self._ask(waiter)
+                        if granted is not None:
+                            slot = granted
+                            break
+                        obstacle = self._obstacle(waiter, self._monotonic())
+                        if obstacle is None and not self._alone:
+                            obstacle = Obstacle(NOT_AGREED, _UNTIL_TOLD)
+                    held_up = obstacle or Obstacle("slots", _UNTIL_TOLD)
                     stalled = max(STALLED_SECONDS, 2 * max(node.find.total, node.move.total))
                     if held_up.reason == "slots" and now - max(since, guard.turned) > stalled:
                         raise DeadlineExceeded(
@@ -250,6 +165,8 @@ class NodeSlots:
                     elif at_side and not held_up.elsewhere:
                         detour.pop_all().close()
                         at_side = False
+                    if not self._alone and self._shares is not None:
+                        self._shares.wake()
                     self._changed.wait(max(0.001, min(_GLANCE_SECONDS, held_up.until - now)))
             finally:
                 waiting.remove(waiter)
@@ -259,36 +176,106 @@ class NodeSlots:
         return slot
 
     def _grant(self, waiter: _Waiter, now: float) -> Slot:
-        slot = Slot(waiter.node, waiter.to, waiter.purpose, now, waiter.probe)
-        self._guard(slot.node.name).take(slot, self._there(slot))
+        slot = self._slot(waiter, waiter.number, now)
+        self._guard(slot.node.name).take(slot.key, slot.purpose, slot.to_name, now)
+        if slot.to is not None:
+            self._guard(slot.to.name).come(slot.key, now)
+        return slot
+
+    def _slot(self, waiter: _Waiter, number: int, now: float) -> Slot:
+        cancelled = None if waiter.probe else waiter.cancelled
+        slot = Slot((self._owner, number), waiter.node, waiter.to, waiter.purpose, now, cancelled)
+        self._held[number] = slot
         return slot
 
     def _give_back(self, slot: Slot, failure: BaseException | None) -> None:
+        lesson = slot.lesson(failure)
         with self._changed:
-            guard, now, limits = self._guard(slot.node.name), self._monotonic(), self.allowance(slot.node)
-            guard.give_back(slot, self._there(slot), limits.duty, now)
-            events = guard.learn(slot, failure, limits.associations, now)
+            slot.ending = True
+            now, limits, shares = self._monotonic(), self.allowance(slot.node), self._shares
+            if self._alone or shares is None:
+                room = None
+                self._held.pop(slot.key[1], None)
+                events = self._return(
+                    Return(slot.key, slot.node.name, limits, slot.to_name, now, lesson, slot.node.breaker)
+                )
+            else:
+                events = []
+                room = self._standing(slot.node.name)
             self._changed.notify_all()
-        for event in events:
-            if self.heeds_breakers or not isinstance(event, BreakerOpened | BreakerClosed):
-                self._observer(event)
-
-    def _there(self, slot: Slot) -> Guard | None:
-        return self._guard(slot.to.name) if slot.to is not None else None
-
-    # what stands in the way ---------------------------------------------------------------------------------------
-
-    def _guard(self, name: str) -> Guard:
-        return self._guards.setdefault(name, Guard())
-
-    def _left_alone(self, guard: Guard) -> bool:
-        return self.heeds_breakers and guard.breaker.is_open
+        if room is not None and shares is not None:
+            offset = shares.offset()
+            lesson = lesson._replace(began=lesson.began + offset)
+            one = Return(slot.key, slot.node.name, limits, slot.to_name, now + offset, lesson, slot.node.breaker)
+            shares.give_back(slot.node, one, room)
+        self._tell(events)
 
     def _obstacle(self, waiter: _Waiter, now: float) -> Obstacle | None:
-        obstacle = self._guard(waiter.node.name).obstacle(self.allowance(waiter.node), waiter.purpose, now)
+        unsettled = self._unsettled(now)
+        if unsettled is not None:
+            return unsettled
+        guard = self._guard(waiter.node.name)
+        before = guard.before(self._owner, now) if guard.waiters else 0
+        obstacle = guard.obstacle(self.allowance(waiter.node), waiter.purpose, now, before)
         if obstacle is not None or waiter.to is None:
             return obstacle
         return self._guard(waiter.to.name).obstacle_to(self.allowance(waiter.to), now)
+
+    # asking the ledger --------------------------------------------------------------------------------------------
+
+    def _may_ask(self, waiter: _Waiter, obstacle: Obstacle | None, now: float) -> bool:
+        """Whether the ledger is to be asked now: nothing is in the way, or others hold what is, who may be dead."""
+        name = waiter.node.name
+        if self._alone or self._unsettled(now) is not None or name in self._asking:
+            return False
+        refused = self._refused.get(name)
+        if refused is not None and now >= refused.until:
+            refused = None
+        if obstacle is None:
+            return refused is None or refused.versions != self._known_versions(waiter)
+        if refused is not None or obstacle.until != _UNTIL_TOLD:
+            return False
+        there = waiter.to.name if obstacle.elsewhere and waiter.to is not None else name
+        return bool(self._guard(there).owners() - {self._owner})
+
+    def _ask(self, waiter: _Waiter) -> Slot | None:
+        """Ask the ledger for a slot. The lock is let go meanwhile; the request keeps the node for itself."""
+        shares, name, number = self._shares, waiter.node.name, next(self._order)
+        if shares is None:
+            return None
+        request = Request(
+            (self._owner, number),
+            name,
+            self.allowance(waiter.node),
+            waiter.purpose,
+            waiter.to_name,
+            self.allowance(waiter.to) if waiter.to is not None else None,
+            waiter.probe,
+            self.heeds_breakers,
+        )
+        self._asking[name] = number
+        obstacle: Obstacle | None = Obstacle(NOT_AGREED, _UNTIL_TOLD)
+        self._changed.release()
+        try:
+            obstacle, states = shares.take(request)
+            self.adopt_states(states)
+        except LedgerError:  # it is told of by those whose work it ends; here it is a wait
+            pass
+        finally:
+            self._changed.acquire()
+            del self._asking[name]
+            self._changed.notify_all()
+        if obstacle is None:
+            self._refused.pop(name, None)
+            return self._slot(waiter, number, self._monotonic())
+        if obstacle.reason == "breaker" and waiter.probe:
+            raise NodeLeftAlone(f"{name} does not answer; another replica tries it.")
+        until = self._monotonic() + ASK_SECONDS * random.uniform(0.75, 1.25)
+        self._refused[name] = _Refused(until, self._known_versions(waiter))
+        return None
+
+    def _known_versions(self, waiter: _Waiter) -> tuple[int | None, int | None]:
+        return self._versions.get(waiter.node.name), self._versions.get(waiter.to_name)
 
 
 def _in_order(waiter: _Waiter) -> tuple[int, int]:

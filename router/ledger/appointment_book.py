@@ -38,20 +38,24 @@ class AppointmentBook:
                 if queries.says_nothing(connection, notices, now, repeat):
                     return [News.REPEATED] * len(notices)
         with self._database.write() as connection:
-            return queries.note(connection, notices, now, repeat, again=again, sweep_id=sweep_id)
+            news = queries.note(connection, notices, now, repeat, again=again, sweep_id=sweep_id)
+        self._database.tell()
+        return news
 
     def hasten(self, rule: str, sweep_id: int, now: datetime) -> int:
         """Make all that wait for their time due now, for a person's sweep. Returns how many."""
         with self._database.write() as connection:
-            return queries.hasten(connection, rule, sweep_id, now)
+            hastened = queries.hasten(connection, rule, sweep_id, now)
+        self._database.tell()
+        return hastened
 
     def claim_appointment(self, sources: Sequence[str], now: datetime, lease_seconds: float) -> Appointment | None:
         """Take the due (or abandoned) appointment that starts first, of those whose priors are at these sources."""
         with self._database.read() as connection:
-            if not queries.any_to_claim(connection, sources, now):
+            if not queries.any_to_claim(connection, sources, now, self._database.lost_at(now)):
                 return None
         with self._database.write() as connection:
-            return queries.claim(connection, sources, now, lease_seconds)
+            return queries.claim(connection, sources, now, self._database.lost_at(now), lease_seconds)
 
     def renew_appointment(self, appointment: Appointment, now: datetime, lease_seconds: float) -> bool:
         """Prolong the lease of one that is being looked at. False where the claim was lost."""
@@ -68,7 +72,10 @@ class AppointmentBook:
     ) -> bool:
         """Write how the look ended, queue what was chosen, remember each decision. False where the claim was lost."""
         with self._database.write() as connection:
-            return queries.finish(connection, appointment, report, record, transfers, now)
+            ours = queries.finish(connection, appointment, report, record, transfers, now)
+        if transfers:
+            self._database.tell()
+        return ours
 
     def appointment(self, appointment_id: int) -> Appointment | None:
         """One appointment."""

@@ -13,6 +13,7 @@ from router.domain.relevance import Prior
 from router.domain.transfer import APPOINTMENT_CANCELLED, ENDED, RULE_HOLDS, Intent, NewTransfer, State
 from router.ledger import sweeps
 from router.ledger.database import chunks, insert_or
+from router.ledger.history_tables import history
 from router.ledger.intents import turn_of
 from router.ledger.packing import unpack_prior
 from router.ledger.tables import (
@@ -290,15 +291,16 @@ def delivered_since(
     """Studies that were delivered since then, with their number of instances."""
     found: dict[str, int | None] = {}
     for some in chunks(studies, _STUDIES_AT_ONCE):
-        rows = connection.execute(
-            select(_t.study_instance_uid, _t.instance_count).where(
-                _t.source == source,
-                _t.study_instance_uid.in_(some),
-                _t.series_instance_uid == "",
-                _t.destination == destination,
-                _t.state.in_([State.COMPLETE.value, State.UNPROVEN.value]),
-                _t.finished_at >= moment,
+        for c in (history.c, _t):
+            rows = connection.execute(
+                select(c.study_instance_uid, c.instance_count).where(
+                    c.source == source,
+                    c.study_instance_uid.in_(some),
+                    c.series_instance_uid == "",
+                    c.destination == destination,
+                    c.state.in_([State.COMPLETE.value, State.UNPROVEN.value]),
+                    c.finished_at >= moment,
+                )
             )
-        )
-        found.update({row.study_instance_uid: row.instance_count for row in rows})
+            found.update({row.study_instance_uid: row.instance_count for row in rows})
     return found

@@ -34,9 +34,9 @@ from router.domain.appointment import (
     reconcile,
 )
 from router.domain.relevance import Prior
-from router.domain.transfer import NewTransfer
+from router.domain.transfer import Intent, NewTransfer
 from router.ledger import appointment_transfers as belonging
-from router.ledger import intents, merges
+from router.ledger import history, intents, merges
 from router.ledger.packing import pack_identifier, pack_prior, unpack_identifier
 from router.ledger.tables import LOOKING, WAITING, Instant, appointment_priors, appointments
 
@@ -145,15 +145,17 @@ def hasten(connection: Connection, rule: str, sweep_id: int, now: datetime) -> i
 # --- A worker's -------------------------------------------------------------------------------------------------------
 
 
-def any_to_claim(connection: Connection, sources: Sequence[str], now: datetime) -> bool:
+def any_to_claim(connection: Connection, sources: Sequence[str], now: datetime, lost_at: datetime) -> bool:
     """Whether a claim would find one that is due or abandoned."""
     due = select(_a.id).where(text(WAITING), _a.source.in_(sources), _a.due_at <= now).limit(1)
-    return connection.scalar(due) is not None or any_to_expire(connection, now)
+    return connection.scalar(due) is not None or any_to_expire(connection, lost_at)
 
 
-def claim(connection: Connection, sources: Sequence[str], now: datetime, lease_seconds: float) -> Appointment | None:
-    """Take the due one that starts first; an abandoned one is due again."""
-    expire(connection, now)
+def claim(
+    connection: Connection, sources: Sequence[str], now: datetime, lost_at: datetime, lease_seconds: float
+) -> Appointment | None:
+    """Take the due one that starts first; one whose lease ran out by `lost_at` is due again."""
+    expire(connection, lost_at)
     firsts = (_first(connection, name, now) for name in dict.fromkeys(sources))
     found = [first for first in firsts if first is not None]
     if not found:
@@ -252,6 +254,8 @@ def finish(
     connection.execute(update(appointments).where(_a.id == row.id).values(**values))
     _remember(connection, row.id, record)
     # The appointment may have moved while it was looked at.
+    # An appointment holds on to its priors, also to those that were brought long ago.
+    history.recall(connection, [Intent(row.source, one.study_instance_uid, "", one.destination) for one in taken])
     intents.queue(connection, [_with_deadline(new, row.start_at) for new in transfers], now)
     belonging.link(connection, appointment_of(row), taken, transfers, now, whole=report.complete)
     return True

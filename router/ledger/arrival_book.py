@@ -29,10 +29,10 @@ class ArrivalBook:
     def claim_arrival(self, now: datetime, lease_seconds: float) -> PendingArrival | None:
         """Take the study that has been due (or abandoned) for longest."""
         with self._database.read() as connection:
-            if not queries.any_to_claim(connection, now):
+            if not queries.any_to_claim(connection, now, self._database.lost_at(now)):
                 return None
         with self._database.write() as connection:
-            return queries.claim(connection, now, lease_seconds)
+            return queries.claim(connection, now, self._database.lost_at(now), lease_seconds)
 
     def renew_arrival(self, pending: PendingArrival, now: datetime, lease_seconds: float) -> bool:
         """Prolong the lease of one that is being looked at. False where the claim was lost."""
@@ -44,7 +44,10 @@ class ArrivalBook:
     ) -> bool:
         """Write how a look ended, and queue what it decided. False where that is out of date: it is due again."""
         with self._database.write() as connection:
-            return queries.finish(connection, pending, report, passages, now)
+            ours = queries.finish(connection, pending, report, passages, now)
+        if passages:
+            self._database.tell()
+        return ours
 
     def known_of(self, study: str) -> dict[Intent, Known]:
         """Every transfer of a study from `local`, with what it is to carry and what of that is there."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from datetime import datetime, timedelta
+from itertools import groupby
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, and_, case, delete, func, select, text, update
@@ -16,9 +17,10 @@ from router.domain.arriving import ArrivalDue
 from router.domain.forwarding import Passage
 from router.domain.passing import ArrivalReport, ArrivalState, PendingArrival
 from router.domain.receipt import Receipt
-from router.ledger import forwards
+from router.domain.rule import LOCAL
+from router.ledger import forwards, history
 from router.ledger.arrival_tables import DONE, arrivals, forward_turns
-from router.ledger.database import insert_or
+from router.ledger.dialects import earlier, insert_or, later
 from router.ledger.receipts import COLUMNS
 from router.ledger.tables import LOOKING, WAITING, receipts
 
@@ -34,7 +36,9 @@ _WAITING, _LOOKING, _DONE = (one.value for one in ArrivalState)
 
 def note(connection: Connection, dues: Sequence[ArrivalDue], now: datetime) -> None:
     """Remember that these are to be looked at."""
-    for whole in (True, False):
+    # In order: who notes the same ones at the same time waits, and is waited for by nobody meanwhile.
+    ordered = sorted(dues, key=lambda due: (due.study_instance_uid, due.rule, not due.whole))
+    for whole, some in groupby(ordered, key=lambda due: due.whole):
         rows = [
             {
                 "study_instance_uid": due.study_instance_uid,
@@ -44,11 +48,9 @@ def note(connection: Connection, dues: Sequence[ArrivalDue], now: datetime) -> N
                 "news": 1,
                 "state": _WAITING,
             }
-            for due in dues
-            if due.whole is whole
+            for due in some
         ]
-        if rows:
-            connection.execute(_noting(connection, whole=whole), rows)
+        connection.execute(_noting(connection, whole=whole), rows)
 
 
 def _noting(connection: Connection, *, whole: bool) -> Any:
@@ -57,8 +59,8 @@ def _noting(connection: Connection, *, whole: bool) -> Any:
     due: ColumnElement[Any] = new.due_at
     if not whole:
         pause = PAUSE // timedelta(microseconds=1)
-        due = func.max(new.due_at, func.coalesce(_a.finished_at + text(str(pause)), new.due_at))
-        due = case((_a.state == _WAITING, func.min(_a.due_at, due)), else_=due)
+        due = later(new.due_at, func.coalesce(_a.finished_at + text(str(pause)), new.due_at))
+        due = case((_a.state == _WAITING, earlier(_a.due_at, due)), else_=due)
     return statement.on_conflict_do_update(
         index_elements=["study_instance_uid", "rule"],
         set_={
@@ -73,9 +75,9 @@ def _noting(connection: Connection, *, whole: bool) -> Any:
 # --- A worker's -------------------------------------------------------------------------------------------------------
 
 
-def any_to_claim(connection: Connection, now: datetime) -> bool:
+def any_to_claim(connection: Connection, now: datetime, lost_at: datetime) -> bool:
     """Whether a claim would find one that is due or abandoned."""
-    return _first(connection, now) is not None or any_to_expire(connection, now)
+    return _first(connection, now) is not None or any_to_expire(connection, lost_at)
 
 
 def _first(connection: Connection, now: datetime) -> Any:
@@ -83,9 +85,9 @@ def _first(connection: Connection, now: datetime) -> Any:
     return connection.execute(due.order_by(_a.due_at).limit(1)).one_or_none()
 
 
-def claim(connection: Connection, now: datetime, lease_seconds: float) -> PendingArrival | None:
-    """Take the one that has been due for longest; an abandoned one is due again."""
-    expire(connection, now)
+def claim(connection: Connection, now: datetime, lost_at: datetime, lease_seconds: float) -> PendingArrival | None:
+    """Take the one that has been due for longest; one whose lease ran out by `lost_at` is due again."""
+    expire(connection, lost_at)
     first = _first(connection, now)
     if first is None:
         return None
@@ -130,6 +132,9 @@ def finish(
     row = connection.execute(select(arrivals).where(_claimed(pending))).one_or_none()
     if row is None:
         return False
+    if passages:
+        # What is changed, or was relied on, may have gone into the history.
+        history.recall_study(connection, LOCAL, pending.study_instance_uid)
     if not forwards.still_stand(connection, passages):
         values = {"state": _WAITING, "lease_until": None, "due_at": now + PAUSE}
         connection.execute(update(arrivals).where(_claimed(pending)).values(values))

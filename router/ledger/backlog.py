@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from sqlalchemy import Connection, func, select, text
+from functools import cache
+from typing import Any
+
+from sqlalchemy import Connection, Select, func, select, text
 
 from router.domain.overview import BacklogRow
 from router.domain.transfer import State
-from router.ledger.counting import transfer_counts
+from router.ledger.counting import counted
+from router.ledger.dialects import on_postgresql
 from router.ledger.queue import PRIORITIES
 from router.ledger.tables import QUEUED, transfers
 
-_t, _c = transfers.c, transfer_counts.c
+_t = transfers.c
 
 
 def backlog(connection: Connection) -> list[BacklogRow]:
@@ -18,12 +22,7 @@ def backlog(connection: Connection) -> list[BacklogRow]:
 
     Costs as much with a million transfers as with ten: each way takes a few looks into an index.
     """
-    waiting = (_t.source == _c.source, _t.destination == _c.destination, text(QUEUED), _c.state == State.QUEUED.value)
-    oldest = select(func.min(_t.queued_at)).where(*waiting).scalar_subquery()
-    # Priority by priority, because then the index of the routes has each in order.
-    firsts = [select(func.min(_t.next_at)).where(*waiting, _t.priority == one).scalar_subquery() for one in PRIORITIES]
-    lanes = select(_c.source, _c.destination, _c.state, _c.count, oldest, *firsts).where(_c.count > 0)
-    rows = connection.execute(lanes.order_by(_c.source, _c.destination, _c.state))
+    rows = connection.execute(_query(summed=on_postgresql(connection)))
     return [
         BacklogRow(
             source=source,
@@ -35,3 +34,14 @@ def backlog(connection: Connection) -> list[BacklogRow]:
         )
         for source, destination, state, count, since, *due in rows
     ]
+
+
+@cache
+def _query(*, summed: bool) -> Select[Any]:
+    c = counted(summed=summed).c
+    waiting = (_t.source == c.source, _t.destination == c.destination, text(QUEUED), c.state == State.QUEUED.value)
+    oldest = select(func.min(_t.queued_at)).where(*waiting).scalar_subquery()
+    # Priority by priority, because then the index of the routes has each in order.
+    firsts = [select(func.min(_t.next_at)).where(*waiting, _t.priority == one).scalar_subquery() for one in PRIORITIES]
+    lanes = select(c.source, c.destination, c.state, c.count, oldest, *firsts).where(c.count > 0)
+    return lanes.order_by(c.source, c.destination, c.state)

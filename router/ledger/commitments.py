@@ -17,7 +17,7 @@ from router.domain.transfer import Transfer
 from router.ledger.tables import UNCLAIMED_VERIFICATION, commitments, transfers
 
 _c, _t = commitments.c, transfers.c
-_KEPT = 2 * MAXIMUM_PATIENCE
+KEPT = 2 * MAXIMUM_PATIENCE
 """After that a row has nothing to say any more."""
 
 
@@ -32,7 +32,7 @@ def add(connection: Connection, transfer: Transfer, node: str, transaction_uids:
     if connection.scalar(ours) is None:
         return False
     forget(connection, [transfer.id])
-    connection.execute(delete(commitments).where(_c.requested_at < now - _KEPT))
+    connection.execute(delete(commitments).where(_c.requested_at < now - KEPT))
     if transaction_uids:
         rows = [
             {"transaction_uid": uid, "transfer_id": transfer.id, "node": node, "requested_at": now}

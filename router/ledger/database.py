@@ -1,78 +1,53 @@
-"""Connections, transactions and what can go wrong with them. All that differs between databases lives here.
+"""The ledger's database as its queries see it: transactions, whatever database it is, and its errors in words.
 
 Every error of the database leaves as a LedgerError with one sentence: which ledger, what happened, what to do. The
-database's own text stays behind, because it may quote the values of the statement.
+database's own text stays behind, because it may quote the values of the statement. What differs between databases
+lives in `sqlite.py`, `postgres.py` and `dialects.py`.
 """
 
 from __future__ import annotations
 
-import errno
 import sqlite3
-import stat
 import threading
-import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
-from typing import Any, TypeVar
 
-from sqlalchemy import URL, Connection, Engine, Table, create_engine, event, make_url
-from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
-from sqlalchemy.pool import QueuePool
+from sqlalchemy import Connection
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from router.errors import LedgerError, LedgerMissing
+from router.ledger import postgres
+from router.ledger.backend import MAXIMUM_CONNECTIONS as MAXIMUM_CONNECTIONS
+from router.ledger.backend import Backend, Time
+from router.ledger.dialects import chunks as chunks
+from router.ledger.dialects import insert_or as insert_or
 from router.ledger.migrations import VERSION, UnusableTablesError, migrate, refuse_newer, stored_version
-
-_Value = TypeVar("_Value")
-
-MAXIMUM_CONNECTIONS = 5
-WAIT_SECONDS = 30.0
-"""How long a caller waits for its turn to write, for a connection, or for another process."""
-
-_EXAMPLE = "sqlite:///./data/ledger.db"
-_BEGIN = "begin"
-
-_PROBLEMS = {
-    sqlite3.SQLITE_BUSY: "is locked by another process; stop what holds it, then try again",
-    sqlite3.SQLITE_LOCKED: "is locked by another process; stop what holds it, then try again",
-    sqlite3.SQLITE_FULL: "cannot grow: the disk is full; make room",
-    sqlite3.SQLITE_IOERR: "could not be read or written: the disk reports an error, or is full; check it",
-    sqlite3.SQLITE_CORRUPT: "is damaged; stop the router and restore it from a backup, or move it away to start anew",
-    sqlite3.SQLITE_NOTADB: "is not a database; choose another file, or move this one away",
-    sqlite3.SQLITE_CANTOPEN: "cannot be opened; check that the path is right and the router may write to its directory",
-    sqlite3.SQLITE_READONLY: "may not be written to; check the permissions of the file and its directory",
-    sqlite3.SQLITE_PERM: "may not be opened; check the permissions of the file and its directory",
-    sqlite3.SQLITE_AUTH: "may not be opened; check the permissions of the file and its directory",
-    sqlite3.SQLITE_CONSTRAINT: "refused a value that its rules do not allow; please report this as a bug",
-    sqlite3.SQLITE_TOOBIG: "refused a value that is too large",
-    sqlite3.SQLITE_ERROR: "has tables this program does not understand; move it away to start anew",
-}
-_OTHER = "could not be read or written"
+from router.ledger.sqlite import EXAMPLE, SqliteBackend, holds_something, path_of
 
 
 class Database:
-    """One database with a bounded number of connections; thread-safe. Writers take turns.
+    """One database with a bounded number of connections; thread-safe.
 
     `name` is how messages call it: without its password.
     """
 
-    def __init__(self, engine: Engine, name: str, *, read_only: bool, path: Path | None = None) -> None:
-        self._engine = engine
-        self.path = path
-        """The file it lives in; None where it has none."""
-        self._writing = engine.execution_options(**{_BEGIN: "BEGIN IMMEDIATE"})
-        self._turn = threading.Lock()
-        self._name = name
+    def __init__(self, backend: Backend, *, read_only: bool) -> None:
+        self._backend = backend
         self._read_only = read_only
         self._closed = False
-        self._file: tuple[int, int] | None = None
-        """Which file it is: what is written after somebody deleted or replaced it would be lost."""
+
+    @property
+    def path(self) -> Path | None:
+        """The file it lives in; None where it has none."""
+        return self._backend.path
 
     @property
     def name(self) -> str:
         """How messages call it: without its password."""
-        return self._name
+        return self._backend.name
 
     @property
     def read_only(self) -> bool:
@@ -83,14 +58,18 @@ class Database:
     def open(cls, url: str, *, create: bool, read_only: bool) -> Database:
         """Open a database and bring its tables up to date. Raises LedgerError, LedgerMissing without `create`.
 
-        Read-only, one that does not exist is like an empty one, and no file comes into being.
+        Read-only, one that does not exist is like an empty one, and nothing comes into being.
         """
-        parsed = _parse(url)
-        path = Path(parsed.database or "")
+        if postgres.is_ours(url):
+            return cls._on_server(url, create=create, read_only=read_only)
+        return cls._in_file(_file_of(url), create=create, read_only=read_only)
+
+    @classmethod
+    def _in_file(cls, path: Path, *, create: bool, read_only: bool) -> Database:
         name = str(path)
         try:
             name = str(path.absolute())
-            exists = _holds_something(path)
+            exists = holds_something(path)
             if not exists and not create:
                 raise _missing(name)
             if read_only and not exists:
@@ -101,10 +80,11 @@ class Database:
             raise LedgerError(
                 f"The ledger {name} cannot be opened ({error.strerror}); check its path and permissions."
             ) from None
-        self = cls(_sqlite_engine(path, read_only=read_only), name, read_only=read_only, path=path)
+        backend = SqliteBackend(path, name, read_only=read_only)
+        self = cls(backend, read_only=read_only)
         if self._prepare():
             if not read_only:
-                self._file = _identity(path)
+                backend.pin()
             return self
         self.close()
         if not create:
@@ -112,9 +92,32 @@ class Database:
         return cls.in_memory(name, read_only=True)
 
     @classmethod
+    def _on_server(cls, url: str, *, create: bool, read_only: bool) -> Database:
+        backend = postgres.PostgresBackend(url, read_only=read_only)
+        self = cls(backend, read_only=read_only)
+        try:
+            with self.read() as connection:
+                version = stored_version(connection)
+        except LedgerError:
+            self.close()
+            raise
+        if version or (create and not read_only):
+            # That of today is left alone: a command that looks in does not stand in a service's way.
+            if version != VERSION or read_only:
+                self._prepare()
+            return self
+        self.close()
+        if not create:
+            raise LedgerMissing(
+                f"There is no ledger in {backend.name} yet; the first start makes it, "
+                "or `dicom-router ledger import FILE` before it."
+            )
+        return cls.in_memory(backend.name, read_only=True)
+
+    @classmethod
     def in_memory(cls, name: str = "in memory", *, read_only: bool = False) -> Database:
         """An empty database that vanishes with the process."""
-        self = cls(_sqlite_engine(None, read_only=False), name, read_only=False)
+        self = cls(SqliteBackend(None, name, read_only=False), read_only=False)
         self._prepare()
         self._read_only = read_only
         return self
@@ -123,7 +126,7 @@ class Database:
         """Bring the tables up to date, or look at them where only reading. False where there are none to read."""
         try:
             if not self._read_only:
-                with self.write() as connection:
+                with self.write(long=True) as connection:
                     migrate(connection)
                 return True
             with self.read() as connection:
@@ -137,171 +140,95 @@ class Database:
             raise
 
     @contextmanager
-    def read(self) -> Iterator[Connection]:
-        """A transaction that sees one state of the database and changes nothing. Raises LedgerError."""
-        with self._translated(), self._engine.connect() as connection, connection.begin():
+    def read(self, *, long: bool = False) -> Iterator[Connection]:
+        """A transaction that sees one state of the database and changes nothing. Raises LedgerError.
+
+        `long`: it may take as long as it does, as an export may; all else ends after half a minute.
+        """
+        with self._translated(), self._backend.read(long=long) as connection:
             yield connection
 
     @contextmanager
-    def write(self) -> Iterator[Connection]:
-        """A transaction that holds the right to write from its start. Raises LedgerError."""
+    def write(self, *, beside: bool = False, long: bool = False) -> Iterator[Connection]:
+        """A transaction that holds the right to write from its start: what it has read stays so. Raises LedgerError.
+
+        `beside`: others that say so too may write at the same time. Each changes rows of its own: it picks them with
+        FOR UPDATE, or changes them by conditions that hold for it alone.
+        """
         if self._read_only:
-            raise LedgerError(f"The ledger {self._name} is open for reading only.")
-        # Taking turns in the process is fair and quick; SQLite's own waiting polls and may starve a thread.
-        if not self._turn.acquire(timeout=WAIT_SECONDS):
-            raise LedgerError(f"The ledger {self._name} is too busy: a write waited {WAIT_SECONDS:.0f} s for its turn.")
-        try:
-            with self._translated(), self._writing.connect() as connection, connection.begin():
-                yield connection
-        finally:
-            self._turn.release()
+            raise LedgerError(f"The ledger {self.name} is open for reading only.")
+        with self._translated(), self._backend.write(beside=beside, long=long) as connection:
+            yield connection
+
+    def clock(self) -> Time:
+        """The time that all who share the ledger share: leases and liveness are measured by it."""
+        return self._backend.clock()
+
+    def lost_at(self, now: datetime) -> datetime:
+        """Leases that ran out by then count as lost: `now`, or nothing yet where the database was away itself.
+
+        To be asked within a transaction: as it begins it is found out whether the database was away.
+        """
+        return self._backend.lost_at(now)
+
+    def leads(self) -> bool:
+        """Whether this process leads those that share the ledger. Raises nothing: who cannot know does not lead."""
+        return not self._closed and not self._read_only and self._backend.leads()
+
+    def resign(self) -> None:
+        """Lead no more, so that another process may at once. Raises nothing."""
+        self._backend.resign()
+
+    def tell(self) -> None:
+        """Tell the other processes that work is due. Raises nothing: they look for it now and then as well."""
+        if not self._closed and not self._read_only:
+            self._backend.tell()
+
+    def listen(self, wake: Callable[[], None], stopping: threading.Event) -> None:
+        """Call `wake` whenever another process tells that work is due, until stopping; for a thread of its own."""
+        if not self._closed:
+            self._backend.listen(wake, stopping)
 
     def close(self) -> None:
         """Close the connections; nothing works any more afterwards."""
         self._closed = True
-        self._engine.dispose()
+        self._backend.close()
 
     @contextmanager
     def _translated(self) -> Iterator[None]:
         if self._closed:
-            raise LedgerError(f"The ledger {self._name} is closed.")
-        if self._file is not None and self.path is not None and _identity(self.path) != self._file:
-            raise LedgerError(
-                f"The ledger {self._name} was moved, deleted or replaced while it was in use; restart the router."
-            )
+            raise LedgerError(f"The ledger {self.name} is closed.")
+        self._backend.check()
         try:
             yield
         except UnusableTablesError as error:
-            raise LedgerError(f"The ledger {self._name} {error}.") from None
-        except (SQLAlchemyError, sqlite3.Error, UnicodeError, OverflowError) as error:
-            raise LedgerError(f"The ledger {self._name} {_problem(error)}.") from None
+            raise LedgerError(f"The ledger {self.name} {error}.") from None
+        except (UnicodeError, OverflowError):
+            problem = "cannot hold a value: it is not valid text, or too large a number"
+            raise LedgerError(f"The ledger {self.name} {problem}.") from None
+        except (SQLAlchemyError, sqlite3.Error, postgres.DriverError) as error:
+            raise LedgerError(f"The ledger {self.name} {self._problem(error)}.") from None
 
-
-def chunks(values: Iterable[_Value], size: int) -> Iterator[list[_Value]]:
-    """The values, each once, in lists of at most this size: a statement takes only so many parameters."""
-    unique = list(dict.fromkeys(values))
-    for start in range(0, len(unique), size):
-        yield unique[start : start + size]
-
-
-def insert_or(table: Table, connection: Connection) -> Any:
-    """An INSERT that can say what happens on conflict; the two databases share the words but not the class."""
-    if connection.dialect.name == "postgresql":
-        return postgresql.insert(table)
-    return sqlite.insert(table)
-
-
-def _identity(path: Path) -> tuple[int, int] | None:
-    try:
-        status = path.stat()
-    except OSError:
-        return None
-    return status.st_dev, status.st_ino
-
-
-def _holds_something(path: Path) -> bool:
-    """Whether there is a file with something in it. Raises OSError where nobody can say."""
-    try:
-        status = path.stat()
-    except FileNotFoundError:
-        return False
-    if stat.S_ISDIR(status.st_mode):
-        raise IsADirectoryError(errno.EISDIR, "it is a directory")
-    return status.st_size > 0
+    def _problem(self, error: Exception) -> str:
+        original = getattr(error, "orig", error)
+        if isinstance(original, (UnicodeError, OverflowError)):
+            return "cannot hold a value: it is not valid text, or too large a number"
+        return self._backend.problem(error)
 
 
 def _missing(name: str) -> LedgerMissing:
     return LedgerMissing(f"There is no ledger at {name} yet; relative paths start at the working directory.")
 
 
-def _parse(url: str) -> URL:
+def _file_of(url: str) -> Path:
     try:
         parsed = make_url(url)
     except (ArgumentError, ValueError):
-        raise LedgerError(f"`router.ledger` is not a database URL; write it like {_EXAMPLE}.") from None
-    shown = parsed.render_as_string(hide_password=True)
+        raise LedgerError(f"`router.ledger` is not a database URL; write it like {EXAMPLE}.") from None
     if parsed.drivername not in {"sqlite", "sqlite+pysqlite"}:
+        shown = parsed.render_as_string(hide_password=True)
         raise LedgerError(
-            f"The ledger {shown} cannot be used: this version keeps its ledger in SQLite; write it like {_EXAMPLE}."
+            f"The ledger {shown} cannot be used: a ledger is kept in SQLite or PostgreSQL; "
+            f"write it like {EXAMPLE} or {postgres.EXAMPLE}."
         )
-    if parsed.host or parsed.query or not parsed.database or parsed.database.startswith((":memory:", "file:")):
-        raise LedgerError(f"The ledger {shown} does not name a file; write it like {_EXAMPLE}.")
-    return parsed
-
-
-def _sqlite_engine(path: Path | None, *, read_only: bool) -> Engine:
-    # Of a file that nobody has open SQLite makes a log while it is read, and takes it away only where it may write.
-    mode = "rwc" if not read_only else "ro" if path and _log_of(path).exists() else "rw"
-    target = f"{path.resolve().as_uri()}?mode={mode}" if path else ":memory:"
-
-    def connect() -> sqlite3.Connection:
-        connection = sqlite3.connect(
-            target,
-            uri=path is not None,
-            timeout=WAIT_SECONDS,
-            isolation_level=None,  # transactions begin where we say so, not where the driver guesses
-            check_same_thread=False,
-        )
-        try:
-            if path is not None and not read_only:
-                _enable_wal(connection)
-            if read_only:
-                connection.execute("PRAGMA query_only = ON")
-            connection.execute("PRAGMA synchronous = FULL")
-            connection.execute("PRAGMA foreign_keys = ON")
-            connection.execute("PRAGMA temp_store = MEMORY")
-            connection.execute("PRAGMA cache_size = -16384")  # KiB
-            connection.execute("PRAGMA journal_size_limit = 67108864")
-        except BaseException:
-            connection.close()
-            raise
-        return connection
-
-    engine = create_engine(
-        "sqlite://",
-        creator=connect,
-        poolclass=QueuePool,
-        # A database in memory belongs to its connection: there can be but one.
-        pool_size=MAXIMUM_CONNECTIONS if path else 1,
-        max_overflow=0,
-        pool_timeout=WAIT_SECONDS,
-        hide_parameters=True,
-    )
-
-    @event.listens_for(engine, "begin")
-    def begin(connection: Connection) -> None:
-        connection.exec_driver_sql(connection.get_execution_options().get(_BEGIN, "BEGIN"))
-
-    return engine
-
-
-def _log_of(path: Path) -> Path:
-    """The write-ahead log of a file, which is there while somebody has it open."""
-    return path.with_name(f"{path.name}-wal")
-
-
-def _enable_wal(connection: sqlite3.Connection) -> None:
-    """Switch to write-ahead logging; it stays with the file.
-
-    Where two processes create a ledger at the same moment, SQLite gives up on this at once instead of waiting.
-    """
-    deadline = time.monotonic() + WAIT_SECONDS
-    while True:
-        try:
-            connection.execute("PRAGMA journal_mode = WAL")
-            return
-        except sqlite3.OperationalError as error:
-            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
-                raise
-            time.sleep(0.01)
-
-
-def _problem(error: Exception) -> str:
-    original = error.orig if isinstance(error, DBAPIError) else error
-    if isinstance(original, sqlite3.Error):
-        code = getattr(original, "sqlite_errorcode", None)
-        # The lower byte is the error, the rest says more about it.
-        return _PROBLEMS.get(code & 0xFF, _OTHER) if isinstance(code, int) else _OTHER
-    if isinstance(original, (UnicodeError, OverflowError)):
-        return "cannot hold a value: it is not valid text, or too large a number"
-    return _OTHER
+    return path_of(parsed)

@@ -17,10 +17,10 @@ class DepartureBook:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def may_leave(self, now: datetime, limit: int, *, oldest: bool) -> list[str]:
-        """The next studies that may leave by now: with `oldest` what came first is first."""
+    def may_leave(self, now: datetime, limit: int, *, oldest: bool, store: str | None = None) -> list[str]:
+        """The next studies that may leave a store (None: any) by now: with `oldest` what came first is first."""
         with self._database.read() as connection:
-            return departures.due(connection, now, limit, oldest=oldest)
+            return departures.due(connection, now, limit, store, oldest=oldest)
 
     def held_studies(self, study_instance_uids: Collection[str], now: datetime) -> list[HeldStudy]:
         """What is known of these, as far as the store holds something of them."""
@@ -44,15 +44,17 @@ class DepartureBook:
         with self._database.write() as connection:
             return departures.begin(connection, seen, now)
 
-    def unfinished_departures(self, limit: int) -> list[Departure]:
-        """Studies that were leaving when somebody stopped, the first first."""
+    def unfinished_departures(self, limit: int, store: str | None = None) -> list[Departure]:
+        """Studies that are to leave a store (None: any) and have not, the first first."""
         with self._database.read() as connection:
-            return departures.unfinished(connection, limit)
+            return departures.unfinished(connection, limit, store)
 
-    def leaving_receipts(self, departure: Departure, after: tuple[str, str], limit: int) -> list[Receipt]:
-        """The next receipts of what leaves; `after`: Series and SOP Instance UID of the last one."""
+    def leaving_receipts(
+        self, departure: Departure, after: tuple[str, str], limit: int, store: str | None = None
+    ) -> list[Receipt]:
+        """The next receipts of what leaves a store (None: any); `after`: Series and SOP Instance UID of the last."""
         with self._database.read() as connection:
-            return departures.remaining(connection, departure, after, limit)
+            return departures.remaining(connection, departure, after, limit, store)
 
     def forget_receipts(self, gone: Sequence[Receipt]) -> None:
         """Forget receipts whose files are gone; what came again since has another."""
@@ -60,10 +62,10 @@ class DepartureBook:
             with self._database.write() as connection:
                 departures.remove(connection, gone)
 
-    def end_departure(self, departure: Departure, now: datetime) -> None:
-        """Note that a study has left."""
+    def end_departure(self, departure: Departure, now: datetime, store: str | None = None) -> bool:
+        """Note that a study has left. False where it has left this store only (None: all of them)."""
         with self._database.write() as connection:
-            departures.end(connection, departure, now)
+            return departures.end(connection, departure, now, store)
 
     def departed(self, study_instance_uid: str) -> Departed | None:
         """What has left the store of a study; None where nothing has, or somebody wants it here again."""

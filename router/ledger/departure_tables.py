@@ -49,5 +49,13 @@ SELECT new.study_instance_uid, coalesce(max(received_at), new.updated_at), new.u
 FROM receipts WHERE study_instance_uid = new.study_instance_uid
 ON CONFLICT (study_instance_uid) DO UPDATE SET received_at = excluded.received_at, look_at = excluded.look_at;
 """
-_TRIGGER = f"CREATE TRIGGER forwards_proven AFTER UPDATE OF state ON transfers WHEN {_PROVEN} BEGIN {_NOTED} END"
-event.listen(leavers, "after_create", DDL(_TRIGGER).execute_if(dialect="sqlite"))  # type: ignore[no-untyped-call]
+PROVEN_TRIGGER = f"CREATE TRIGGER forwards_proven AFTER UPDATE OF state ON transfers WHEN {_PROVEN} BEGIN {_NOTED} END"
+_CALL = "EXECUTE FUNCTION forwards_proven()"
+_POSTGRESQL = (
+    f"CREATE FUNCTION forwards_proven() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN {_NOTED} RETURN NULL; END $$",
+    f"CREATE TRIGGER forwards_proven AFTER UPDATE OF state ON transfers FOR EACH ROW WHEN ({_PROVEN}) {_CALL}",
+)
+for _dialect, _statements in (("sqlite", (PROVEN_TRIGGER,)), ("postgresql", _POSTGRESQL)):
+    for _statement in _statements:
+        _made = DDL(_statement).execute_if(dialect=_dialect)  # type: ignore[no-untyped-call]
+        event.listen(leavers, "after_create", _made)

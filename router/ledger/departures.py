@@ -6,7 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime, timedelta
 
-from sqlalchemy import Connection, bindparam, delete, func, literal, or_, select, text, tuple_, update
+from sqlalchemy import Connection, and_, bindparam, delete, func, literal, or_, select, text, tuple_, update
 
 from router.domain.appointment import AppointmentState
 from router.domain.forwarding import FELL_BACK
@@ -14,12 +14,15 @@ from router.domain.passing import ArrivalState
 from router.domain.receipt import Receipt
 from router.domain.retention import Departed, Departure, HeldStudy
 from router.domain.rule import LOCAL
-from router.domain.transfer import UNDER_WAY, State
+from router.domain.transfer import UNDER_WAY, Instance, State
 from router.ledger.arrival_tables import arrivals
 from router.ledger.database import chunks, insert_or
 from router.ledger.departure_tables import departures, leavers
+from router.ledger.history import lists_of
+from router.ledger.history_tables import history
 from router.ledger.instances import EXPECTED, pack, unpack
 from router.ledger.receipts import COLUMNS, received_instances
+from router.ledger.stores import of
 from router.ledger.tables import Instant, appointment_priors, appointments, instance_lists, receipts, transfers
 
 _r, _t, _a, _p = receipts.c, transfers.c, appointments.c, appointment_priors.c
@@ -31,9 +34,15 @@ _AFTER_LEFT = timedelta(hours=1)
 _OPEN = [AppointmentState.WAITING.value, AppointmentState.LOOKING.value]
 
 
-def due(connection: Connection, now: datetime, limit: int, *, oldest: bool) -> list[str]:
-    """Studies that may leave by now: with `oldest` those that came first, else those that might have left first."""
+def due(connection: Connection, now: datetime, limit: int, store: str | None, *, oldest: bool) -> list[str]:
+    """Studies that may leave by now: with `oldest` those that came first, else those that might have left first.
+
+    Of a store those of which it holds something, or nobody does.
+    """
     query = select(_l.study_instance_uid).limit(limit)
+    if store is not None:
+        its = _r.study_instance_uid == _l.study_instance_uid
+        query = query.where(or_(select(_r.path).where(its, *of(store)).exists(), ~select(_r.path).where(its).exists()))
     if oldest:
         # The plus keeps the database from reading all that are due by their time, and then sorting them.
         by_now = text("+look_at <= :now").bindparams(bindparam("now", now, type_=Instant()))
@@ -71,16 +80,22 @@ def _held(connection: Connection, studies: Sequence[str], now: datetime) -> list
         select(_r.study_instance_uid, func.sum(_r.size), last)
         .where(_r.study_instance_uid.in_(studies))
         .group_by(_r.study_instance_uid)
+        .order_by(_r.study_instance_uid)
     ).all()
     appointed, undecided = _appointments(connection, studies, now), _arrivals(connection, studies)
     left = set(connection.scalars(select(_d.study_instance_uid).where(_d.study_instance_uid.in_(studies))))
     under_way: Counter[str] = Counter()
     forwards: defaultdict[str, list[tuple[int, str, datetime | None]]] = defaultdict(list)
-    rows = connection.execute(
-        select(_t.id, _t.study_instance_uid, _t.source, _t.state, _t.cause, _t.finished_at)
-        .where(_t.study_instance_uid.in_(studies), or_(_t.source == LOCAL, _t.destination == LOCAL))
-        .order_by(_t.id)
-    )
+    rows = [
+        row
+        for c in (_t, history.c)
+        for row in connection.execute(
+            select(c.id, c.study_instance_uid, c.source, c.state, c.cause, c.finished_at).where(
+                c.study_instance_uid.in_(studies), or_(c.source == LOCAL, c.destination == LOCAL)
+            )
+        )
+    ]
+    rows.sort(key=lambda row: row.id)
     for number, study, source, state, cause, finished_at in rows:
         under_way[study] += State(state) in UNDER_WAY
         if source == LOCAL and not (state == State.CANCELLED.value and cause == FELL_BACK):
@@ -139,9 +154,10 @@ def _arrivals(connection: Connection, studies: Sequence[str]) -> dict[str, int]:
 def _unsent(connection: Connection, study: str, transfer_ids: Sequence[int]) -> int:
     """How many instances of a study are in none of these transfers' lists."""
     lists = instance_lists.c
-    packed = connection.scalars(
-        select(lists.instances).where(lists.transfer_id.in_(transfer_ids), lists.kind == EXPECTED)
+    packed = list(
+        connection.scalars(select(lists.instances).where(lists.transfer_id.in_(transfer_ids), lists.kind == EXPECTED))
     )
+    packed += [each for _, kind, each in lists_of(connection, transfer_ids) if kind == EXPECTED]
     carried = {one for each in packed for one in unpack(each)}
     return sum(one not in carried for one in received_instances(connection, study, ""))
 
@@ -168,15 +184,20 @@ def begin(connection: Connection, seen: HeldStudy, now: datetime) -> Departure |
     return Departure(study_instance_uid=study, last_received_at=seen.last_received_at)
 
 
-def unfinished(connection: Connection, limit: int) -> list[Departure]:
-    """Studies that are leaving, the first that began first."""
+def unfinished(connection: Connection, limit: int, store: str | None) -> list[Departure]:
+    """Studies that are leaving, the first that began first: of a store as long as it, or none, has something of it."""
     query = select(_d.study_instance_uid, _d.last_received_at).where(_d.left_at.is_(None)).order_by(_d.begun_at)
+    if store is not None:
+        its = and_(_r.study_instance_uid == _d.study_instance_uid, _r.received_at <= _d.last_received_at)
+        query = query.where(or_(select(_r.path).where(its, *of(store)).exists(), ~select(_r.path).where(its).exists()))
     return [
         Departure(study_instance_uid=study, last_received_at=at) for study, at in connection.execute(query.limit(limit))
     ]
 
 
-def remaining(connection: Connection, departure: Departure, after: tuple[str, str], limit: int) -> list[Receipt]:
+def remaining(
+    connection: Connection, departure: Departure, after: tuple[str, str], limit: int, store: str | None
+) -> list[Receipt]:
     """The next receipts of what leaves, by series and instance; `after` has the UIDs of the last one."""
     key = tuple_(_r.series_instance_uid, _r.sop_instance_uid)
     query = (
@@ -185,6 +206,7 @@ def remaining(connection: Connection, departure: Departure, after: tuple[str, st
             _r.study_instance_uid == departure.study_instance_uid,
             key > tuple_(*map(literal, after)),
             _r.received_at <= departure.last_received_at,
+            *of(store),
         )
         .order_by(_r.series_instance_uid, _r.sop_instance_uid)
         .limit(limit)
@@ -199,6 +221,7 @@ def remove(connection: Connection, gone: Sequence[Receipt]) -> None:
             _r.study_instance_uid == bindparam("study"),
             _r.series_instance_uid == bindparam("series"),
             _r.sop_instance_uid == bindparam("instance"),
+            _r.store == bindparam("its_store"),
             _r.received_at == bindparam("at", type_=Instant()),
         )
         rows = [
@@ -206,6 +229,7 @@ def remove(connection: Connection, gone: Sequence[Receipt]) -> None:
                 "study": one.study_instance_uid,
                 "series": one.series_instance_uid,
                 "instance": one.sop_instance_uid,
+                "its_store": one.store,
                 "at": one.received_at,
             }
             for one in gone
@@ -213,9 +237,14 @@ def remove(connection: Connection, gone: Sequence[Receipt]) -> None:
         connection.execute(statement, rows)
 
 
-def end(connection: Connection, departure: Departure, now: datetime) -> None:
-    """Note that a study has left. What came of it meanwhile is looked at later."""
+def end(connection: Connection, departure: Departure, now: datetime, store: str | None) -> bool:
+    """Note that a study has left. What came of it meanwhile is looked at later.
+
+    False where it has left this store only: others hold some of what is to leave.
+    """
     study = departure.study_instance_uid
+    if store is not None and _left_elsewhere(connection, departure, store):
+        return False
     connection.execute(
         update(departures).where(_d.study_instance_uid == study, _d.left_at.is_(None)).values(left_at=now)
     )
@@ -224,6 +253,21 @@ def end(connection: Connection, departure: Departure, now: datetime) -> None:
         row = {"received_at": latest, "look_at": now + _AFTER_LEFT}
         statement = insert_or(leavers, connection).values(study_instance_uid=study, **row)
         connection.execute(statement.on_conflict_do_nothing())
+    return True
+
+
+def _left_elsewhere(connection: Connection, departure: Departure, store: str) -> bool:
+    """Whether another store holds something of what is to leave."""
+    study, leaving = departure.study_instance_uid, departed(connection, departure.study_instance_uid)
+    others = connection.execute(
+        select(_r.series_instance_uid, _r.sop_instance_uid).where(
+            _r.study_instance_uid == study,
+            _r.store.not_in(("", store)),
+            _r.received_at <= departure.last_received_at,
+        )
+    )
+    decided = leaving.instances if leaving is not None else frozenset()
+    return any(Instance(*row) in decided for row in others)
 
 
 def departed(connection: Connection, study: str) -> Departed | None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
+from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, select, update
 
@@ -12,22 +13,34 @@ from router.domain.rule import LOCAL
 from router.domain.transfer import TRANSITIONS, UNDER_WAY, Happening, Instance, Intent, State, TransferFact
 from router.ledger import intents
 from router.ledger.database import chunks, insert_or
+from router.ledger.history import lists_of
+from router.ledger.history_tables import history
 from router.ledger.instances import DELIVERED, EXPECTED, MISSING, pack, unpack
 from router.ledger.tables import instance_lists, transfers
 
 _t, _l = transfers.c, instance_lists.c
+_COLUMNS = _t.id, _t.series_instance_uid, _t.destination, _t.state, _t.instance_count, _t.cause
 _AT_ONCE = 400
 _FELL_BACK = "Another node of the group has got it; nothing had been sent."
 
 
 def known(connection: Connection, study: str) -> dict[Intent, Known]:
     """Every transfer of a study from `local`, with its lists."""
-    return _known(connection, study, _t.study_instance_uid == study, _t.source == LOCAL)
+    old = connection.execute(
+        select(*(history.c[column.name] for column in _COLUMNS)).where(
+            history.c.source == LOCAL, history.c.study_instance_uid == study
+        )
+    ).all()
+    lists = {
+        (number, kind): frozenset(each.sop_instance_uid for each in unpack(packed))
+        for number, kind, packed in lists_of(connection, [row.id for row in old])
+    }
+    here = _known(connection, study, _t.study_instance_uid == study, _t.source == LOCAL)
+    return _together(study, old, lists) | here
 
 
 def _known(connection: Connection, study: str, *which: ColumnElement[bool]) -> dict[Intent, Known]:
-    columns = _t.id, _t.series_instance_uid, _t.destination, _t.state, _t.instance_count, _t.cause
-    rows = connection.execute(select(*columns).where(*which)).all()
+    rows = connection.execute(select(*_COLUMNS).where(*which)).all()
     lists: dict[tuple[int, str], frozenset[str]] = {}
     for some in chunks((int(row.id) for row in rows), _AT_ONCE):
         found = connection.execute(
@@ -35,6 +48,10 @@ def _known(connection: Connection, study: str, *which: ColumnElement[bool]) -> d
         )
         for one in found:
             lists[one.transfer_id, one.kind] = frozenset(each.sop_instance_uid for each in unpack(one.instances))
+    return _together(study, rows, lists)
+
+
+def _together(study: str, rows: Sequence[Any], lists: Mapping[tuple[int, str], frozenset[str]]) -> dict[Intent, Known]:
     nothing: frozenset[str] = frozenset()
     return {
         Intent(LOCAL, study, row.series_instance_uid, row.destination): Known(

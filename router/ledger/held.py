@@ -12,7 +12,7 @@ from sqlalchemy import Boolean, Connection, bindparam, case, delete, func, selec
 from router.domain.holds import HeldRoute
 from router.domain.restraint import Held
 from router.domain.transfer import LIMIT_HOLDS, RULE_HOLDS, SETTLING, Happening, Hold, Intent, State, after
-from router.ledger.database import insert_or
+from router.ledger.dialects import insert_or, numbers_in
 from router.ledger.tables import HELD, Instant, rule_days, transfers
 
 _t, _d = transfers.c, rule_days.c
@@ -34,7 +34,7 @@ def of_rule(connection: Connection, rule: str, source: str, settled_before: date
 
 def of_others(connection: Connection, rule: str, transfer_ids: Sequence[int]) -> list[Held]:
     """Those of these transfers that another rule than this holds."""
-    numbers = select(func.json_each(bindparam("numbers")).table_valued("value").c.value)
+    numbers = numbers_in("numbers")
     query = select(*_COLUMNS).where(
         _t.id.in_(numbers), _t.state == State.HELD.value, _t.rule != rule, _t.cause.in_(RULE_HOLDS)
     )

@@ -9,6 +9,7 @@ import msgspec
 from sqlalchemy import Connection, delete, literal, select
 
 from router.domain.transfer import Instance, Transfer
+from router.ledger import history
 from router.ledger.database import insert_or
 from router.ledger.tables import instance_lists, transfers
 
@@ -52,21 +53,26 @@ def _replace(connection: Connection, transfer: Transfer, kind: str, packed: byte
     )
 
 
+def _packed(connection: Connection, transfer_id: int, kind: str) -> bytes | None:
+    found = connection.scalar(select(_l.instances).where(_l.transfer_id == transfer_id, _l.kind == kind))
+    return history.list_of(connection, transfer_id, kind) if found is None else found
+
+
 def find(connection: Connection, transfer_id: int, kind: str) -> list[Instance] | None:
     """A list, sorted by series; None where there is none."""
-    packed = connection.scalar(select(_l.instances).where(_l.transfer_id == transfer_id, _l.kind == kind))
+    packed = _packed(connection, transfer_id, kind)
     return None if packed is None else unpack(packed)
 
 
 def find_counts(connection: Connection, transfer_id: int) -> dict[str, int | None] | None:
     """The number of instances of each series; None where there is none."""
-    packed = connection.scalar(select(_l.instances).where(_l.transfer_id == transfer_id, _l.kind == SERIES))
+    packed = _packed(connection, transfer_id, SERIES)
     return None if packed is None else msgspec.msgpack.decode(zlib.decompress(packed), type=dict[str, int | None])
 
 
 def find_reasons(connection: Connection, transfer_id: int) -> dict[str, list[str]]:
     """Why which instances were refused; empty where none was."""
-    packed = connection.scalar(select(_l.instances).where(_l.transfer_id == transfer_id, _l.kind == REFUSED))
+    packed = _packed(connection, transfer_id, REFUSED)
     return {} if packed is None else msgspec.msgpack.decode(zlib.decompress(packed), type=dict[str, list[str]])
 
 

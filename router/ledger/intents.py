@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, bindparam, delete, func, select, update
+from sqlalchemy import Connection, Select, Table, bindparam, delete, func, select, update
 
 from router.domain.rule import LOCAL
 from router.domain.transfer import (
@@ -24,35 +24,45 @@ from router.domain.transfer import (
     TransferFact,
 )
 from router.ledger import commitments, departures, held
-from router.ledger.database import chunks, insert_or
+from router.ledger.dialects import chunks, insert_new
+from router.ledger.history import holds_any, recall
+from router.ledger.history_tables import history
 from router.ledger.instances import OF_THE_SOURCE
 from router.ledger.tables import Instant, instance_lists, transfers
 
 _t = transfers.c
 _STUDIES_AT_ONCE = 10_000
 
+
 # A sweep asks for a hundred thousand, and takes half the time where its UIDs go in as one parameter and the facts of
 # many studies come back as one row: row by row the driver makes each value and takes the interpreter lock again.
-_FACTS = select(
-    func.json_group_array(
-        func.json_array(
-            func.json_array(_t.source, _t.study_instance_uid, _t.series_instance_uid, _t.destination),
-            func.json_array(_t.id, _t.state, _t.instance_count, _t.cause),
+def _facts_in(table: Table) -> Select[Any]:
+    c = table.c
+    return select(
+        func.json_group_array(
+            func.json_array(
+                func.json_array(c.source, c.study_instance_uid, c.series_instance_uid, c.destination),
+                func.json_array(c.id, c.state, c.instance_count, c.cause),
+            )
         )
+    ).where(
+        c.source == bindparam("of_source"),
+        c.study_instance_uid.in_(select(func.json_each(bindparam("studies")).table_valued("value").c.value)),
     )
-).where(
-    _t.source == bindparam("of_source"),
-    _t.study_instance_uid.in_(select(func.json_each(bindparam("studies")).table_valued("value").c.value)),
-)
+
+
+_FACTS, _FACTS_OF_OLD = _facts_in(transfers), _facts_in(history)
 _decode_facts = msgspec.json.Decoder(list[tuple[Intent, TransferFact]]).decode
 
 
 def facts(connection: Connection, source: str, studies: Sequence[str]) -> dict[Intent, TransferFact]:
     """What is known of these studies' intents from this source, their series' too."""
     known: dict[Intent, TransferFact] = {}
+    queries = [_FACTS_OF_OLD, _FACTS] if holds_any(connection) else [_FACTS]
     for some in chunks(studies, _STUDIES_AT_ONCE):
         asked = {"of_source": source, "studies": msgspec.json.encode(some).decode()}
-        known.update(_decode_facts(connection.execute(_FACTS, asked).scalar_one()))
+        for query in queries:
+            known.update(_decode_facts(connection.execute(query, asked).scalar_one()))
     return known
 
 
@@ -64,7 +74,10 @@ def queue(connection: Connection, selected: Sequence[NewTransfer], now: datetime
     """
     # What is charged is looked up as well, so that nothing is charged that another sweep has queued meanwhile.
     asked = [new for new in selected if new.happening is not None or new.charge]
-    known = _known(connection, [new.intent for new in asked])
+    recall(connection, [new.intent for new in asked if new.happening is not None])
+    # Where there is a history, what is new to the sweep may have gone into it since the sweep looked.
+    looked_up = selected if holds_any(connection) else asked
+    known = _known(connection, [new.intent for new in looked_up])
     fresh = [new for new in selected if new.intent not in known]
     add(connection, fresh, now)
     charged = sum(new.charge for new in fresh)
@@ -173,8 +186,7 @@ def add(connection: Connection, new: Sequence[NewTransfer], now: datetime) -> No
         }
         for one in new
     ]
-    if rows:
-        connection.execute(insert_or(transfers, connection).on_conflict_do_nothing(), rows)
+    insert_new(connection, transfers, rows)
 
 
 def _known(connection: Connection, intents: Sequence[Intent]) -> dict[Intent, TransferFact]:

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+import threading
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, date, datetime
 from types import TracebackType
 from typing import Self
 
 from router.domain.commitment import Commitment, CommitmentAnswer
-from router.domain.dicom import SubOperationCounts
 from router.domain.holds import HeldRoute
 from router.domain.overview import ServiceInfo
 from router.domain.restraint import Held
 from router.domain.sweep import SweepDue, SweepRecord, SweepReport
 from router.domain.transfer import (
     Attempt,
-    Finish,
     Happening,
     Instance,
     Intent,
@@ -28,18 +27,22 @@ from router.domain.transfer import (
 from router.ledger import appointments as appointment_queries
 from router.ledger import arrivals as arrival_queries
 from router.ledger import caps as cap_queries
-from router.ledger import claims, held, intents
+from router.ledger import claims, counting, held, intents
 from router.ledger import commitments as commitment_queries
 from router.ledger import instances as instance_queries
-from router.ledger import queue as waiting
 from router.ledger import services as service_queries
 from router.ledger import sweeps as sweep_queries
 from router.ledger import transfers as transfer_queries
 from router.ledger.appointment_book import AppointmentBook
 from router.ledger.arrival_book import ArrivalBook
+from router.ledger.backend import Time
+from router.ledger.claim_book import ClaimBook
 from router.ledger.database import Database
 from router.ledger.departure_book import DepartureBook
+from router.ledger.dump_book import DumpBook
+from router.ledger.history_book import HistoryBook
 from router.ledger.lock import ServiceLock
+from router.ledger.node_state_book import NodeStateBook
 from router.ledger.notice_book import NoticeBook
 from router.ledger.receipt_index import ReceiptIndex
 from router.ledger.refusal_book import RefusalBook
@@ -47,6 +50,10 @@ from router.ledger.route_book import RouteBook
 from router.ledger.site_book import SiteBook
 from router.ledger.watching import Watching
 
+_AT_ONCE = 2_000
+"""Transfers of a sweep that are queued in one transaction, for which all others wait."""
+_PART_SECONDS = 2.0
+"""So much longer a sweep keeps its lease for each of these but the last."""
 _FOREVER = datetime.max.replace(tzinfo=UTC)
 
 
@@ -60,6 +67,10 @@ class SqlLedger(
     RefusalBook,
     DepartureBook,
     ArrivalBook,
+    HistoryBook,
+    ClaimBook,
+    NodeStateBook,
+    DumpBook,
 ):
     """Queue and memory on a SQL database: `engine.ports.Ledger`.
 
@@ -100,19 +111,21 @@ class SqlLedger(
     def add_sweeps(self, sweeps: Sequence[SweepDue]) -> list[int]:
         """Make sweeps due; one that exists for its rule, tier and due time is left alone. Returns ids in order."""
         with self._database.write() as connection:
-            return sweep_queries.add(connection, sweeps)
+            added = sweep_queries.add(connection, sweeps)
+        self._database.tell()
+        return added
 
     def claim_sweep(self, sources: Sequence[str], now: datetime, lease_seconds: float) -> SweepRecord | None:
         """Take the oldest due (or abandoned) sweep of one of these sources."""
         with self._database.read() as connection:
-            if not sweep_queries.any_to_claim(connection, sources, now):
+            if not sweep_queries.any_to_claim(connection, sources, now, self._database.lost_at(now)):
                 return None
-        with self._database.write() as connection:
-            return sweep_queries.claim(connection, sources, now, lease_seconds)
+        with self._database.write(beside=True) as connection:
+            return sweep_queries.claim(connection, sources, now, self._database.lost_at(now), lease_seconds)
 
     def renew_sweep(self, sweep: SweepRecord, now: datetime, lease_seconds: float) -> bool:
         """Prolong the lease of a running sweep. False where the claim was lost."""
-        with self._database.write() as connection:
+        with self._database.write(beside=True) as connection:
             return sweep_queries.renew(connection, sweep, now, lease_seconds)
 
     def finish_sweep(
@@ -124,16 +137,28 @@ class SqlLedger(
         now: datetime,
         day: date | None = None,
     ) -> bool:
-        """Write the report, queue or hold what was selected, in one transaction. False where the claim was lost."""
-        with self._database.write() as connection:
-            if not sweep_queries.finish(connection, sweep, report, now):
-                return False
-            charged = intents.queue(connection, transfers, now)
-            if day is not None:
-                held.charge(connection, sweep.due.rule, day, charged)
-            moving = [new.intent for new in transfers if new.hold is None]
-            sweep_queries.link(connection, sweep.id, moving, under_way)
-            return True
+        """Queue or hold what was selected, write the report with the last of it. False where the claim was lost.
+
+        Each transaction takes so much that others never wait for long. Where a service dies before the last, what it
+        queued goes on, and the sweep is due again and finds it known.
+        """
+        last = max(len(transfers), len(under_way), 1) - 1
+        for start in range(0, last + 1, _AT_ONCE):
+            some = transfers[start : start + _AT_ONCE]
+            with self._database.write() as connection:
+                if start + _AT_ONCE <= last:
+                    ours = sweep_queries.keep(connection, sweep, _PART_SECONDS)
+                else:
+                    ours = sweep_queries.finish(connection, sweep, report, now)
+                if not ours:
+                    return False
+                charged = intents.queue(connection, some, now)
+                if day is not None:
+                    held.charge(connection, sweep.due.rule, day, charged)
+                moving = [new.intent for new in some if new.hold is None]
+                sweep_queries.link(connection, sweep.id, moving, under_way[start : start + _AT_ONCE])
+        self._database.tell()
+        return True
 
     def held(self, rule: str, source: str, settled_before: datetime, most: int) -> list[Held]:
         """What a rule holds by its limits or has let settle since then: `most` of each cause, the oldest first."""
@@ -153,7 +178,9 @@ class SqlLedger(
     def release_held(self, route: HeldRoute, most: int, now: datetime) -> int:
         """Queue what a rule holds back on a route, `most` of it, the oldest first; how many."""
         with self._database.write() as connection:
-            return held.release(connection, route, most, now)
+            released = held.release(connection, route, most, now)
+        self._database.tell()
+        return released
 
     def queued_on(self, rule: str, day: date) -> int:
         """Instances that the rule's sweeps have queued on this day of its source."""
@@ -197,77 +224,28 @@ class SqlLedger(
         with self._database.read() as connection:
             return intents.facts(connection, source, study_instance_uids)
 
-    def claim_transfer(
-        self,
-        sources: Sequence[str],
-        now: datetime,
-        lease_seconds: float,
-        without: Collection[Route] = (),
-        *,
-        oldest: bool = False,
-    ) -> Transfer | None:
-        """Take the most urgent due queued transfer of one of these sources; it is then moving, with a new fence.
-
-        With `oldest` the one that has been due for longest. Routes that are stopped, and those in `without`, are passed
-        over.
-        """
-        # Looked for without the right to write first, so that idle workers never stand in a writer's way.
-        with self._database.read() as connection:
-            if waiting.next_transfer(connection, sources, now, without, oldest=oldest) is None:
-                return None
-        with self._database.write() as connection:
-            return claims.claim_transfer(connection, sources, now, lease_seconds, without, oldest=oldest)
-
-    def claim_probe(
-        self, route: Route, now: datetime, lease_seconds: float, next_probe_at: datetime
-    ) -> Transfer | None:
-        """Take a transfer that is to try a stopped route, if one is due; another may be taken at `next_probe_at`."""
-        with self._database.read() as connection:
-            if waiting.next_probe(connection, route, now) is None:
-                return None
-        with self._database.write() as connection:
-            return claims.claim_probe(connection, route, now, lease_seconds, next_probe_at)
-
-    def claim_verification(self, destinations: Sequence[str], now: datetime, lease_seconds: float) -> Transfer | None:
-        """Take the oldest due verification at one of these destinations that no one has claimed."""
-        with self._database.read() as connection:
-            if waiting.next_verification(connection, destinations, now) is None:
-                return None
-        with self._database.write() as connection:
-            return claims.claim_verification(connection, destinations, now, lease_seconds)
-
-    def renew(self, transfer: Transfer, now: datetime, lease_seconds: float, counts: SubOperationCounts | None) -> bool:
-        """Prolong the lease and note progress (None: no news). False where the claim was lost."""
-        with self._database.write() as connection:
-            return claims.renew(connection, transfer, now, lease_seconds, counts)
-
-    def finish(self, transfer: Transfer, finish: Finish, started_at: datetime, now: datetime) -> Transfer | None:
-        """End a claimed step: new state by the table, attempt remembered. None where the claim was lost."""
-        with self._database.write() as connection:
-            return claims.finish(connection, transfer, finish, started_at, now)
-
     def expire_leases(self, now: datetime) -> int:
         """Transfers whose worker is gone are looked at first, all else is due again; how many."""
+        others = (sweep_queries, appointment_queries, arrival_queries)
         with self._database.read() as connection:
-            parts = (claims, sweep_queries, appointment_queries, arrival_queries)
-            if not any(part.any_to_expire(connection, now) for part in parts):
+            lost_at = self._database.lost_at(now)
+            lost = any(part.any_to_expire(connection, lost_at) for part in (claims, *others))
+            if not lost and not counting.any_to_fold(connection):
                 return 0
         with self._database.write() as connection:
-            return sum(part.expire(connection, now) for part in parts)
+            counting.fold(connection)
+            lost_at = self._database.lost_at(now)
+            expired: int = sum(part.expire(connection, lost_at) for part in others)
+            return expired + claims.expire(connection, now, lost_at)
 
     def wished(self) -> list[tuple[int, int]]:
         """Number and fence number of the transfers that their workers are to let go of, for a person wants it."""
         with self._database.read() as connection:
             return claims.wished(connection)
 
-    def release_claims(self, transfers: Sequence[Transfer], now: datetime) -> None:
-        """End the leases of these claims at once, as if expired (the router stops and did not finish them)."""
-        with self._database.write() as connection:
-            claims.release(connection, transfers, now)
-
     def set_expected(self, transfer: Transfer, instances: Sequence[Instance]) -> None:
         """Remember the IMAGE-level list of a transfer (replaces the one before), while it is claimed."""
-        with self._database.write() as connection:
+        with self._database.write(beside=True) as connection:
             instance_queries.replace(connection, transfer, instance_queries.EXPECTED, instances)
 
     def expected_instances(self, transfer_id: int) -> list[Instance] | None:
@@ -277,7 +255,7 @@ class SqlLedger(
 
     def set_expected_series(self, transfer: Transfer, counts: Mapping[str, int | None]) -> None:
         """Remember how many instances each series has at the source (None: unknown), while it is claimed."""
-        with self._database.write() as connection:
+        with self._database.write(beside=True) as connection:
             if counts:
                 instance_queries.replace_counts(connection, transfer, counts)
             else:
@@ -290,7 +268,7 @@ class SqlLedger(
 
     def set_missing(self, transfer: Transfer, instances: Sequence[Instance]) -> None:
         """Remember which instances the destination lacks (replaces the list before), while it is claimed."""
-        with self._database.write() as connection:
+        with self._database.write(beside=True) as connection:
             if instances:
                 instance_queries.replace(connection, transfer, instance_queries.MISSING, instances)
             else:
@@ -303,7 +281,7 @@ class SqlLedger(
 
     def set_delivered(self, transfer: Transfer, instances: Sequence[Instance]) -> None:
         """Remember which instances a destination without evidence was successfully sent (replaces the list before)."""
-        with self._database.write() as connection:
+        with self._database.write(beside=True) as connection:
             instance_queries.replace(connection, transfer, instance_queries.DELIVERED, instances)
 
     def delivered_instances(self, transfer_id: int) -> list[Instance]:
@@ -319,7 +297,10 @@ class SqlLedger(
     def answer_commitment(self, answer: CommitmentAnswer, nodes: Sequence[str], now: datetime) -> bool | None:
         """Note an answer of one of these nodes; its transfer is due at once. None: not asked; False: not the first."""
         with self._database.write() as connection:
-            return commitment_queries.answer(connection, answer, nodes, now)
+            news = commitment_queries.answer(connection, answer, nodes, now)
+        if news:
+            self._database.tell()
+        return news
 
     def commitments(self, transfer_id: int) -> list[Commitment]:
         """The transactions since the last move of a transfer, the oldest first."""
@@ -360,7 +341,9 @@ class SqlLedger(
     def apply(self, transfer_id: int, happening: Happening, now: datetime, reason: str = "") -> Transfer:
         """A person's word on a transfer (cancel, hold, release, again). Raises LedgerError where not possible."""
         with self._database.write() as connection:
-            return transfer_queries.apply(connection, transfer_id, happening, now, reason)
+            transfer = transfer_queries.apply(connection, transfer_id, happening, now, reason)
+        self._database.tell()
+        return transfer
 
     def moves_since(self, moment: datetime) -> list[tuple[Route, datetime]]:
         """The runs that ended since then and may have sent a C-MOVE or C-GET, by route and end."""
@@ -385,14 +368,33 @@ class SqlLedger(
         finally:
             self._lock.share()
 
+    def clock(self) -> Time:
+        """The time that all who share the ledger share."""
+        return self._database.clock()
+
+    def leads(self) -> bool:
+        """Whether this process leads those that share the ledger; it tries to. Raises nothing."""
+        return self._database.leads()
+
+    def resign(self) -> None:
+        """Lead no more, so that another process may at once; it is not to be asked again. Raises nothing."""
+        self._database.resign()
+
+    def listen(self, wake: Callable[[], None], stopping: threading.Event) -> None:
+        """Call `wake` whenever another service tells that work is due, until stopping; for a thread of its own.
+
+        Returns at once where nobody can tell, as in SQLite: work is looked for now and then as well.
+        """
+        self._database.listen(wake, stopping)
+
     def announce(self, info: ServiceInfo) -> None:
         """Say that a service works on this ledger; repeated every few seconds."""
-        with self._database.write() as connection:
+        with self._database.write(beside=True) as connection:
             service_queries.announce(connection, info)
 
     def withdraw(self, owner: str) -> None:
         """Say that it has stopped."""
-        with self._database.write() as connection:
+        with self._database.write(beside=True) as connection:
             service_queries.withdraw(connection, owner)
 
     def services(self, seen_since: datetime) -> list[ServiceInfo]:
@@ -401,3 +403,8 @@ class SqlLedger(
             return []
         with self._database.read() as connection:
             return service_queries.seen_since(connection, seen_since)
+
+    def lost_at(self, now: datetime) -> datetime:
+        """Who shows no sign from then on counts as lost after a while: `now`, or long ago where the ledger was away."""
+        with self._database.read():
+            return self._database.lost_at(now)

@@ -1,9 +1,10 @@
-"""Which services of this machine are alive on a ledger's file: a lock beside it that the system takes from the dead."""
+"""Who is alive on a ledger's file, and who leads: locks beside it that the system takes from the dead."""
 
 from __future__ import annotations
 
 import fcntl
 import os
+import threading
 import time
 from pathlib import Path
 
@@ -68,3 +69,54 @@ class ServiceLock:
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None
+
+
+class LeaderLock:
+    """`LEDGER.leader`: one process holds it, and leads all that share the ledger; thread-safe.
+
+    Without a path there is nobody else. Where the file system has no locks all lead, rather than none: what a leader
+    does for all is guarded by the ledger itself.
+    """
+
+    def __init__(self, ledger: Path | None) -> None:
+        self._path = ledger.with_name(f"{ledger.name}.leader") if ledger is not None else None
+        self._turn = threading.Lock()
+        self._descriptor: int | None = None
+
+    def hold(self) -> bool:
+        """Take it where it is free. Whether it is held."""
+        if self._path is None:
+            return True
+        with self._turn:
+            if self._descriptor is not None:
+                if _is_still(self._path, self._descriptor):
+                    return True
+                self._let_go()  # somebody removed or replaced the file, and another may hold the new one
+            try:
+                descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            except OSError:
+                return True
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                os.close(descriptor)
+                return not isinstance(error, BlockingIOError)
+            self._descriptor = descriptor
+            return True
+
+    def release(self) -> None:
+        """Let go."""
+        with self._turn:
+            self._let_go()
+
+    def _let_go(self) -> None:
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+
+def _is_still(path: Path, descriptor: int) -> bool:
+    try:
+        return os.path.samestat(path.stat(), os.fstat(descriptor))
+    except OSError:
+        return False

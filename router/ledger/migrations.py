@@ -7,8 +7,11 @@ from collections.abc import Callable, Mapping
 from sqlalchemy import Connection, func, insert, inspect, select, update
 
 from router.ledger.arrival_tables import arrivals, forward_turns
-from router.ledger.counting import transfer_counts
-from router.ledger.departure_tables import departures, leavers
+from router.ledger.counting import count_changes, transfer_counts
+from router.ledger.departure_tables import PROVEN_TRIGGER, departures, leavers
+from router.ledger.history_tables import history
+from router.ledger.node_state_tables import node_states
+from router.ledger.store_tables import stores
 from router.ledger.tables import (
     DEADLINES_INDEX,
     ENDED_INDEX,
@@ -27,6 +30,7 @@ from router.ledger.tables import (
     notice_groups,
     notifications,
     patient_merges,
+    receipts,
     routes,
     rule_days,
     transfers,
@@ -37,7 +41,7 @@ class UnusableTablesError(Exception):
     """The tables of a database are not those of a ledger of a known version; the message ends a sentence about it."""
 
 
-VERSION = 7
+VERSION = 8
 """The version of the tables above; a new ledger starts with it."""
 
 
@@ -79,10 +83,35 @@ def _to_7(connection: Connection) -> None:
     metadata.create_all(connection, tables=[leavers, departures, arrivals, forward_turns])
 
 
-MIGRATIONS: Mapping[int, Callable[[Connection], None]] = {2: _to_2, 3: _to_3, 4: _to_4, 5: _to_5, 6: _to_6, 7: _to_7}
+def _to_8(connection: Connection) -> None:
+    for column in ("work_hash", "replica", "store"):
+        connection.exec_driver_sql(f"ALTER TABLE services ADD COLUMN {column} TEXT NOT NULL DEFAULT ''")
+    connection.exec_driver_sql("ALTER TABLE services ADD COLUMN started_at BIGINT")
+    connection.exec_driver_sql("ALTER TABLE services ADD COLUMN leads BOOLEAN NOT NULL DEFAULT 0")
+    # SQLite cannot change a primary key: the receipts move into a table that has the store in it.
+    connection.exec_driver_sql("DROP TRIGGER forwards_proven")
+    connection.exec_driver_sql("ALTER TABLE receipts RENAME TO receipts_before")
+    metadata.create_all(connection, tables=[receipts, count_changes, history, stores, node_states])
+    kept = [column.name for column in receipts.columns if column.name != "store"]
+    names = ", ".join(kept)
+    connection.exec_driver_sql(f"INSERT INTO receipts ({names}) SELECT {names} FROM receipts_before")
+    connection.exec_driver_sql("DROP TABLE receipts_before")
+    connection.exec_driver_sql(PROVEN_TRIGGER)
+
+
+MIGRATIONS: Mapping[int, Callable[[Connection], None]] = {
+    2: _to_2,
+    3: _to_3,
+    4: _to_4,
+    5: _to_5,
+    6: _to_6,
+    7: _to_7,
+    8: _to_8,
+}
 """How a ledger of the version before becomes one of this version; one entry for each version after the first."""
 
-_SCHEMA_VERSION = "schema_version"
+SCHEMA_VERSION = "schema_version"
+"""The row of `meta` with the version of the tables."""
 
 
 def stored_version(connection: Connection) -> int:
@@ -94,7 +123,7 @@ def stored_version(connection: Connection) -> int:
     if not names:
         return 0
     if meta.name in names:
-        value = connection.scalar(select(meta.c.value).where(meta.c.name == _SCHEMA_VERSION))
+        value = connection.scalar(select(meta.c.value).where(meta.c.name == SCHEMA_VERSION))
         if value is not None and value.isdecimal():
             return int(value)
     raise UnusableTablesError("holds tables of something else; choose another place for the ledger")
@@ -121,8 +150,8 @@ def migrate(
         return
     if stored == 0:
         metadata.create_all(connection)
-        connection.execute(insert(meta).values(name=_SCHEMA_VERSION, value=str(version)))
+        connection.execute(insert(meta).values(name=SCHEMA_VERSION, value=str(version)))
         return
     for step in range(stored + 1, version + 1):
         migrations[step](connection)
-    connection.execute(update(meta).where(meta.c.name == _SCHEMA_VERSION).values(value=str(version)))
+    connection.execute(update(meta).where(meta.c.name == SCHEMA_VERSION).values(value=str(version)))

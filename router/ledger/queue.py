@@ -10,6 +10,7 @@ from typing import Any
 from sqlalchemy import (
     ColumnElement,
     Connection,
+    Integer,
     Select,
     bindparam,
     exists,
@@ -32,6 +33,8 @@ PRIORITIES = (0, 1, 2)
 _LANES_AT_ONCE = 100
 """Lanes in one union, each once per priority; SQLite takes 500 parts."""
 
+_MOST = bindparam("most", type_=Integer())
+
 _t = transfers.c
 _other = transfers.alias("other").c
 
@@ -52,20 +55,41 @@ def next_transfer(
 
     With `oldest` it is the one that has been due for longest, however urgent.
     """
+    found = next_transfers(connection, sources, now, 1, without, oldest=oldest)
+    return found[0] if found else None
+
+
+def next_transfers(
+    connection: Connection,
+    sources: Sequence[str],
+    now: datetime,
+    most: int,
+    without: Collection[Route] = (),
+    *,
+    oldest: bool = False,
+) -> list[int]:
+    """The next so many: those that would be next one after the other. It may be fewer where some are near line."""
     closed = {*without, *routes.stopped_at(connection, sources)}
     mixed = list(dict.fromkeys(source for source in sources if any(route.source == source for route in closed)))
     whole = [(source,) for source in dict.fromkeys(sources) if source not in mixed]
     open_routes = [route for source in mixed for route in _queued_routes(connection, source) if route not in closed]
     of_sources, of_routes = (_oldest_transfer, _oldest_of_routes) if oldest else (_next_transfer, _next_of_routes)
-    found = [_first(connection, of_sources, whole, now), _first(connection, of_routes, open_routes, now)]
-    rows = [row for row in found if row is not None]
-    return int(min(rows)[-1]) if rows else None
+    found = _first(connection, of_sources, whole, now, most) + _first(connection, of_routes, open_routes, now, most)
+    fetching: set[str] = set()
+    numbers: list[int] = []
+    for *_, number, source, availability in sorted(found):
+        if availability == NEARLINE and source in fetching:
+            continue  # of these one at a time
+        if availability == NEARLINE:
+            fetching.add(source)
+        numbers.append(number)
+    return numbers[:most]
 
 
 def next_verification(connection: Connection, destinations: Sequence[str], now: datetime) -> int | None:
     """The oldest due verification at these destinations that no one holds."""
-    row = _first(connection, _next_verification, [(name,) for name in dict.fromkeys(destinations)], now)
-    return None if row is None else int(row[-1])
+    rows = _first(connection, _next_verification, [(name,) for name in dict.fromkeys(destinations)], now)
+    return int(rows[0][-1]) if rows else None
 
 
 def next_probe(connection: Connection, route: Route, now: datetime) -> int | None:
@@ -75,21 +99,23 @@ def next_probe(connection: Connection, route: Route, now: datetime) -> int | Non
     """
     if not routes.is_due(connection, route, now):
         return None
-    row = _first(connection, _next_of_route, [route], now)
-    return None if row is None else int(row[-1])
+    rows = _first(connection, _next_of_route, [route], now)
+    return int(rows[0][-1]) if rows else None
 
 
-def _first(connection: Connection, query: Any, lanes: Sequence[Lane], now: datetime) -> tuple[Any, ...] | None:
-    best: tuple[Any, ...] | None = None
+def _first(
+    connection: Connection, query: Any, lanes: Sequence[Lane], now: datetime, most: int = 1
+) -> list[tuple[Any, ...]]:
+    """The first so many rows of a query over lanes, in order."""
+    found: list[tuple[Any, ...]] = []
     for start in range(0, len(lanes), _LANES_AT_ONCE):
         some = list(lanes[start : start + _LANES_AT_ONCE])
-        # A lane asked twice changes nothing, and a statement for each number of lanes would be compiled anew.
-        some += some[-1:] * ((1 << (len(some) - 1).bit_length()) - len(some))
+        # Nothing waits in a lane without a name, and a statement for each number of lanes would be compiled anew.
+        some += [tuple("" for _ in some[-1])] * ((1 << (len(some) - 1).bit_length()) - len(some))
         bound = {f"name_{at}_{part}": name for at, lane in enumerate(some) for part, name in enumerate(lane)}
-        row = connection.execute(query(len(some)), {"now": now, **bound}).one_or_none()
-        if row is not None and (best is None or tuple(row) < best):
-            best = tuple(row)
-    return best
+        rows = connection.execute(query(len(some)), {"now": now, "most": most, **bound})
+        found += map(tuple, rows)
+    return sorted(found)[:most] if len(lanes) > _LANES_AT_ONCE else found
 
 
 def _queued_routes(connection: Connection, source: str) -> list[Route]:
@@ -123,7 +149,7 @@ def _lanes(columns: tuple[Any, ...], lanes: int, *, oldest: bool = False) -> Sel
         .c
     )
     order = (best.next_at, best.id) if oldest else (best.priority, best.next_at, best.id)
-    return select(*order).order_by(*order).limit(1)
+    return select(*order, best.source, best.availability).order_by(*order).limit(_MOST)
 
 
 _BY_SOURCE, _BY_ROUTE = (_t.source,), (_t.source, _t.destination)
@@ -151,10 +177,10 @@ def _next_of_route(_: int) -> Select[Any]:
 def _of_lane(columns: tuple[Any, ...], number: int, priority: int) -> Select[Any]:
     here = [column == bindparam(f"name_{number}_{part}") for part, column in enumerate(columns)]
     return (
-        select(literal(priority).label("priority"), _t.next_at, _t.id)
+        select(literal(priority).label("priority"), _t.next_at, _t.id, _t.source, _t.availability)
         .where(text(QUEUED), *here, _t.priority == priority, _due(), _fetchable(number))
         .order_by(_t.next_at, _t.id)
-        .limit(1)
+        .limit(_MOST)
     )
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import Any
+from datetime import datetime
+from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, func, select
 
 from router.domain.estimate import PastMove, Work
 from router.domain.transfer import Happening, Route, State
+from router.ledger import history
 from router.ledger.tables import attempts, transfers
 
 _SHOWN = (State.COMPLETE, State.UNPROVEN, State.PARTIAL, State.CONTRADICTED)
@@ -26,6 +28,8 @@ def past_moves(connection: Connection, routes: Collection[Route], most: int) -> 
     found: dict[Route, list[PastMove]] = {}
     for route in dict.fromkeys(routes):
         rows = [row for state in _SHOWN for row in _of(connection, route, state, most)]
+        if len(rows) < most:
+            rows += _of_old(connection, route, most)
         rows.sort(key=lambda row: row.finished_at, reverse=True)
         past = []
         for row in rows:
@@ -63,6 +67,27 @@ def _of(connection: Connection, route: Route, state: State, most: int) -> list[A
             .limit(most)
         )
     )
+
+
+def _of_old(connection: Connection, route: Route, most: int) -> list[Any]:
+    runs = history.latest_runs(connection, route.source, route.destination, _SHOWN, most)
+    return [
+        _Run(one.started_at, one.finished_at, one.completed, one.failed, transfer.attempts, transfer.completed)
+        for transfer, attempts_made in runs
+        for one in attempts_made
+        if one.step == "move" and one.happening == Happening.MOVED and one.cause != _UNMOVED
+    ]
+
+
+class _Run(NamedTuple):
+    """What `_of` reads."""
+
+    started_at: datetime
+    finished_at: datetime
+    completed: int
+    failed: int
+    attempts: int
+    known: int
 
 
 def queued(connection: Connection) -> list[Work]:

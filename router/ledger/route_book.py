@@ -31,12 +31,16 @@ class RouteBook:
     def resume_route(self, route: Route) -> bool:
         """Let a stopped route flow again. False where it was not stopped."""
         with self._database.write() as connection:
-            return route_queries.resume(connection, route)
+            resumed = route_queries.resume(connection, route)
+        self._database.tell()
+        return resumed
 
     def probe_route(self, route: Route, now: datetime) -> bool:
         """Let a transfer try a stopped route at once. False where it is not stopped."""
         with self._database.write() as connection:
-            return route_queries.hasten(connection, route, now)
+            stopped = route_queries.hasten(connection, route, now)
+        self._database.tell()
+        return stopped
 
     def adopt_configuration(self, content_hash: str, names: Collection[str], now: datetime) -> None:
         """Fit what is stopped to a configuration: routes of nodes it does not name are forgotten.

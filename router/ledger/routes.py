@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, and_, delete, insert, not_, or_, select, update
+from sqlalchemy import ColumnElement, Connection, and_, bindparam, delete, insert, not_, or_, select, update
 
 from router.domain.route import StoppedRoute
 from router.domain.transfer import Route, Stop
@@ -33,9 +33,12 @@ def stopped_at(connection: Connection, sources: Sequence[str]) -> list[Route]:
     """The stopped routes from these sources."""
     found: list[Route] = []
     for some in chunks(sources, _NAMES_AT_ONCE):
-        rows = connection.execute(select(_r.source, _r.destination).where(_r.source.in_(some)))
+        rows = connection.execute(_STOPPED_AT, {"names": some})
         found += [Route(source, destination) for source, destination in rows]
     return found
+
+
+_STOPPED_AT = select(_r.source, _r.destination).where(_r.source.in_(bindparam("names", expanding=True)))
 
 
 def stop(connection: Connection, route: Route, why: Stop, now: datetime) -> None:

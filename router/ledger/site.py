@@ -8,6 +8,7 @@ from collections.abc import Callable
 from sqlalchemy import Connection, select
 
 from router.ledger.database import insert_or
+from router.ledger.history_tables import history
 from router.ledger.tables import meta, transfers
 
 KEY_BYTES = 32
@@ -30,6 +31,12 @@ def make_key(connection: Connection) -> None:
 
 def studies(connection: Connection, wanted: Callable[[str], bool], most: int) -> list[str]:
     """The Study Instance UIDs that are wanted, of so many of the newest transfers; the newest first."""
-    newest = select(transfers.c.study_instance_uid).order_by(transfers.c.id.desc()).limit(most)
-    rows = connection.execution_options(yield_per=_ROWS).scalars(newest)
-    return list(dict.fromkeys(uid for uid in rows if wanted(uid)))
+    found: dict[str, None] = {}
+    left = most
+    for table in (transfers, history):
+        newest = select(table.c.study_instance_uid).order_by(table.c.id.desc()).limit(left)
+        for uid in connection.execution_options(yield_per=_ROWS).scalars(newest):
+            left -= 1
+            if wanted(uid):
+                found[uid] = None
+    return list(found)

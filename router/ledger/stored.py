@@ -12,6 +12,7 @@ from router.domain.stored import Amount, Indexed, StoredStudy
 from router.domain.transfer import UNDER_WAY
 from router.ledger.database import chunks
 from router.ledger.receipts import COLUMNS
+from router.ledger.stores import of
 from router.ledger.tables import Instant, receipts, transfers
 
 _r, _t = receipts.c, transfers.c
@@ -26,7 +27,7 @@ def studies(
     last = func.max(_r.received_at, type_=Instant())
     first = func.min(_r.received_at, type_=Instant())
     query = (
-        select(_r.study_instance_uid, func.count(), func.sum(_r.size), first, last)
+        select(_r.study_instance_uid, func.count(_r.sop_instance_uid.distinct()), func.sum(_r.size), first, last)
         .where(*_among(only))
         .group_by(_r.study_instance_uid)
         .order_by(last.desc(), _r.study_instance_uid)
@@ -37,7 +38,8 @@ def studies(
         query = query.where(_r.study_instance_uid.in_(theirs))
     rows = connection.execute(query).all()
     found = [row[0] for row in rows]
-    titles, needed = _callers(connection, found), _under_way(connection, found)
+    titles, needed = _by_study(connection, found, _r.calling_ae_title), _under_way(connection, found)
+    stores = _by_study(connection, found, _r.store)
     return [
         StoredStudy(
             study_instance_uid=uid,
@@ -47,41 +49,44 @@ def studies(
             last_received_at=last_at,
             calling_ae_titles=tuple(titles.get(uid, ())),
             transfers=tuple(needed.get(uid, ())),
+            stores=tuple(filter(None, stores.get(uid, ()))),
         )
         for uid, count, size, first_at, last_at in rows
     ]
 
 
-def uids(connection: Connection, after: str, limit: int) -> list[str]:
+def uids(connection: Connection, after: str, limit: int, store: str | None) -> list[str]:
     """The next Study Instance UIDs that are held, in their order as texts."""
-    query = select(_r.study_instance_uid).where(_r.study_instance_uid > after).distinct()
+    query = select(_r.study_instance_uid).where(_r.study_instance_uid > after, *of(store)).distinct()
     return list(connection.scalars(query.order_by(_r.study_instance_uid).limit(limit)))
 
 
-def amount(connection: Connection, only: Collection[str] | None) -> Amount:
+def amount(connection: Connection, only: Collection[str] | None, store: str | None) -> Amount:
     """How much is held, of `only` these studies."""
-    query = select(func.count(), func.coalesce(func.sum(_r.size), 0)).where(*_among(only))
+    query = select(func.count(), func.coalesce(func.sum(_r.size), 0)).where(*_among(only), *of(store))
     return Amount(*connection.execute(query).one())
 
 
-def page(connection: Connection, study: str, after: tuple[str, str], limit: int) -> list[Indexed]:
-    """The next instances of a study, by series and instance as texts; `after` has the UIDs of the last one."""
-    key = tuple_(_r.series_instance_uid, _r.sop_instance_uid)
+def page(
+    connection: Connection, study: str, after: tuple[str, str, str], limit: int, store: str | None
+) -> list[Indexed]:
+    """The next instances of a study, by series, instance and store as texts; `after` has those of the last one."""
+    key = tuple_(_r.series_instance_uid, _r.sop_instance_uid, _r.store)
     query = (
         select(*COLUMNS, _r.checksum)
-        .where(_r.study_instance_uid == study, key > tuple_(*after))
-        .order_by(_r.series_instance_uid, _r.sop_instance_uid)
+        .where(_r.study_instance_uid == study, key > tuple_(*after), *of(store))
+        .order_by(_r.series_instance_uid, _r.sop_instance_uid, _r.store)
         .limit(limit)
     )
     return [_indexed(dict(row)) for row in connection.execute(query).mappings()]
 
 
-def one(connection: Connection, study: str, series: str, instance: str) -> Indexed | None:
-    """What is known of an instance."""
+def one(connection: Connection, study: str, series: str, instance: str, store: str | None) -> Indexed | None:
+    """What is known of an instance; of several stores that which came last."""
     query = select(*COLUMNS, _r.checksum).where(
-        _r.study_instance_uid == study, _r.series_instance_uid == series, _r.sop_instance_uid == instance
+        _r.study_instance_uid == study, _r.series_instance_uid == series, _r.sop_instance_uid == instance, *of(store)
     )
-    row = connection.execute(query).mappings().one_or_none()
+    row = connection.execute(query.order_by(_r.received_at.desc(), _r.store).limit(1)).mappings().one_or_none()
     return _indexed(dict(row)) if row is not None else None
 
 
@@ -93,6 +98,7 @@ def keep_checksums(connection: Connection, found: Sequence[tuple[Receipt, bytes]
         _r.study_instance_uid == bindparam("study"),
         _r.series_instance_uid == bindparam("series"),
         _r.sop_instance_uid == bindparam("instance"),
+        _r.store == bindparam("its_store"),
         _r.received_at == bindparam("at", type_=Instant()),
         _r.checksum.is_(None),
     )
@@ -101,6 +107,7 @@ def keep_checksums(connection: Connection, found: Sequence[tuple[Receipt, bytes]
             "study": receipt.study_instance_uid,
             "series": receipt.series_instance_uid,
             "instance": receipt.sop_instance_uid,
+            "its_store": receipt.store,
             "at": receipt.received_at,
             "found": checksum,
         }
@@ -113,13 +120,13 @@ def _among(only: Collection[str] | None) -> list[ColumnElement[bool]]:
     return [] if only is None else [_r.study_instance_uid.in_(only)]
 
 
-def _callers(connection: Connection, found: Sequence[str]) -> dict[str, list[str]]:
-    titles: dict[str, list[str]] = {}
+def _by_study(connection: Connection, found: Sequence[str], column: ColumnElement[str]) -> dict[str, list[str]]:
+    values: dict[str, list[str]] = {}
     for some in chunks(found, _AT_ONCE):
-        query = select(_r.study_instance_uid, _r.calling_ae_title).where(_r.study_instance_uid.in_(some)).distinct()
-        for uid, title in connection.execute(query.order_by(_r.calling_ae_title)):
-            titles.setdefault(uid, []).append(title)
-    return titles
+        query = select(_r.study_instance_uid, column).where(_r.study_instance_uid.in_(some)).distinct()
+        for uid, value in connection.execute(query.order_by(column)):
+            values.setdefault(uid, []).append(value)
+    return values
 
 
 def _under_way(connection: Connection, found: Sequence[str]) -> dict[str, list[int]]:

@@ -6,11 +6,25 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Select, and_, bindparam, false, func, literal, select, text, update
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    Connection,
+    Select,
+    and_,
+    bindparam,
+    false,
+    func,
+    literal,
+    select,
+    text,
+    type_coerce,
+    update,
+)
 
 from router.domain.sweep import SWEEP_ENDED, SweepDue, SweepRecord, SweepReport, SweepState
 from router.domain.transfer import Intent
-from router.ledger.database import insert_or
+from router.ledger.dialects import insert_or, on_postgresql, packed
 from router.ledger.tables import DUE, FINISHED, RUNNING, sweep_transfers, sweeps, transfers
 
 _s, _t = sweeps.c, transfers.c
@@ -30,18 +44,20 @@ def add(connection: Connection, due: Sequence[SweepDue]) -> list[int]:
     return ids
 
 
-def any_to_claim(connection: Connection, sources: Sequence[str], now: datetime) -> bool:
+def any_to_claim(connection: Connection, sources: Sequence[str], now: datetime, lost_at: datetime) -> bool:
     """Whether a claim would find a sweep that is due or abandoned."""
     due = connection.scalar(_oldest_due(sources, now))
-    return due is not None or any_to_expire(connection, now)
+    return due is not None or any_to_expire(connection, lost_at)
 
 
-def claim(connection: Connection, sources: Sequence[str], now: datetime, lease_seconds: float) -> SweepRecord | None:
-    """Take the oldest due sweep of these sources; an abandoned one is due again."""
-    expire(connection, now)
+def claim(
+    connection: Connection, sources: Sequence[str], now: datetime, lost_at: datetime, lease_seconds: float
+) -> SweepRecord | None:
+    """Take the oldest due sweep of these sources; one whose lease ran out by `lost_at` is due again."""
+    expire(connection, lost_at)
     row = connection.execute(
         update(sweeps)
-        .where(_s.id == _oldest_due(sources, now).scalar_subquery(), text(DUE))
+        .where(_s.id == _oldest_due(sources, now).with_for_update(skip_locked=True).scalar_subquery(), text(DUE))
         .values(
             state=SweepState.RUNNING.value,
             fence=_s.fence + 1,
@@ -81,6 +97,12 @@ def expire(connection: Connection, now: datetime) -> int:
     ).rowcount
 
 
+def keep(connection: Connection, sweep: SweepRecord, seconds: float) -> bool:
+    """Prolong the lease by so much, whatever it was. False where the claim was lost."""
+    longer = type_coerce(_s.lease_until, BigInteger) + int(seconds * 1e6)
+    return bool(connection.execute(update(sweeps).where(_claimed(sweep)).values(lease_until=longer)).rowcount)
+
+
 def finish(connection: Connection, sweep: SweepRecord, report: SweepReport, now: datetime) -> bool:
     """Write the report. False where the claim was lost."""
     return bool(
@@ -106,7 +128,9 @@ def link(connection: Connection, sweep_id: int, intents: Sequence[Intent], trans
     """Note which transfers belong to a sweep, by intent or by id; ids that do not exist are passed over."""
     add_link = insert_or(sweep_transfers, connection).from_select
     columns = ["sweep_id", "transfer_id"]
-    if intents:
+    if intents and on_postgresql(connection):
+        connection.execute(_LINK_ALL, {"sweep": sweep_id, "wanted": packed([one._asdict() for one in intents])})
+    elif intents:
         by_intent = select(literal(sweep_id), _t.id).where(
             _t.source == bindparam("intent_source"),
             _t.study_instance_uid == bindparam("intent_study"),
@@ -130,6 +154,18 @@ def link(connection: Connection, sweep_id: int, intents: Sequence[Intent], trans
         connection.execute(
             add_link(columns, by_id).on_conflict_do_nothing(), [{"linked_id": number} for number in transfer_ids]
         )
+
+
+# All at once: while they are linked everybody waits.
+_LINK_ALL = text(
+    """
+    INSERT INTO sweep_transfers (sweep_id, transfer_id)
+    SELECT :sweep, t.id FROM json_to_recordset(CAST(:wanted AS JSON))
+        AS w (source TEXT, study_instance_uid TEXT, series_instance_uid TEXT, destination TEXT)
+    JOIN transfers AS t USING (source, study_instance_uid, series_instance_uid, destination)
+    ON CONFLICT DO NOTHING
+    """
+)
 
 
 def records(connection: Connection, ids: Sequence[int]) -> list[SweepRecord]:

@@ -184,7 +184,8 @@ receipts = Table(
     Column("received_at", Instant, nullable=False),
     Column("checksum", LargeBinary),  # of the file, as it was when it was first read again after this receipt
     # The key leads with the study: what we hold of it lies together and is read in one range.
-    PrimaryKeyConstraint("study_instance_uid", "series_instance_uid", "sop_instance_uid"),
+    _text("store"),  # which object store holds it: the name of that store, empty where only one was ever known
+    PrimaryKeyConstraint("study_instance_uid", "series_instance_uid", "sop_instance_uid", "store"),
     sqlite_with_rowid=False,
 )
 
@@ -309,6 +310,11 @@ services = Table(
     Column("address", Text, nullable=False),
     Column("seen_at", Instant, nullable=False),
     _text("content_hash"),
+    _text("work_hash"),  # of what its configuration says about work
+    _text("replica"),  # its name, as people know it
+    _text("store"),  # the name of its object store
+    Column("started_at", Instant),
+    Column("leads", Boolean, nullable=False, server_default="0"),  # it makes sweeps due, for all
 )
 
 notice_groups = Table(

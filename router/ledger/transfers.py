@@ -23,7 +23,7 @@ from router.domain.transfer import (
     after,
 )
 from router.errors import LedgerError
-from router.ledger import commitments, departures, routes
+from router.ledger import commitments, departures, history, routes
 from router.ledger.instances import DELIVERED, EXPECTED, OF_THE_SOURCE
 from router.ledger.intents import forget_lists, starting_over
 from router.ledger.rows import transfer_of
@@ -50,7 +50,10 @@ def find(
     wanted: dict[str, str],
     limit: int,
 ) -> list[Transfer]:
-    """Transfers with all of these properties, newest first; an empty one is any."""
+    """Transfers with all of these properties, newest first; an empty one is any.
+
+    Where a study is wanted, those in the history are among them.
+    """
     query = select(transfers).order_by(_t.id.desc()).limit(limit)
     if sweeps:
         linked = select(sweep_transfers.c.transfer_id).where(sweep_transfers.c.sweep_id.in_(sweeps))
@@ -61,13 +64,15 @@ def find(
     # State by state, because then an index has them in order already and the limit ends the reading.
     queries = [query.where(_t.state == state.value) for state in dict.fromkeys(states)] or [query]
     found = [transfer_of(row) for one in queries for row in connection.execute(one)]
+    if wanted.get("study_instance_uid") and not sweeps:
+        found += history.find(connection, states=states, wanted=wanted, limit=limit)
     return sorted(found, key=lambda transfer: transfer.id, reverse=True)[:limit]
 
 
 def one(connection: Connection, transfer_id: int) -> Transfer | None:
-    """One transfer."""
+    """One transfer, in the history too."""
     row = connection.execute(select(transfers).where(_t.id == transfer_id)).one_or_none()
-    return None if row is None else transfer_of(row)
+    return history.one(connection, transfer_id) if row is None else transfer_of(row)
 
 
 def under_way(connection: Connection, most: int) -> list[Transfer]:
@@ -89,7 +94,9 @@ def lately_ended(connection: Connection, states: Iterable[State], most: int) -> 
 
 def remembered(connection: Connection, transfer_id: int) -> list[Attempt]:
     """What was done for a transfer, oldest first."""
-    rows = connection.execute(select(attempts).where(_a.transfer_id == transfer_id).order_by(_a.number))
+    rows = connection.execute(select(attempts).where(_a.transfer_id == transfer_id).order_by(_a.number)).all()
+    if not rows:
+        return history.remembered(connection, transfer_id)
     return [
         Attempt(
             number=row.number,
@@ -113,6 +120,7 @@ def apply(connection: Connection, transfer_id: int, happening: Happening, now: d
 
     What a worker holds is not taken from it: the wish is written down, and heeded when the worker lets go.
     """
+    history.recall_one(connection, transfer_id)
     row = connection.execute(select(transfers).where(_t.id == transfer_id)).one_or_none()
     if row is None:
         raise LedgerError(f"The ledger has no transfer {transfer_id}.")

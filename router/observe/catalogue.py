@@ -267,5 +267,17 @@ _DEFINITIONS = (
     ),
 )
 
+LEDGER_WIDE = frozenset(
+    {
+        "transfers",
+        "transfers_oldest_queued_seconds",
+        "sweep_complete",
+        "sweep_last_success_timestamp_seconds",
+        "sweep_due_timestamp_seconds",
+        "notifications_waiting",
+    }
+)
+"""Gauges of what all services on a ledger share: only the one that leads shows them, so that a sum counts them once."""
+
 CATALOGUE = {definition.name: definition for definition in (*_DEFINITIONS, *NODES_AND_ROUTER)}
 """{name without prefix: definition}, in the order of /metrics."""

@@ -38,7 +38,8 @@ NODES_AND_ROUTER = (
     Definition(
         "node_waits_total",
         "counter",
-        "Requests to the node that had to wait, by what for: slots, pause (after a rejection), duty, pace, incoming.",
+        "Requests to the node that had to wait, by what for: slots, pause (after a rejection), duty, pace, incoming, "
+        "ledger (which replicas count by).",
         ("node", "reason"),
         nodes,
         (WAITS,),
@@ -122,9 +123,19 @@ NODES_AND_ROUTER = (
         (AUDITED,),
     ),
     Definition("audit_waiting", "gauge", "Audit messages that are not sent yet."),
+    # Services that share a ledger.
+    Definition("leads", "gauge", "1 if this service makes sweeps due and shows what concerns all on its ledger."),
+    Definition("replicas", "gauge", "Services that live on the ledger, this one included."),
     # The router itself.
     Definition("config_last_reload_successful", "gauge", "1 if the last configuration was accepted."),
     Definition("config_last_reload_success_timestamp_seconds", "gauge", "When a configuration was last accepted."),
-    Definition("config_info", "gauge", "The running configuration.", ("hash",), None),
+    Definition(
+        "config_info",
+        "gauge",
+        "The running configuration: hash of all of it, and (work) of all but the section router.",
+        ("hash", "work"),
+        None,
+    ),
+    Definition("info", "gauge", "What this service is called among those on its ledger.", ("replica",), None),
     Definition("build_info", "gauge", "The running version.", ("version",), None),
 )

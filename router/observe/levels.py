@@ -12,6 +12,7 @@ from router.domain.overview import BacklogRow
 from router.domain.rule import RuleSet
 from router.domain.surroundings import Space
 from router.observe.backlog import Backlog
+from router.observe.catalogue import LEDGER_WIDE
 from router.observe.families import Family
 from router.observe.labels import STATES, Labels, Names
 
@@ -32,6 +33,11 @@ class Levels:
         self._backlog: Backlog | None = None
         self._moves: Callable[[], Mapping[str, int]] | None = None
         self._space_at = self._quarantine_at = float("-inf")
+        self._leads = True
+
+    def shown(self) -> list[Family]:
+        """The families to show: those of what concerns all services on the ledger only where this one leads."""
+        return [family for name, family in self._families.items() if self._leads or name not in LEDGER_WIDE]
 
     # told, under the lock -------------------------------------------------------------------------------------------
 
@@ -45,6 +51,14 @@ class Levels:
     def limit(self, node: str, associations: int | None) -> None:
         """What rejections have left of a node's associations; None: all of them."""
         self._limits[node] = associations
+
+    def replicas(self, replica: str, number: int, *, leads: bool) -> None:
+        """What this service is called, how many live on its ledger, and whether it leads; until told so it does."""
+        self._leads = leads
+        self._families["leads"].set((), leads)
+        self._families["replicas"].set((), number)
+        self._families["info"].keep([(replica,)])
+        self._families["info"].set((replica,), 1)
 
     def space(self, space: Space) -> None:
         """The store's file system, as it was found now."""

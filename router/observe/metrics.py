@@ -182,10 +182,7 @@ class Metrics(Collector):
                 family.render(self._lock, open_metrics=False)
 
     def watch_backlog(self, read: Callable[[], Sequence[BacklogRow]]) -> None:
-        """Export the ledger's backlog; `read` is called at most every other second, whoever scrapes.
-
-        While it cannot be read, what was read last stands for a minute; then its series are gone.
-        """
+        """Export the ledger's backlog, read at most every other second; it goes where that fails for a minute."""
         self._levels.watch_backlog(read)
 
     def watch_moves(self, read: Callable[[], Mapping[str, int]]) -> None:
@@ -193,8 +190,13 @@ class Metrics(Collector):
         self._levels.watch_moves(read)
 
     def watch_process(self) -> None:
-        """Export what this process uses: processor time, memory, open files, by their usual names."""
+        """Export what this process uses: processor time, memory, open files."""
         self._process = ProcessText()
+
+    def show_replicas(self, replica: str, number: int, *, leads: bool) -> None:
+        """What this service is called, how many live on its ledger, and whether it shows what concerns them all."""
+        with self._lock:
+            self._levels.replicas(replica, number, leads=leads)
 
     def show_space(self, space: Space) -> None:
         """The store's file system, as it was found now; it is shown for a minute."""
@@ -219,7 +221,7 @@ class Metrics(Collector):
         self._levels.look()
         open_metrics = wants_open_metrics(accept)
         with self._rendering:
-            parts = [part for family in self._families.values() for part in family.render(self._lock, open_metrics)]
+            parts = [part for family in self._levels.shown() for part in family.render(self._lock, open_metrics)]
             if self._process is not None:
                 parts.append(self._process.render(open_metrics))
         if open_metrics:
@@ -401,7 +403,7 @@ class Metrics(Collector):
         if event.successful:
             self._families["config_last_reload_success_timestamp_seconds"].set((), self._now())
             self._families["config_info"].keep([])
-            self._families["config_info"].set((event.content_hash,), 1)
+            self._families["config_info"].set((event.content_hash, event.work_hash), 1)
 
     def _holds_left(self, event: HoldsLeft) -> None:
         if event.released:

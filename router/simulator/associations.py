@@ -91,7 +91,8 @@ class Associations:
         self._lock = threading.Lock()
         self._kept: dict[Association, socket.socket | None] = {}
         self._numbers: dict[Association, int] = {}
-        self._open: set[Association] = set()
+        self._open: dict[Association, str] = {}
+        """The accepted ones, with who called."""
         self._left_open: set[socket.socket] = set()
         self._requests = 0
         self._server: ThreadedAssociationServer | None = None
@@ -99,6 +100,8 @@ class Associations:
         self.stopping = threading.Event()
         self.total = 0
         self.peak = 0
+        self.peaks: dict[str, int] = {}
+        """By calling AE title."""
         self.rejected = 0
 
     # -- Life --------------------------------------------------------------------------------------------------------
@@ -204,7 +207,7 @@ class Associations:
         with self._lock:
             connection = self._kept.pop(association, None)
             self._numbers.pop(association, None)
-            self._open.discard(association)
+            self._open.pop(association, None)
             if connection in self._left_open:
                 return
         if connection is not None:
@@ -272,8 +275,10 @@ class Associations:
                 return rejection
             self.total += 1
             self._numbers[association] = self.total
-            self._open.add(association)
+            self._open[association] = calling
             self.peak = max(self.peak, len(self._open))
+            theirs = sum(caller == calling for caller in self._open.values())
+            self.peaks[calling] = max(self.peaks.get(calling, 0), theirs)
         return None
 
     def _is_busy(self, behaviour: Behaviour) -> bool:
@@ -293,7 +298,7 @@ class Associations:
 
     def _left(self, association: Association) -> None:
         with self._lock:
-            self._open.discard(association)
+            self._open.pop(association, None)
 
     def _on_message(self, event: Event) -> None:
         if type(event.message).__name__ == "C_CANCEL_RQ":

@@ -151,6 +151,11 @@ class SimulatedPacs:
         return self._associations.peak if self._associations else 0
 
     @property
+    def associations_peaks(self) -> dict[str, int]:
+        """The most associations of each calling AE title that were open at once, since the last start."""
+        return dict(self._associations.peaks) if self._associations else {}
+
+    @property
     def associations_rejected(self) -> int:
         """Associations rejected since the last start."""
         return self._associations.rejected if self._associations else 0

@@ -32,11 +32,12 @@ from router.web.browser import Browser, now, status_of
 from router.web.callers import Callers
 from router.web.guesses import Guesses
 from router.web.needs import Configured, Watched
+from router.web.objects import Given
 from router.web.reading import Asked, Parameter, body_of, parameters_of, value_of
 from router.web.refusals import Refusals
 from router.web.session import Sessions
 from router.web.stream import Stream
-from router.web.table import ENDPOINTS, EVENT_STREAM, FILTER, NUMBER, RULE, WORD
+from router.web.table import ENDPOINTS, EVENT_STREAM, FILTER, INSTANCE, NUMBER, RULE, WORD
 
 _RELOADS_WAITING = 16
 """Requests to reload that may wait for one that is under way; further ones are told to come again."""
@@ -107,7 +108,14 @@ def make_app(service: Watched, configuration: Configured, *, clock: Callable[[],
             return Response(media_type=EVENT_STREAM)
         return api.events(caller, variant)
 
-    special = {"reload": reload, "events": events}
+    given = Given(service, callers)
+
+    async def instance(request: Request) -> Response:
+        parameters_of(_query(request), ())
+        uids = {one.name: str(_of_path(one, request.path_params[one.name])) for one in INSTANCE}
+        return await given.answer(request, **uids)
+
+    special = {"reload": reload, "events": events, "object": instance}
     routes = [
         Route(
             one.path,

@@ -49,8 +49,19 @@ class Lookup(Protocol):
         """What is known of a study."""
 
 
+class Objects(Protocol):
+    """The object store of this router."""
+
+    def file(self, study_instance_uid: str, series_instance_uid: str, sop_instance_uid: str) -> tuple[int, int]:
+        """A descriptor of the whole Part 10 file of an instance, and the file's size. Raises NotThere."""
+
+
 class Watched(Protocol):
     """What the endpoints need of the service."""
+
+    @property
+    def store(self) -> Objects:
+        """The instances that it holds."""
 
     @property
     def boards(self) -> Boards:

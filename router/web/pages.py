@@ -22,7 +22,7 @@ from router.web.shown import Clock, Look
 
 MOST_ROWS = 30
 """Nodes and rules that stand open on the board; further ones are behind a click."""
-SECTIONS = ("summary", "live", "queues", "failures", "nodes", "rules", "activity")
+SECTIONS = ("summary", "live", "queues", "failures", "nodes", "replicas", "rules", "activity")
 """Of the board, from the top."""
 _LIMITS = ("20", "100", "500", "1000")
 
@@ -240,6 +240,7 @@ _FILTERS: dict[str, Callable[..., Any]] = {
     "state": shown.of_state,
     "sweep": shown.of_sweep,
     "node": shown.of_node,
+    "replica": shown.of_replica,
     "gate": shown.of_gate,
     "decision": shown.of_decision,
     "clause": shown.of_clause,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import NamedTuple
 
-from router.domain.board import NodeSeen, TransferSeen
+from router.domain.board import NodeSeen, ReplicaSeen, TransferSeen
 from router.domain.sweep import SweepState
 from router.domain.transfer import State
 
@@ -67,6 +67,13 @@ def of_node(node: NodeSeen) -> Look:
     if not node.window_open:
         return Look("closed", "warn")
     return {True: Look("up", "good"), False: Look("down", "bad"), None: Look("not asked yet", "idle")}[node.up]
+
+
+def of_replica(replica: ReplicaSeen) -> Look:
+    """How a service on the ledger stands."""
+    if replica.silent:
+        return Look("silent", "bad")
+    return Look("leads", "good") if replica.leads else Look("works", "good")
 
 
 def of_gate(way: str) -> Look:

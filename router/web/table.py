@@ -25,8 +25,14 @@ FILTER = (
     Parameter("destination", "Only transfers to this node, or `local`.", pattern=_NAME, example="local"),
     Parameter("limit", "At most so many.", between=(1, 1000), default=100, example=20),
 )
+INSTANCE = (
+    Parameter("study", "Study Instance UID.", pattern=_UID, example="1.2.3"),
+    Parameter("series", "Series Instance UID.", pattern=_UID, example="1.2.3.4"),
+    Parameter("instance", "SOP Instance UID.", pattern=_UID, example="1.2.3.4.5"),
+)
 STUDY = Parameter("study", "Only transfers of this Study Instance UID; needs the token.", pattern=_UID, example="1.2.3")
 EVENT_STREAM = "text/event-stream"
+PART10 = "application/dicom"
 
 
 class Needs(StrEnum):
@@ -136,6 +142,17 @@ ENDPOINTS: tuple[Endpoint, ...] = (
         (*_ACT, 409),
         body=answers.ExplainRequest,
         needs=Needs.TOKEN,
+    ),
+    Endpoint(
+        "GET",
+        "/api/v1/objects/{study}/{series}/{instance}",
+        "object",
+        "An instance of this router's own object store, as it came. Other replicas fetch what they send on.",
+        {200: ("The Part 10 file (PS3.10 section 7), byte for byte.", None)},
+        (400, 401, 403, 404, 429, 503),
+        path_parameters=INSTANCE,
+        needs=Needs.TOKEN,
+        media_type=PART10,
     ),
     Endpoint(
         "GET",

@@ -49,14 +49,14 @@ def now() -> tuple[Panel, ...]:
     return (
         stat(
             "Nodes down",
-            or_none(f"count({down('node')})"),
+            or_none(f"count(count by (node) ({down('node')}))"),
             "Nodes whose last exchange did not work. `dicom-router doctor NODE` says what is wrong.",
             steps=NONE_IS_FINE,
             width=4,
         ),
         stat(
             "Left alone",
-            summed(of("breaker_open", "node")),
+            summed(summed(of("breaker_open", "node"), "node", "max")),
             "Nodes that failed so often in a row that they are only tried now and then (nodes.*.breaker). They are "
             "asked again by themselves when they answer.",
             steps=NONE_IS_FINE,
@@ -64,7 +64,7 @@ def now() -> tuple[Panel, ...]:
         ),
         stat(
             "Windows closed",
-            f"count({of('window_open', 'node')}) - {summed(of('window_open', 'node'))}",
+            or_none(f"count(max by (node) ({of('window_open', 'node')}) == 0)"),
             "Nodes with which nothing may be begun now, by their windows. That is as configured; what waits for them "
             "waits rightly.",
             steps=((None, GOOD), (1, "blue")),
@@ -112,10 +112,10 @@ def each() -> Panel:
                 steps=CLOSED_IS_USUAL,
             ),
             Column("in use", summed(IN_USE, "node")),
-            Column("allowed", summed(of("node_associations_allowed", "node"), "node")),
-            Column("limit", summed(of("node_associations_limit", "node"), "node")),
-            Column("moves in the last hour", summed(of("node_moves_last_hour", "node"), "node")),
-            Column("moves_per_hour", summed(of("node_moves_per_hour_limit", "node"), "node")),
+            Column("allowed", summed(of("node_associations_allowed", "node"), "node", "max")),
+            Column("limit", summed(of("node_associations_limit", "node"), "node", "max")),
+            Column("moves in the last hour", summed(of("node_moves_last_hour", "node"), "node", "max")),
+            Column("moves_per_hour", summed(of("node_moves_per_hour_limit", "node"), "node", "max")),
             Column(
                 "cuts answers at",
                 summed(of("find_cap", "node"), "node", "max"),
@@ -166,8 +166,8 @@ def limits() -> tuple[Panel, ...]:
             "Associations in use and allowed",
             [
                 Query(summed(IN_USE, "node"), "{{node}} in use"),
-                Query(summed(of("node_associations_allowed", "node"), "node"), "{{node}} allowed"),
-                Query(summed(of("node_associations_limit", "node"), "node"), "{{node}} limit"),
+                Query(summed(of("node_associations_allowed", "node"), "node", "max"), "{{node}} allowed"),
+                Query(summed(of("node_associations_limit", "node"), "node", "max"), "{{node}} limit"),
             ],
             "Allowed below the limit: the node rejected associations for now, and the router has become more modest; "
             "it grows again by itself. In use at the limit all day: the node could be allowed more "
@@ -178,8 +178,8 @@ def limits() -> tuple[Panel, ...]:
         lines(
             "Moves in the last hour",
             [
-                Query(summed(of("node_moves_last_hour", "node"), "node"), "{{node}}"),
-                Query(summed(of("node_moves_per_hour_limit", "node"), "node"), "{{node}} limit"),
+                Query(summed(of("node_moves_last_hour", "node"), "node", "max"), "{{node}}"),
+                Query(summed(of("node_moves_per_hour_limit", "node"), "node", "max"), "{{node}} limit"),
             ],
             "Moves in which the node took part, and its moves_per_hour (0 while a window without that limit is open). "
             "At the limit for hours with a queue: raise it, or accept that it takes longer.",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from grafana.board import Row, dashboard
 from grafana.overview_glance import trouble, work
+from grafana.overview_replicas import replicas
 from grafana.panels import Column, Json, Panel, Query, bars, leads_to, lines, stat, states, table
 from grafana.promql import (
     ALERTS,
@@ -60,6 +61,7 @@ def board() -> Json:
             Row("What moves now", moving()),
             Row("Verdicts", verdicts()),
             Row("Rules and nodes", (rules(), nodes(), *over_time())),
+            Row("Services on one ledger", replicas()),
             Row("Alerts and notifications", told()),
             Row("Configuration", configuration()),
         ),
@@ -217,7 +219,7 @@ def nodes() -> Panel:
                 steps=CLOSED_IS_USUAL,
             ),
             Column("in use", summed(of("associations_active", role="requestor"), "node")),
-            Column("allowed", summed(of("node_associations_allowed"), "node")),
+            Column("allowed", summed(of("node_associations_allowed"), "node", "max")),
             Column("queued from it", queued),
             Column("requests that waited", waits, decimals=0),
             Column("associations failed", failed, decimals=0, steps=NONE_IS_USUAL),
@@ -346,11 +348,13 @@ def configuration() -> tuple[Panel, ...]:
                 Column("instance"),
                 Column("version"),
                 Column("hash"),
+                Column("work"),
                 Column("", summed(of("build_info"), "instance, version", "max")),
-                Column("", summed(of("config_info"), "instance, hash", "max")),
+                Column("", summed(of("config_info"), "instance, hash, work", "max")),
             ),
-            "Version of each router and hash of its configuration. Several routers are to agree in both; where they "
-            "are not meant to, take DicomRouterConfigurationsDiffer out of the alerts.",
+            "Version of each router and hash of its configuration; `work`: of all but the section router. Several "
+            "routers are to agree in version and work; where they are not meant to, take "
+            "DicomRouterConfigurationsDiffer out of the alerts.",
             width=12,
             height=6,
             none="no router runs",

@@ -32,7 +32,7 @@ def trouble() -> tuple[Panel, ...]:
         ),
         stat(
             "Nodes down",
-            or_none(f"count({down()})"),
+            or_none(f"count(count by (node) ({down()}))"),
             "Configured nodes whose last exchange did not work. Nodes the router has not called yet do not count. "
             "`dicom-router doctor NODE` says what is wrong.",
             steps=NONE_IS_FINE,
@@ -40,7 +40,7 @@ def trouble() -> tuple[Panel, ...]:
         ),
         stat(
             "Nodes left alone",
-            summed(of("breaker_open")),
+            summed(summed(of("breaker_open"), "node", "max")),
             "Nodes that failed so often in a row that they are only tried now and then. The work with them waits; it "
             "goes on by itself when they answer.",
             steps=NONE_IS_FINE,
@@ -48,7 +48,7 @@ def trouble() -> tuple[Panel, ...]:
         ),
         stat(
             "Routes stopped",
-            summed(of("route_stopped", *PAIR)),
+            summed(summed(of("route_stopped", *PAIR), "source, destination", "max")),
             "Routes on which nothing can be moved until somebody changes a configuration, most often at the source. "
             "`dicom-router transfers list --state queued` gives the reason.",
             steps=NONE_IS_FINE,

@@ -2,19 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from router.domain.sweep import SweepDue, SweepRecord, SweepReport, SweepState
 from router.domain.transfer import SETTLING, Happening, Hold, Intent, NewTransfer, Transfer
 from router.ledger.ledger import SqlLedger
+from tests.support import postgres
 
 NOW = datetime(2026, 3, 1, 12, 0, 0, 123456, tzinfo=UTC)
 LEASE = 60.0
 
-ADAPTERS: dict[str, Callable[[Path], str]] = {"sqlite": lambda directory: f"sqlite:///{directory}/data/ledger.db"}
-"""Every database the ledger runs on: its name, and the URL of an empty one for a test."""
+
+@contextlib.contextmanager
+def _file(directory: Path, _: bool) -> Iterator[str]:
+    yield f"sqlite:///{directory}/data/ledger.db"
+
+
+@contextlib.contextmanager
+def _on_server(_: Path, made: bool) -> Iterator[str]:
+    with postgres.ledger_database() if made else postgres.server().database() as url:
+        yield url
+
+
+ADAPTERS: dict[str, Callable[[Path, bool], AbstractContextManager[str]]] = {"sqlite": _file, "postgresql": _on_server}
+"""Every database the ledger runs on: its name, and the URL of an empty one; whether the ledger may be there already."""
 
 
 def after(seconds: float) -> datetime:

@@ -213,6 +213,7 @@ class TestTurns:
         third = taken_up(ledger, after(4 * LEASE))  # a claim finds it as well
         assert third.id == first.id
 
+    @pytest.mark.parametrize("url", ["sqlite"], indirect=True)
     def test_a_service_that_begins_alone_takes_up_what_the_dead_one_had(self, url: str) -> None:
         with SqlLedger.open(url) as ledger:
             note(ledger, notice())

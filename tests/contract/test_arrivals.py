@@ -241,6 +241,11 @@ def test_leases_that_run_out_are_ended_with_all_others(ledger: SqlLedger) -> Non
     assert ledger.expire_leases(after(100)) == 0
     assert ledger.expire_leases(after(200)) == 1
     assert states(ledger) == [ArrivalState.WAITING]
+
+
+@pytest.mark.parametrize("url", ["sqlite"], indirect=True)
+def test_a_service_that_begins_alone_ends_the_leases_of_the_dead_one(ledger: SqlLedger) -> None:
+    arrive(ledger, ALL, receipt(1))
     begin(ledger, 200)
     assert ledger.attend(after(201)) == 1
     assert states(ledger) == [ArrivalState.WAITING]

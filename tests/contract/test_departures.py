@@ -5,6 +5,8 @@ from __future__ import annotations
 from datetime import timedelta
 from pathlib import Path
 
+import pytest
+
 from router.domain.arriving import ArrivalDue
 from router.domain.retention import Departed, HeldStudy
 from router.domain.rule import LOCAL
@@ -218,6 +220,7 @@ def test_appointments_to_come_show_and_those_that_are_over_do_not(ledger: SqlLed
     assert needed(3 * 86400) == [0, 0]
 
 
+@pytest.mark.parametrize("url", ["sqlite"], indirect=True)
 def test_what_may_leave_is_found_by_an_index_however_much_stays(url: str) -> None:
     with SqlLedger.open(url) as ledger, Plans(Path(url.removeprefix("sqlite:///"))) as plans:
         ledger.add_receipts([receipt(1)])

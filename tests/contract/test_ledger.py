@@ -288,6 +288,15 @@ class TestClaims:
         assert renewed.lease_until == after(50 + LEASE)
         assert ledger.expire_leases(after(50 + LEASE - 1)) == 0
 
+    def test_renewing_never_shortens(self, ledger: SqlLedger) -> None:
+        queue(ledger, [new(intent(1))])
+        moving = claim(ledger)
+        for at, until in ((30, 30), (20, 30), (31, 31)):
+            assert ledger.renew(moving, after(at), LEASE, None)
+            renewed = ledger.transfer(moving.id)
+            assert renewed is not None
+            assert renewed.lease_until == after(until + LEASE)
+
     def test_a_lost_lease_is_verified_before_anything_is_repeated(self, ledger: SqlLedger) -> None:
         queue(ledger, [new(intent(1))])
         moving = claim(ledger)
@@ -573,6 +582,7 @@ class TestRoutes:
 
 
 class TestAttending:
+    @pytest.mark.parametrize("url", ["sqlite"], indirect=True)
     def test_alone_on_the_ledger_whoever_held_something_is_dead(self, url: str, ledger: SqlLedger) -> None:
         queue(ledger, [new(intent(1)), new(intent(2)), new(intent(3))])
         running_sweep(ledger, after(1))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import tempfile
 from collections import Counter
@@ -17,7 +18,7 @@ from router.domain.transfer import after as state_after
 from router.errors import LedgerError
 from router.ledger.ledger import SqlLedger
 from router.ledger.transfers import PERSONAL
-from tests.contract.ledgers import LEASE, NOW, hold, intent, new, queue
+from tests.contract.ledgers import ADAPTERS, LEASE, NOW, hold, intent, new, queue
 
 INTENTS = [intent(n, source=source, destination=destination) for n, source, destination in [
     (1, "archive", "ws"), (1, "archive", "local"), (2, "archive", "ws"), (2, "pacs", "ws"), (3, "pacs", "local"),
@@ -32,11 +33,15 @@ FINISHES = sorted(
 class LedgerMachine(RuleBasedStateMachine):
     """Workers claim, finish, crash and come late; people interfere; the process dies and comes back."""
 
+    adapter = "sqlite"
     claims = Bundle("claims")
 
     def __init__(self) -> None:
         super().__init__()
         self.directory = Path(tempfile.mkdtemp(prefix="ledger-model-"))
+        self.ends = contextlib.ExitStack()
+        self.ends.callback(shutil.rmtree, self.directory)
+        self.url = self.ends.enter_context(ADAPTERS[self.adapter](self.directory, True))
         self.now: datetime = NOW
         self.sweeps = 0
         self.states: dict[Intent, State] = {}
@@ -51,14 +56,14 @@ class LedgerMachine(RuleBasedStateMachine):
         self.ledger = self._open()
 
     def _open(self) -> SqlLedger:
-        return SqlLedger.open(f"sqlite:///{self.directory}/ledger.db")
+        return SqlLedger.open(self.url)
 
     def teardown(self) -> None:
         try:
             self._nothing_is_lost()
         finally:
             self.ledger.close()
-            shutil.rmtree(self.directory)
+            self.ends.close()
 
     def _nothing_is_lost(self) -> None:
         """From wherever things stand, ordinary workers bring all of it to an end."""
@@ -233,5 +238,13 @@ class LedgerMachine(RuleBasedStateMachine):
         assert {(row.source, row.destination, row.state): row.count for row in self.ledger.backlog()} == lanes
 
 
+class OnServer(LedgerMachine):
+    """The same in PostgreSQL."""
+
+    adapter = "postgresql"
+
+
 LedgerMachine.TestCase.settings = settings(max_examples=30, stateful_step_count=40, deadline=None)
+OnServer.TestCase.settings = settings(max_examples=8, stateful_step_count=40, deadline=None)
 TestLedgerModel = LedgerMachine.TestCase
+TestLedgerModelOnServer = OnServer.TestCase

@@ -27,7 +27,7 @@ from router.domain.receipt import Receipt
 from router.domain.sweep import SweepReport, SweepState
 from router.domain.transfer import Finish, Happening, Instance, Route, State, Stop
 from router.errors import LedgerError, LedgerMissing
-from router.ledger import database, migrations, tables
+from router.ledger import database, migrations, sqlite, tables
 from router.ledger.ledger import SqlLedger
 from tests.contract import test_appointments as appointments
 from tests.contract import test_arrivals as arrived
@@ -232,8 +232,7 @@ class TestErrors:
             ("sqlite://", "does not name a file"),
             ("sqlite:///:memory:", "does not name a file"),
             ("sqlite:///a.db?mode=ro", "does not name a file"),
-            ("nosuch+driver://user:secret@host/name", "keeps its ledger in SQLite"),
-            ("postgresql+psycopg://user:secret@host/name", "keeps its ledger in SQLite"),
+            ("nosuch+driver://user:secret@host/name", "is kept in SQLite or PostgreSQL"),
         ],
     )
     def test_a_wrong_url(self, url: str, message: str) -> None:
@@ -271,7 +270,7 @@ class TestErrors:
             ledger.transfers()
 
     def test_locked_by_another_process(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(database, "WAIT_SECONDS", 0.2)
+        monkeypatch.setattr(sqlite, "WAIT_SECONDS", 0.2)
         with open_at(path) as ledger, raw(path) as other:
             other.execute("BEGIN IMMEDIATE")
             with pytest.raises(LedgerError, match="locked by another process"):

@@ -3,27 +3,21 @@
 from __future__ import annotations
 
 import ast
-import json
 import re
-import shlex
 import stat
 import subprocess
 import sys
 import tomllib
 import zipfile
-from fnmatch import fnmatch
 from importlib import metadata
 from pathlib import Path
-from typing import Any
 
 import pytest
-import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 import router
-from router import config
 from router.domain.rule import RouterSettings
 from tests.support.process import run
 
@@ -188,158 +182,3 @@ def test_a_skipped_test_fails_the_run_where_skips_are_forbidden(tmp_path: Path, 
 
 def test_a_run_without_skips_passes_where_they_are_forbidden(tmp_path: Path) -> None:
     assert forbidding_skips(tmp_path, "def test_passes():\n    pass\n", "0").returncode == 0
-
-
-# --- Dockerfile ------------------------------------------------------------------------------------------------------
-
-
-def dockerfile() -> list[tuple[str, str]]:
-    """Return the instructions of the Dockerfile with their arguments, continued lines joined."""
-    text = re.sub(r"\\\n\s*", " ", (ROOT / "Dockerfile").read_text())
-    lines = [line for line in text.splitlines() if line.strip() and not line.startswith("#")]
-    return [(word, rest) for word, _, rest in (line.partition(" ") for line in lines)]
-
-
-def only(instruction: str) -> str:
-    """Return the argument of an instruction that is there once."""
-    (argument,) = [rest for word, rest in dockerfile() if word == instruction]
-    return argument
-
-
-def test_the_image_builds_from_files_that_exist_and_reach_the_builder() -> None:
-    allowed = [line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")]
-    sources = [
-        source
-        for word, rest in dockerfile()
-        if word == "COPY" and not rest.startswith("--from")
-        for source in shlex.split(rest)[:-1]
-    ]
-    assert {"pyproject.toml", "constraints.txt", "router", "schemas"} <= set(sources)
-    for source in sources:
-        assert (ROOT / source).exists(), source
-        assert any(fnmatch(source, pattern) for pattern in allowed), source
-    # What hatchling needs to build: the files the project's metadata names.
-    assert {PYPROJECT["project"]["readme"], *PYPROJECT["project"]["license-files"]} <= set(sources)
-
-
-def test_the_image_runs_a_supported_python() -> None:
-    images = {rest.split()[0] for word, rest in dockerfile() if word == "FROM"}
-    (image,) = images
-    version = re.fullmatch(r"python:(\d+\.\d+)-slim", image)[1]
-    assert f"Programming Language :: Python :: {version}" in PYPROJECT["project"]["classifiers"]
-
-
-def test_the_image_runs_as_nobody_special() -> None:
-    user, _, group = only("USER").partition(":")
-    assert int(user) > 0
-    assert int(group) > 0
-    creation = next(rest for word, rest in dockerfile() if word == "RUN" and "useradd" in rest)
-    assert f"--uid {user}" in creation
-    assert f"--gid {group}" in creation
-
-
-def test_the_image_keeps_data_in_a_volume() -> None:
-    workdirs = [rest for word, rest in dockerfile() if word == "WORKDIR"]
-    assert workdirs[-1] == only("VOLUME") == DATA_DIRECTORY
-    # Relative, so that they land in the working directory.
-    assert not Path(SETTINGS.store).is_absolute()
-    assert SETTINGS.ledger.startswith("sqlite:///./")
-
-
-def test_the_image_offers_the_default_ports_and_watches_its_health() -> None:
-    assert set(only("EXPOSE").split()) == {str(SETTINGS.listen_port), str(SETTINGS.http_port)}
-    options, command = only("HEALTHCHECK").split("CMD ", 1)
-    assert {"--interval", "--timeout"} <= {option.split("=")[0] for option in options.split()}
-    arguments = ast.literal_eval(command)
-    assert f"http://127.0.0.1:{SETTINGS.http_port}/healthz" in arguments[-1]
-    compile(arguments[-1], "healthcheck", "exec")
-
-
-def test_the_image_starts_the_service_and_stops_it_gently() -> None:
-    assert ast.literal_eval(only("CMD")) == ["dicom-router", "run", "--config", CONFIGURATION_DIRECTORY]
-    assert "dicom-router" in PYPROJECT["project"]["scripts"]
-    assert only("STOPSIGNAL") == "SIGTERM"
-
-
-# --- compose.yaml ----------------------------------------------------------------------------------------------------
-
-COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "compose.yaml").read_text())
-SERVICES: dict[str, Any] = COMPOSE["services"]
-STACK = ROOT / "monitoring" / "stack"
-
-
-def mounts(service: str) -> dict[str, str]:
-    """Return {path in the container: volume or path here} of a service, defaults of variables filled in."""
-    found = {}
-    for mount in SERVICES[service].get("volumes", []):
-        source, target = re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", mount).removesuffix(":ro").split(":")
-        found[target] = source
-    return found
-
-
-def test_the_stack_has_a_router_an_archive_prometheus_and_grafana() -> None:
-    assert set(SERVICES) == {"router", "orthanc", "prometheus", "grafana"}
-    for name, service in SERVICES.items():
-        assert set(service.get("depends_on", [])) <= set(SERVICES), name
-        if "build" not in service:
-            assert re.search(r":v?\d+(\.\d+)+$", service["image"]), f"{name}: pin a version"
-
-
-def test_everything_the_stack_mounts_exists() -> None:
-    for name in SERVICES:
-        for source in mounts(name).values():
-            if source.startswith("."):
-                assert (ROOT / source).exists(), source
-            else:
-                assert source in COMPOSE["volumes"], source
-    used = {source for name in SERVICES for source in mounts(name).values()}
-    assert set(COMPOSE["volumes"]) <= used
-
-
-def test_ports_of_the_stack_are_published_once_and_to_this_machine_only() -> None:
-    published = [port for service in SERVICES.values() for port in service["ports"]]
-    assert all(port.startswith("127.0.0.1:") for port in published)
-    assert len({port.split(":")[1] for port in published}) == len(published)
-    inside = {port.split(":")[2] for port in SERVICES["router"]["ports"]}
-    assert inside == set(only("EXPOSE").split())
-
-
-def test_the_router_of_the_stack_finds_its_configuration_and_keeps_its_data() -> None:
-    found = mounts("router")
-    assert ROOT / found[CONFIGURATION_DIRECTORY] == STACK
-    assert found[DATA_DIRECTORY] in COMPOSE["volumes"]
-    assert SERVICES["router"]["build"] == "."
-    assert int(SERVICES["router"]["stop_grace_period"].removesuffix("s")) > SETTINGS.drain
-
-
-def test_the_configuration_of_the_stack_is_valid_and_agrees_with_it() -> None:
-    loaded = config.load(STACK)
-    assert [str(diagnostic) for diagnostic in loaded.diagnostics] == []
-    rules = loaded.rule_set
-    assert rules is not None
-    orthanc = json.loads(SERVICES["orthanc"]["environment"]["ORTHANC_JSON"])
-    (node,) = rules.nodes.values()
-    assert (node.ae_title, node.host, node.port) == (orthanc["DicomAet"], "orthanc", orthanc["DicomPort"])
-    assert orthanc["DicomModalities"] == {"router": [rules.router.ae_title, "router", rules.router.listen_port]}
-    assert orthanc["StorageDirectory"] in mounts("orthanc")
-    assert {str(orthanc["DicomPort"]), str(orthanc["HttpPort"])} == {
-        port.split(":")[2] for port in SERVICES["orthanc"]["ports"]
-    }
-    # Where the image's health check and Prometheus look for it.
-    assert (rules.router.http_host, rules.router.http_port) == ("0.0.0.0", SETTINGS.http_port)
-    assert rules.router.listen_port == SETTINGS.listen_port
-
-
-def test_prometheus_and_grafana_of_the_stack_find_what_they_show() -> None:
-    scrape = yaml.safe_load((ROOT / mounts("prometheus")["/etc/prometheus/prometheus.yml"]).read_text())
-    assert scrape["scrape_configs"][0]["static_configs"][0]["targets"] == [f"router:{SETTINGS.http_port}"]
-    found = mounts("grafana")
-    provisioning = ROOT / found["/etc/grafana/provisioning"]
-    (source,) = yaml.safe_load((provisioning / "datasources" / "prometheus.yaml").read_text())["datasources"]
-    assert source["url"] == "http://prometheus:9090"
-    assert SERVICES["prometheus"]["ports"] == ["127.0.0.1:9090:9090"]
-    (provider,) = yaml.safe_load((provisioning / "dashboards" / "dicom-router.yaml").read_text())["providers"]
-    directory = provider["options"]["path"]
-    home = SERVICES["grafana"]["environment"]["GF_DASHBOARDS_DEFAULT_HOME_DASHBOARD_PATH"]
-    assert home == f"{directory}/overview.json"
-    assert (ROOT / found[directory] / "overview.json").exists()

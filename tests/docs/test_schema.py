@@ -270,11 +270,11 @@ def left_out(given: Any, part: Any, path: str = "") -> Iterator[tuple[str, dict[
 
 
 def loaded_from(directory: Path, contents: dict[str, Any]) -> tuple[Any, ...]:
-    """What comes of a configuration, but for the fingerprint of its text. JSON is YAML."""
+    """What comes of a configuration, but for the fingerprints of its text. JSON is YAML."""
     (directory / "all.yaml").write_text(json.dumps(contents, indent=1))
     loaded = config.load(directory)
     assert loaded.rule_set is not None, [str(one) for one in loaded.diagnostics]
-    return msgspec.structs.replace(loaded.rule_set, content_hash=""), loaded.cases
+    return msgspec.structs.replace(loaded.rule_set, content_hash="", work_hash=""), loaded.cases
 
 
 def test_a_default_that_is_written_out_changes_nothing(tmp_path: Path) -> None:

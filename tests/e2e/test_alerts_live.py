@@ -273,8 +273,14 @@ LATER = {
     "DicomRouterDiskFilling",
     "DicomRouterDown",
 }
-QUIET = {"DicomRouterBacklogOld", "DicomRouterStoreSilent", "DicomRouterAbsent"}
-"""What takes hours, or a mount that hangs: here their selectors have series, the rest is for promtool."""
+QUIET = {
+    "DicomRouterBacklogOld",
+    "DicomRouterStoreSilent",
+    "DicomRouterAbsent",
+    "DicomRouterNoLeader",
+    "DicomRouterReplicaLost",
+}
+"""What takes hours, replicas, or a mount that hangs: here their selectors have series, the rest is for promtool."""
 
 
 def fires(asked: Asked, expected: dict[str, set[str]]) -> None:

@@ -302,6 +302,78 @@ def test_variables_are_replaced_as_grafana_does() -> None:
     assert resolve(expression) == 'rate(x{a=~".*",b=~".*",c=~".*"}[1m]) + y[1h] + f(z, "$1")'
 
 
+FLEET = {
+    # Each of three replicas knows of the nodes; only the one that leads shows what the ledger says.
+    "node_up{$,node='pacs'}": "0",
+    "node_up{$,node='ws'}": "1",
+    "associations_total{$,node='pacs',role='requestor',result='refused'}": "5",
+    "associations_total{$,node='ws',role='requestor',result='accepted'}": "5",
+    "associations_active{$,node='ws',role='requestor'}": "1",
+    "breaker_open{$,node='pacs'}": "1",
+    "breaker_open{$,node='ws'}": "0",
+    "route_stopped{$,source='pacs',destination='ws'}": "1",
+    "window_open{$,node='pacs'}": "0",
+    "window_open{$,node='ws'}": "1",
+    "node_associations_allowed{$,node='ws'}": "4",
+    "node_associations_limit{$,node='ws'}": "6",
+    "node_moves_last_hour{$,node='ws'}": "30",
+    "node_moves_per_hour_limit{$,node='ws'}": "50",
+    "replicas{$}": "3",
+    "build_info{$,version='1'}": "1",
+}
+OF_THE_LEADER = {
+    "leads{$}": "1",
+    "transfers{$,source='pacs',destination='ws',state='queued'}": "7",
+    "transfers_oldest_queued_seconds{$,source='pacs',destination='ws'}": "60",
+    "sweep_due_timestamp_seconds{$,rule='ct',source='pacs'}": "1",
+    "notifications_waiting{$,channel='pager'}": "2",
+}
+ONCE = {
+    ("overview", "Nodes down"): 1,
+    ("overview", "Nodes left alone"): 1,
+    ("overview", "Routes stopped"): 1,
+    ("overview", "Routers running"): 3,
+    ("overview", "Waiting"): 7,
+    ("overview", "Oldest waiting"): 60,
+    ("overview", "Sweeps late"): 1,
+    ("overview", "Notifications waiting"): 2,
+    ("node", "Nodes down"): 1,
+    ("node", "Left alone"): 1,
+    ("node", "Windows closed"): 1,
+    ("node", "Queued"): 7,
+}
+"""What a panel of one number shows of three replicas on one ledger."""
+OF_WS = {"in use": 3, "allowed": 4, "limit": 6, "moves in the last hour": 30, "moves_per_hour": 50, "queued to it": 7}
+"""Column of the table of nodes -> what it shows of ws."""
+
+
+def test_of_three_replicas_what_concerns_all_counts_once(tmp_path: Path) -> None:
+    series = {
+        f"dicom_router_{name}".replace("$", f"job='j',instance='{instance}'"): f"{value}x10"
+        for instance in ("a", "b", "c")
+        for name, value in {**FLEET, **(OF_THE_LEADER if instance == "b" else {"leads{$}": "0"})}.items()
+    }
+    asked: list[tuple[str, str, int]] = []
+    for where, expected in ONCE.items():
+        (promql,) = [one.promql for one in expressions() if (one.dashboard, one.panel) == where]
+        asked.append((promql, "{}", expected))
+    (table,) = [one for one in panels(BOARDS["node"]) if one["title"] == "Each node"]
+    columns = table["transformations"][-1]["options"]["renameByName"]
+    found = {columns.get(f"Value #{one['refId']}"): resolve(one["expr"]) for one in table["targets"]}
+    of_ws = 'and on (node) label_replace(vector(1), "node", "ws", "", "")'
+    asked += [(f"({found[column]}) {of_ws}", "{node='ws'}", expected) for column, expected in OF_WS.items()]
+    tests = [
+        {"expr": promql, "eval_time": "5m", "exp_samples": [{"labels": labels, "value": value}]}
+        for promql, labels, value in asked
+    ]
+    inputs = [{"series": name, "values": values} for name, values in series.items()]
+    path = tmp_path / "three.yaml"
+    path.write_text(
+        json.dumps({"tests": [{"interval": "1m", "input_series": inputs, "promql_expr_test": tests}]}), encoding="utf-8"
+    )
+    run(["promtool", "test", "rules", path])
+
+
 UNSEEN: dict[str, str] = {}
 """Metrics that no panel and no rule asks for, with the reason why that is right."""
 

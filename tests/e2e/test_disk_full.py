@@ -103,7 +103,9 @@ def leftovers(site: Site) -> list[Path]:
     return [
         path
         for path in site.store.rglob("*")
-        if path.suffix != ".dcm" and (path.is_file() or (path.name != ".incoming" and not any(path.iterdir())))
+        if path.suffix != ".dcm"
+        and path.name != ".store"
+        and (path.is_file() or (path.name != ".incoming" and not any(path.iterdir())))
     ]
 
 

@@ -81,7 +81,7 @@ def test_the_page_and_its_json_say_what_runs(router: RunningRouter) -> None:
     assert (page.status, page.content_type) == (200, "text/html; charset=utf-8")
     assert (said.status, said.content_type) == (200, "application/json")
     configuration = said.json["configuration"]
-    assert f'config_info{{hash="{configuration["hash"]}"}} 1.0' in router.metrics()
+    assert f'config_info{{hash="{configuration["hash"]}",work="' in router.metrics()
     assert configuration["files"] == [str(router.site.rules_directory / "site.yaml")]
     assert (configuration["rules"], configuration["nodes"], configuration["restart_needed"]) == (1, 1, [])
     assert configuration["last_reload"]["reloaded"]

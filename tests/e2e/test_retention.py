@@ -86,7 +86,8 @@ class Ward:
     @property
     def here(self) -> set[str]:
         """What the store holds, also while files leave it."""
-        return {name.removesuffix(".dcm") for *_, names in os.walk(self.site.store) for name in names}
+        names = {name for *_, names in os.walk(self.site.store) for name in names}
+        return {name.removesuffix(".dcm") for name in names - {".store"}}
 
     def check(self) -> None:
         """What was acknowledged is still here, or (looked at later) at the archive."""

@@ -65,7 +65,10 @@ METRICS: dict[str, set[str]] = {
     "notifications_waiting": {"channel"},
     "config_last_reload_successful": set(),
     "config_last_reload_success_timestamp_seconds": set(),
-    "config_info": {"hash"},
+    "config_info": {"hash", "work"},
+    "leads": set(),
+    "replicas": set(),
+    "info": {"replica"},
     "build_info": {"version"},
 }
 """Series of a histogram are its name with _bucket, _sum or _count."""

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from router.domain.attention import Loaded
-from router.domain.board import Board, NodeSeen, QueueSeen, RuleSeen, SweepSeen, TransferSeen
+from router.domain.board import Board, NodeSeen, QueueSeen, ReplicaSeen, RuleSeen, SweepSeen, TransferSeen
 from router.domain.transfer import Attempt
 from router.web.pages import PageContext
 
@@ -183,6 +183,15 @@ def full_board(*, identifiers: bool = False, name: str = "") -> Board:
             ),
             RuleSeen(name="orders", trigger="order", source=archive, destinations=("local",)),
             RuleSeen(name="off", enabled=False, trigger="sweep", source=archive, destinations=("local",)),
+        ),
+        replicas=(
+            ReplicaSeen(
+                name=f"router-1{name}", address="10.0.0.1:9104", here=True, started_at=at(-7200), seen_at=at(-1)
+            ),
+            ReplicaSeen(
+                name=f"router-2{name}", address="10.0.0.2:9104", leads=True, started_at=at(-90), seen_at=at(-1)
+            ),
+            ReplicaSeen(name=f"router-3{name}", seen_at=at(-40), silent=True, other_configuration=True),
         ),
         failures=(
             seen(

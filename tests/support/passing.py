@@ -111,10 +111,13 @@ class FakeShelf:
         self.receipts: dict[str, Receipt] = {}
         self.fates: list[InstanceFate] = []
         self.released: list[str] = []
+        self.away_stores: set[str] = set()
+        """Stores of replicas that do not run."""
+        self.why_away = ""
         self.broken: set[str] = set()
         """What cannot be decompressed."""
 
-    def arrives(self, *uids: str, at: datetime, syntax: str = EXPLICIT) -> None:
+    def arrives(self, *uids: str, at: datetime, syntax: str = EXPLICIT, store: str = "") -> None:
         """Put instances on it."""
         for uid in uids:
             study, series = place_of(uid)
@@ -128,6 +131,7 @@ class FakeShelf:
                 size=1,
                 path=uid,
                 received_at=at,
+                store=store,
             )
 
     def wanted(self, transfer: Transfer) -> Sequence[Receipt]:
@@ -136,6 +140,9 @@ class FakeShelf:
 
     def open(self, stored: StoredObject) -> tuple[int, int]:
         raise AssertionError("the fake destination reads nothing")
+
+    def away(self, objects: Sequence[StoredObject]) -> tuple[frozenset[str], str]:
+        return frozenset(one.sop_instance_uid for one in objects if one.store in self.away_stores), self.why_away
 
     def decompressed(self, stored: StoredObject, syntax: Syntax) -> StoredObject | None:
         if stored.sop_instance_uid in self.broken:

@@ -37,6 +37,7 @@ class Site:
         self.rules_directory = directory / "rules"
         self.rules_directory.mkdir(parents=True, exist_ok=True)
         self.store = directory / "store"
+        self.host = "127.0.0.1"
         self.dicom_port = free_port()
         self.http_port = free_port()
         self.settings = {

@@ -29,6 +29,7 @@ from router.engine.explained import RuleExplained, StudyExplained, StudySeen, Wa
 from router.errors import ConfigurationError, NotThere
 from router.lookup import Lookup as RealLookup
 from router.lookup import StudyKnown, TransferShown, Wanted
+from router.objects import ObjectStore
 from router.saying import Saying as RealSaying
 from router.web.needs import Boards, Lookup, Saying
 from tests.support.engine import Bench
@@ -197,6 +198,7 @@ class Work(Part):
         self.rules: RuleSet = msgspec.structs.replace(bench.rules, rules=rules)
         self.woken = 0
         self.ledger, self.clock = bench.ledger, bench.clock
+        self.store = ObjectStore(directory / "store", durability="rename")
         self.explain: Callable[..., StudyExplained] = lambda rules, study, *, offline: explained(rules, study)
         self.boards = self.real_boards = RealBoards(
             rules=lambda: self.rules, ledger=self.ledger, clock=self.clock, pseudonyms=bench.pseudonyms

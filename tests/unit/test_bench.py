@@ -177,6 +177,23 @@ def test_a_quick_run_prints_a_table_writes_json_and_leaves_nothing_behind(tmp_pa
     assert list(work.iterdir()) == []
 
 
+def test_a_quick_round_of_sweeps_has_its_time_and_its_memory(tmp_path: Path) -> None:
+    target = tmp_path / "figures.json"
+    done = subprocess.run(
+        [sys.executable, "-m", "bench", "--quick", "--only", "round", "--json", target, "--directory", tmp_path],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    content = json.loads(target.read_text())
+    assert content["failures"] == {}
+    assert [row["unit"] for row in content["benchmarks"]["round"]] == ["s", "MiB more"]
+    assert {row["ours"]["count"] for row in content["benchmarks"]["round"]} == {3 * 500}
+
+
 def test_an_unknown_name_is_a_usage_error() -> None:
     command = [sys.executable, "-m", "bench", "--only", "nothing"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)

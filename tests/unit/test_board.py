@@ -12,7 +12,7 @@ from router.domain.board import Board, NodeSeen, QueueSeen, RuleSeen, said
 from router.domain.board_view import Moment, NodeNow, ServiceNow, drawn
 from router.domain.condition import Condition
 from router.domain.forward import Forward, Group
-from router.domain.overview import ArrivingRow, BacklogRow
+from router.domain.overview import ArrivingRow, BacklogRow, ServiceInfo
 from router.domain.route import StoppedRoute
 from router.domain.rule import Arrival, Move, Rule, RuleSet, WindowUse
 from router.domain.sweep import SweepState
@@ -159,6 +159,29 @@ def test_what_failed_before_says_when_it_is_tried_again(count: int, who: str) ->
     assert why == f"{who} is tried again at {at(120).astimezone():%H:%M %Z}."
     tomorrow = queue_of(row=row(count=count, next_at=at(86400))).why
     assert tomorrow == f"{who} is tried again on {at(86400).astimezone():%m-%d at %H:%M %Z}."
+
+
+# replicas -------------------------------------------------------------------------------------------------------------
+
+
+def test_each_service_on_the_ledger_is_shown_as_it_stands_beside_the_one_that_answers() -> None:
+    def info(name: str, seen: float = -1, work: str = "w", **values: Any) -> ServiceInfo:
+        return ServiceInfo(owner=f"{name}-1-x", address="", seen_at=at(seen), work_hash=work, **values)
+
+    services = (
+        info("a", replica="router-a", started_at=at(-60)),
+        info("b", replica="router-b", leads=True, seen=-5),
+        info("c", replica="router-c", work="another", seen=-7),
+        info("d"),
+    )
+    given = moment(rules(work_hash="w"), service=ServiceNow(owner="a-1-x", services=services))
+    a, b, c, d = board(given).replicas
+    assert (a.name, a.here, a.leads, a.silent, a.other_configuration) == ("router-a", True, False, False, False)
+    assert (b.name, b.here, b.leads, b.silent, b.other_configuration) == ("router-b", False, True, False, False)
+    assert (c.name, c.here, c.leads, c.silent, c.other_configuration) == ("router-c", False, False, True, True)
+    assert d.name == "d-1-x"  # a program of before gave itself no name
+    assert a.started_at == at(-60)
+    assert board(moment()).replicas == ()
 
 
 # nodes ----------------------------------------------------------------------------------------------------------------

@@ -162,6 +162,9 @@ class Ledger:
     def site_key(self) -> bytes:
         return bytes(32)
 
+    def clock(self) -> opening.SystemClock:
+        return opening.SystemClock()
+
 
 Command = Callable[..., Result]
 

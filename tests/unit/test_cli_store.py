@@ -5,17 +5,24 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from click.testing import CliRunner, Result
 
+from router.cli import store_others
 from router.cli.main import root
 from router.cli.store_text import byte_count
+from router.domain.overview import ServiceInfo
 from router.domain.pseudonym import Pseudonyms
+from router.domain.sweep import SweepDue, SweepReport, SweepState
+from router.domain.transfer import Finish, Happening, Intent, State
 from router.errors import LedgerMissing, RouterError, StoreError, UsageError
 from router.ledger.ledger import SqlLedger
+from tests.contract.ledgers import claim, new
 from tests.support.stored import Stored, uids
 
 Command = Callable[..., Result]
@@ -204,3 +211,67 @@ def test_what_cannot_be_exported_is_named(stored: Stored, command: Command, tmp_
 )
 def test_bytes_are_told_in_units(number: int, text: str) -> None:
     assert byte_count(number) == text
+
+
+# a store that is gone -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def lost(stored: Stored) -> int:
+    """A second store, of the replica `router-2`, with what a transfer to `local` brought; the transfer's number."""
+    ledger = stored.ledger
+    now = ledger.clock().now()
+    ledger.note_store("abc", "router-2", now)
+    ledger.add_receipts([msgspec.structs.replace(stored.put(3, receipt=False), store="abc")])
+    wanted = Intent("scanner", uids(3)[0], "", "local")
+    ledger.add_sweeps([SweepDue(rule="r", source="scanner", due_at=now)])
+    sweep = ledger.claim_sweep(["scanner"], now, 60)
+    assert sweep is not None
+    report = SweepReport(state=SweepState.COMPLETE, matches=1, selected=1, queries=1)
+    assert ledger.finish_sweep(sweep, report, [new(wanted, rule="r")], [], now)
+    one = claim(ledger, now, "scanner")
+    ledger.finish(one, Finish(happening=Happening.PROVEN, moved=True), now, now)
+    return one.id
+
+
+def announced(stored: Stored, seconds: float) -> None:
+    """The replica that has it was seen so many seconds ago."""
+    at = stored.ledger.clock().now() - timedelta(seconds=seconds)
+    stored.ledger.announce(ServiceInfo(owner="x", address="", seen_at=at, replica="router-2", store="abc"))
+
+
+def test_before_a_store_is_forgotten_it_is_said_what_is_lost(command: Command, lost: int) -> None:
+    refused = command("forget", "router-2")
+    assert isinstance(refused.exception, UsageError)
+    assert "held 1 instance, which 1 transfer to local would lose; say --yes --retry" in str(refused.exception)
+
+
+def test_what_is_lost_with_a_store_is_named(command: Command, lost: int, stored: Stored) -> None:
+    said = printed(command("forget", "router-2", "--yes"))
+    assert "the store abc with 1 instance." in said
+    assert f"1 transfer to local has lost instances; `dicom-router transfers retry {lost}` queues them again." in said
+    assert [one.state for one in stored.ledger.transfers()] == [State.COMPLETE]
+
+
+def test_what_is_lost_with_a_store_is_queued_again(command: Command, lost: int, stored: Stored) -> None:
+    said = parsed(command("--format", "json", "forget", "router-2", "--yes", "--retry"))
+    assert said == {"store": "abc", "forgotten": 1, "lost": [lost], "queued": 1}
+    assert [one.state for one in stored.ledger.transfers()] == [State.QUEUED]
+
+
+def test_many_that_are_lost_are_not_all_named() -> None:
+    said = store_others._lost(range(1, 41), 0)
+    assert "40 transfers to local have lost instances: 1 2 " in said
+    assert " 20 and 20 more. " in said
+
+
+@pytest.mark.parametrize(("seconds", "words"), [(0, "router-2 runs and has it. Stop"), (50, "was last seen 5")])
+def test_a_store_whose_replica_was_seen_a_moment_ago_is_not_forgotten(
+    command: Command, lost: int, stored: Stored, seconds: float, words: str
+) -> None:
+    announced(stored, seconds)
+    refused = command("forget", "router-2", "--yes", "--retry")
+    assert isinstance(refused.exception, RouterError)
+    assert words in str(refused.exception)
+    assert ("say this again in a minute" in str(refused.exception)) is (seconds > 0)
+    assert stored.ledger.store_amounts()["abc"] == 1

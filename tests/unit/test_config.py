@@ -454,7 +454,7 @@ def test_reload(directory: Path) -> None:
     coordinator = config.Coordinator(directory, events.append)
     coordinator.subscribe(swapped.append)
     first = coordinator.current
-    assert events == [ConfigurationLoaded(successful=True, content_hash=first.content_hash)]
+    assert events == [ConfigurationLoaded(successful=True, content_hash=first.content_hash, work_hash=first.work_hash)]
 
     assert coordinator.reload().accepted  # nothing changed: nobody is bothered
     assert coordinator.current is first
@@ -465,6 +465,9 @@ def test_reload(directory: Path) -> None:
     assert list(coordinator.current.rules) == ["thorax"]
     assert swapped == [coordinator.current]
     assert coordinator.current.content_hash != first.content_hash
+    hashes = {"content_hash": swapped[0].content_hash, "work_hash": swapped[0].work_hash}
+    assert events[-1] == ConfigurationLoaded(successful=True, **hashes)
+    assert swapped[0].work_hash not in ("", first.work_hash)
 
     running = coordinator.current
     (directory / "a.yaml").write_text(NODES + RULE.replace("archive", "archiv"))

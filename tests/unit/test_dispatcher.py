@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -129,6 +129,28 @@ def test_the_urgent_go_first_but_nothing_starves(works: Works) -> None:
     assert len(order) == 24
     assert order[:4] == [f"1.2.{n}" for n in range(4)]
     assert [order.index(f"1.3.{n}") for n in range(4)] == [4, 9, 14, 19]
+
+
+def test_what_is_claimed_late_in_a_slow_turn_is_claimed_for_as_long(
+    works: Works, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    claimed: list[float] = []
+    claim, expire = works.ledger.claim_transfer, works.ledger.expire_leases
+
+    def slow(now: datetime) -> int:
+        works.clock.advance(70)
+        return expire(now)
+
+    def noting(sources: Sequence[str], now: datetime, *rest: Any, **more: Any) -> Transfer | None:
+        claimed.append((works.clock.now() - now).total_seconds())
+        return claim(sources, now, *rest, **more)
+
+    monkeypatch.setattr(works.ledger, "expire_leases", slow)
+    monkeypatch.setattr(works.ledger, "claim_transfer", noting)
+    works.queue(*(to_local(f"1.2.{n}") for n in range(3)))
+    with works.working():
+        wait_for(works.ended, "all transfers")
+    assert set(claimed) == {0.0}
 
 
 def test_nothing_is_begun_with_a_node_whose_windows_are_closed_until_they_open(works: Works) -> None:

@@ -13,12 +13,14 @@ from typing import Any, NamedTuple
 import msgspec
 import pytest
 
+from router import opening
 from router.config.places import Places
 from router.domain.checkup import Check, Result
 from router.domain.condition import Condition
 from router.domain.dicom import QueryRetrieveLevel
 from router.domain.hl7 import Hl7Settings
 from router.domain.notify import Mail, NotifySettings
+from router.domain.overview import ServiceInfo
 from router.domain.rule import HttpTls, Move, Node, RouterSettings, Rule, RuleSet, Sweep, TlsSettings
 from router.engine.doctor_own import left_alone, own_side
 from router.engine.doctor_port import Directory, ServiceSeen
@@ -147,6 +149,75 @@ def test_a_service_is_asked_how_it_is() -> None:
 def test_a_service_with_another_configuration_is_warned_of() -> None:
     found = examine(FakeMachine(), running=True, services=[ServiceSeen("127.0.0.1:9104", "before")])
     assert judged(found, "service") == ("warn", "other-configuration")
+
+
+def replicas(*others: ServiceSeen, here: bool = True) -> list[ServiceSeen]:
+    """Services on one ledger; the one of this configuration too, where it runs."""
+    return [*([ServiceSeen("127.0.0.1:9104", "now", "work", "router-1")] if here else []), *others]
+
+
+def test_other_replicas_are_compared_by_what_they_have_in_common_and_named() -> None:
+    configured = msgspec.structs.replace(rules(), work_hash="work")
+    like = ServiceSeen("10.0.0.2:9104", "its own", "work", "router-2", own=False)
+    found = examine(FakeMachine(), configured, services=replicas(like))
+    assert "service" not in found
+    assert found["healthz"].message.startswith("The replica router-2 says at 10.0.0.2:9104")
+    found = examine(FakeMachine(), configured, services=replicas(like._replace(work_hash="before")))
+    assert judged(found, "service") == ("warn", "other-configuration")
+    assert found["service"].message.startswith("The replica router-2 has other nodes")
+
+
+def test_of_the_services_on_a_ledger_the_one_of_this_configuration_is_told_apart(tmp_path: Path) -> None:
+    configured = rules(replica="router-1", store=str(tmp_path))
+    both = [
+        ServiceInfo(owner=f"o{n}", address=f"10.0.0.{n}:9104", seen_at=NOW, work_hash="w", replica=f"router-{n}")
+        for n in (1, 2)
+    ]
+    assert opening._seen(configured, both) == [
+        ServiceSeen("10.0.0.1:9104", "", "w", "router-1", own=True),
+        ServiceSeen("10.0.0.2:9104", "", "w", "router-2", own=False),
+    ]
+
+
+def test_a_replica_that_does_not_run_while_others_do() -> None:
+    configured = msgspec.structs.replace(rules(), work_hash="work")
+    machine = FakeMachine()
+    others = replicas(ServiceSeen("10.0.0.2:9104", "x", "work", "router-2", own=False), here=False)
+    found = examine(machine, configured, services=others)
+    assert judged(found, "service") == ("ok", "not-here")
+    assert "does not run; others do: router-2." in found["service"].message
+    assert judged(found, "dicom port") == ("ok", "free")
+    machine.problems = {11112: "in-use"}
+    assert judged(examine(machine, configured, services=others), "dicom port") == ("fail", "in-use")
+
+
+@pytest.mark.parametrize("tls", [False, True])
+def test_without_a_ledger_whose_a_port_is_is_asked_at_the_http_port(tls: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = TlsSettings(ca="people.pem", certificate="web.pem", key="web.key")
+    configured = rules(http_tls=HttpTls(files=files, clients=())) if tls else rules()
+    machine = FakeMachine()
+    machine.problems = {11112: "in-use", 9104: "in-use"}
+    asked: list[str] = []
+    ask = machine.ask
+
+    def noted(address: str, path: str) -> tuple[int, str] | None:
+        asked.append(address)
+        return ask(address, path)
+
+    monkeypatch.setattr(machine, "ask", noted)
+    machine.answers = {"/readyz": (503, '{"problems": {"ledger": "cannot be reached"}}')}
+    found = examine(machine, configured, ledger_problem="The ledger x cannot be reached.")
+    assert judged(found, "dicom port") == judged(found, "http port") == ("ok", "ours")
+    assert judged(found, "readyz") == ("fail", "failing")
+    assert {one.startswith("https://") for one in asked} == {tls}
+    for other in (None, (200, "It works!"), (200, "[]"), (404, '{"detail": "Not Found"}')):
+        machine.answers = {"/healthz": other}
+        found = examine(machine, configured, ledger_problem="The ledger x cannot be reached.")
+        assert judged(found, "dicom port") == judged(found, "http port") == ("warn", "whose")
+        assert "cannot be told without the ledger" in found["dicom port"].message
+        assert "healthz" not in found
+    machine.problems = {}
+    assert judged(examine(machine, ledger_problem="It does not open."), "dicom port") == ("ok", "free")
 
 
 def test_a_loopback_address_that_others_should_reach() -> None:

@@ -47,7 +47,7 @@ def export(stored: Stored, directory: Path, *, link: bool = False) -> tuple[Expo
 
 
 def contents(directory: Path) -> dict[str, bytes]:
-    paths = [path for path in directory.rglob("*") if path.is_file() and ".incoming" not in path.parts]
+    paths = [path for path in directory.rglob("*") if path.is_file() and not {".incoming", ".store"} & {*path.parts}]
     return {str(path.relative_to(directory)): path.read_bytes() for path in paths}
 
 

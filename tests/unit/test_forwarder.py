@@ -356,3 +356,133 @@ def test_some_that_are_refused_where_nobody_can_be_asked_make_it_partial_with_th
     ended = bench.ends()
     assert (ended.state, ended.completed, ended.failed, ended.attempts) == (State.PARTIAL, 2, 1, 1)
     assert "2 of 3 instances. 1 not: it cannot understand the data set (Cxxx)." in ended.reason
+
+
+# --- instances of other replicas --------------------------------------------------------------------------------------
+
+
+def _with_some_away(bench: Passing) -> None:
+    bench.arrives(1, 2)
+    bench.shelf.arrives(f"{SERIES}.3", at=bench.clock.now(), store="other")
+    bench.shelf.away_stores, bench.shelf.why_away = {"other"}, "The replica b does not run."
+
+
+def test_what_another_replica_holds_waits_for_it_and_the_rest_is_sent(bench: Passing) -> None:
+    _with_some_away(bench)
+    bench.queue()
+    waiting = bench.step()
+    assert waiting is not None
+    assert (waiting.state, waiting.cause, waiting.reason) == (
+        State.QUEUED,
+        "replica-away",
+        "The replica b does not run.",
+    )
+    assert bench.sent == ["1", "2"]
+    assert waiting.attempts == 0, "waiting costs none"
+    bench.shelf.away_stores = set()
+    ended = bench.ends()
+    assert (ended.state, ended.completed) == (State.COMPLETE, 3)
+    assert bench.sent == ["1", "2", "3"], "each once"
+
+
+def test_while_it_waits_nothing_is_sent_again_and_nobody_is_asked(bench: Passing) -> None:
+    bench.destinations.answers = {f"{SERIES}.2": 0xC123}
+    _with_some_away(bench)
+    bench.queue()
+    bench.step()
+    sent = list(bench.sent)
+    for _ in range(5):
+        bench.clock.advance(60)
+        waiting = bench.step()
+        assert waiting is not None
+        assert (waiting.state, waiting.cause) == (State.QUEUED, "replica-away")
+    assert bench.sent == sent
+    bench.shelf.away_stores = set()
+    ended = bench.ends()
+    assert (ended.state, ended.completed, ended.failed) == (State.PARTIAL, 2, 1)
+
+
+def _resting(bench: Passing, *, looks: int = 3) -> None:
+    """Nothing is sent, whatever time passes."""
+    sent = list(bench.sent)
+    for _ in range(looks):
+        bench.clock.advance(60)
+        waiting = bench.step()
+        assert waiting is not None
+        assert (waiting.state, waiting.cause) == (State.QUEUED, "replica-away")
+    assert bench.sent == sent
+
+
+@pytest.mark.parametrize("breaks_after", [0, 1])
+def test_what_can_be_had_goes_on_after_a_break_before_the_rest_is_waited_for(bench: Passing, breaks_after: int) -> None:
+    _with_some_away(bench)
+    bench.arrives(4, 5)
+    bench.destinations.breaks_after = breaks_after
+    bench.queue()
+    broken = bench.step()
+    assert broken is not None
+    assert broken.state is State.QUEUED
+    assert broken.cause != "replica-away"
+    assert len(bench.sent) == breaks_after
+    bench.destinations.breaks_after = None
+    bench.clock.advance(3600)
+    waiting = bench.step()
+    assert waiting is not None
+    assert (waiting.state, waiting.cause) == (State.QUEUED, "replica-away")
+    assert sorted(bench.sent) == ["1", "2", "4", "5"]
+    _resting(bench)
+    bench.shelf.away_stores = set()
+    assert bench.ends().state is State.COMPLETE
+    assert sorted(bench.sent) == ["1", "2", "3", "4", "5"], "each once"
+
+
+def test_a_node_that_breaks_off_again_and_again_is_left_alone_until_the_replica_is_back(bench: Passing) -> None:
+    _with_some_away(bench)
+    bench.destinations.breaks_after = 0
+    bench.queue()
+    causes = []
+    for _ in range(3):
+        tried = bench.step()
+        assert tried is not None
+        causes.append(tried.cause)
+        bench.clock.advance(3600)
+    assert [cause == "replica-away" for cause in causes] == [False, False, True], "it has three attempts"
+    bench.destinations.breaks_after = None
+    _resting(bench)
+    bench.shelf.away_stores = set()
+    assert bench.ends().state is State.COMPLETE
+
+
+def test_of_several_replicas_what_one_has_is_sent_when_that_is_back(bench: Passing) -> None:
+    _with_some_away(bench)
+    bench.shelf.arrives(f"{SERIES}.4", at=bench.clock.now(), store="third")
+    bench.shelf.away_stores = {"other", "third"}
+    bench.queue()
+    waiting = bench.step()
+    assert waiting is not None
+    lacking = [one.sop_instance_uid for one in bench.ledger.missing_instances(waiting.id)]
+    assert lacking == [f"{SERIES}.3", f"{SERIES}.4"]
+    _resting(bench)
+    bench.shelf.away_stores = {"other"}
+    bench.clock.advance(60)
+    bench.step()
+    assert bench.sent == ["1", "2", "4"]
+    _resting(bench)
+    bench.shelf.away_stores = set()
+    assert bench.ends().state is State.COMPLETE
+    assert bench.sent == ["1", "2", "4", "3"]
+    assert bench.ledger.missing_instances(waiting.id) == []
+
+
+def test_what_comes_while_it_waits_is_sent_at_once(bench: Passing) -> None:
+    _with_some_away(bench)
+    bench.queue()
+    bench.step()
+    bench.arrives(4)
+    bench.queue(Happening.GREW)
+    bench.clock.advance(60)
+    waiting = bench.step()
+    assert waiting is not None
+    assert waiting.cause == "replica-away"
+    assert bench.sent == ["1", "2", "4"]
+    _resting(bench)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+
+import pytest
 
 from router.domain.arriving import dues
 from router.domain.condition import Condition
@@ -46,3 +49,25 @@ def test_what_is_found_in_the_store_without_a_receipt_is_passed_on(tmp_path: Pat
         assert (one.rule, one.study_instance_uid, one.state) == ("r", uids(1)[0], ArrivalState.WAITING)
         assert [known.path for known in ledger.receipts_of(uids(1)[0])] == [receipt.path]
         assert [known.path for known in told] == [receipt.path]
+
+
+def test_what_is_found_was_received_by_the_ledgers_clock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As what receivers report: else it would seem to have come before what it came after, or not to be settled."""
+
+    class Ahead:
+        def now(self) -> datetime:
+            return datetime.now(UTC) + timedelta(minutes=5)
+
+    with SqlLedger.open(f"sqlite:///{tmp_path}/ledger.db") as ledger:
+        monkeypatch.setattr(ledger, "clock", Ahead)
+        stored = Stored(tmp_path / "store", ledger)
+        receipt = stored.put(1, receipt=False)
+        store = ObjectStore(stored.root)
+        indexer = Indexer(ledger, store)
+        indexer.start()
+        indexer.stop(10.0)
+        store.close()
+        [known] = ledger.receipts_of(uids(1)[0])
+        written_at = datetime.fromtimestamp(stored.file(receipt).stat().st_mtime, UTC)
+        difference = known.received_at - written_at
+        assert timedelta(minutes=4) < difference < timedelta(minutes=6)

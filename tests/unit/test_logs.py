@@ -321,8 +321,14 @@ LINES: list[tuple[Event, dict[str, Any]]] = [
     ),
     (NodeReachability(node="pacs", up=False), {"event": "node down", "level": "warning", "node": "pacs"}),
     (
-        ConfigurationLoaded(successful=True, content_hash="abc"),
-        {"event": "configuration loaded", "level": "info", "successful": True, "content_hash": "abc"},
+        ConfigurationLoaded(successful=True, content_hash="abc", work_hash="def"),
+        {
+            "event": "configuration loaded",
+            "level": "info",
+            "successful": True,
+            "content_hash": "abc",
+            "work_hash": "def",
+        },
     ),
     (
         ConfigurationLoaded(successful=False),
@@ -943,6 +949,7 @@ def test_events_have_no_place_for_an_identifier() -> None:
         "attribute": "keyword",
         "certificate": "key",
         "content_hash": "hash",
+        "work_hash": "hash",
         "calling_ae_title": "a program's name",
         "called_ae_title": "a program's name",
         "certificate_name": "of a certificate that is trusted",

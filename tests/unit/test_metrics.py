@@ -95,6 +95,7 @@ from router.domain.triggers import Worklist
 from router.domain.window import Window, parse_span
 from router.errors import LedgerError
 from router.observe.backlog import Backlog
+from router.observe.catalogue import LEDGER_WIDE
 from router.observe.labels import REFUSALS, STORE_STATUSES
 from router.observe.metrics import Metrics
 from tests.support.metrics import METRICS
@@ -332,11 +333,11 @@ EXACT: list[tuple[Event, dict[str, float]]] = [
         {"storage_commitments_total{node=ws,result=overdue}": 1},
     ),
     (
-        ConfigurationLoaded(successful=True, content_hash="abc"),
+        ConfigurationLoaded(successful=True, content_hash="abc", work_hash="def"),
         {
             "config_last_reload_successful": 1,
             "config_last_reload_success_timestamp_seconds": NOW,
-            "config_info{hash=abc}": 1,
+            "config_info{hash=abc,work=def}": 1,
         },
     ),
     (ConfigurationLoaded(successful=False), {}),
@@ -810,6 +811,7 @@ def filled() -> Bench:
     bench = Bench(limited(with_priors()))
     bench.metrics.show_space(Space(free=1, size=2))
     bench.metrics.show_quarantine(2)
+    bench.metrics.show_replicas("router-1", 3, leads=True)
     bench.metrics.watch_backlog(
         lambda: [BacklogRow(source="pacs", destination="ws", state=State.QUEUED, count=3, oldest_queued_at=None)]
     )
@@ -1092,11 +1094,27 @@ def test_series_are_as_many_as_the_readme_says() -> None:
     one = series({"r": ("a", ["b"])}, nodes)
     wider = series({"r": ("a", ["b", "c"])}, nodes)
     twice = series({"r": ("a", ["b"]), "s": ("a", ["b"])}, nodes)
-    node, rule, pair, route = 51, 28, 38, 10
+    node, rule, pair, route = 52, 28, 38, 10
     assert series({}, [*nodes, "d"]) - none == node
     assert one - none == rule + pair + route
     assert wider - one == pair + route
     assert twice - one == rule + route
+
+
+def test_only_the_one_that_leads_shows_what_concerns_all(bench: Bench) -> None:
+    def shown() -> set[str]:
+        return {name for name in LEDGER_WIDE if f"\ndicom_router_{name}{{" in bench.metrics.render("")[0].decode()}
+
+    bench.metrics.watch_backlog(list)
+    both = shown()
+    assert both >= {"transfers", "transfers_oldest_queued_seconds", "sweep_due_timestamp_seconds", "sweep_complete"}
+    bench.metrics.show_replicas("router-2", 3, leads=False)
+    assert shown() == set()
+    assert (bench.value("leads"), bench.value("replicas"), bench.value("info", replica="router-2")) == (0, 3, 1)
+    bench.metrics.show_replicas("router-3", 2, leads=True)
+    assert shown() == both
+    assert (bench.value("leads"), bench.value("replicas"), bench.value("info", replica="router-3")) == (1, 2, 1)
+    assert bench.names("replica") == {"router-3"}
 
 
 def test_the_age_of_the_last_sweep_survives_a_restart(bench: Bench) -> None:

@@ -103,7 +103,7 @@ def test_every_page_is_written_well(look: str, made: Callable[[PageContext], dic
 @pytest.mark.parametrize("board", [EMPTY, full_board(), full_board(identifiers=True)], ids=["empty", "full", "named"])
 def test_every_section_is_written_well_and_fits_the_page(look: PageContext, board: Board) -> None:
     sections = pages.sections(board, look)
-    assert set(sections) == {"live", "queues", "nodes", "rules", "failures", "activity", "summary"}
+    assert set(sections) == {"live", "queues", "nodes", "replicas", "rules", "failures", "activity", "summary"}
     page = Document.of(pages.board_page(board, look))
     assert set(sections) <= {*page.ids}
     together = Document.of("".join(sections.values()))
@@ -280,6 +280,21 @@ def test_nodes_say_how_they_stand_those_in_trouble_first() -> None:
     assert said.index("research") < said.index("old") < said.index("workstation") < said.index("ledger-only")
     for part in ("✕ left alone", "✕ down", "▲ closed opens in 2 h", "✓ up 2 of 2 3 wait", "○ not asked yet"):
         assert part in said
+
+
+def test_replicas_say_who_leads_who_is_silent_and_whose_configuration_differs() -> None:
+    document = Document.of(pages.sections(full_board(), context())["replicas"])
+    head, *rows = document.text.split("router-")
+    assert "Replicas 3" in " ".join(head.split())
+    one, two, three = (" ".join(row.split()) for row in rows)
+    assert one.startswith("1 this one10.0.0.1:9104")
+    assert "works" in one
+    assert "leads" in two
+    assert "silent last seen" in three
+    assert "It has another configuration" in three
+    assert [part for part in (one, two) if "another configuration" in part or "silent" in part] == []
+    assert "10.0.0.2:9104" in two
+    assert document.all("a") == []  # what it announced may be its own machine's or behind a proxy
 
 
 def test_rules_say_what_came_of_the_last_sweep_and_when_the_next_is() -> None:

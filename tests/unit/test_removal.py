@@ -7,13 +7,14 @@ import os
 import threading
 import time
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 
 import msgspec
 import pytest
 
 from router import object_places
-from router.domain.receipt import Receipt
+from router.domain.receipt import Receipt, by_clock
 from router.errors import RouterError, StoreError, StoreRefused
 from router.ledger.ledger import SqlLedger
 from router.removal import SETTLE_SECONDS, Remover
@@ -75,6 +76,21 @@ def test_what_came_again_a_moment_ago_stays(stored: Stored, remover: Remover) ->
     assert files(stored) == {first.path}
     assert not remover.is_whole(STUDY, [first])
     assert remover.remove([again]) == [again], "with the receipt of the last time"
+
+
+@pytest.mark.parametrize("minutes", [-5, 5])
+def test_what_came_again_stays_though_the_ledgers_clock_differs(stored: Stored, minutes: int) -> None:
+    """Files have their times by the machine's clock, receipts by that of the ledger's database."""
+    ahead = timedelta(minutes=minutes)
+    first, second = stored.put(1, 1, 1), stored.put(1, 1, 2)
+    again = stored.put(1, 1, 1)
+    old, other, new = by_clock([first, second, again], ahead)
+    with Remover(stored.root, ahead=lambda: ahead) as remover:
+        assert not remover.is_whole(STUDY, [old, other])
+        assert remover.is_whole(STUDY, [new, other])
+        assert remover.remove([old, other]) == [other]
+        assert files(stored) == {first.path}
+        assert remover.remove([new]) == [new]
 
 
 def test_a_file_that_was_merely_touched_long_ago_goes(stored: Stored, remover: Remover) -> None:

@@ -9,6 +9,8 @@ from typing import Self
 import msgspec
 import pytest
 from apscheduler.schedulers import base as apscheduler
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from router.domain.condition import Condition
 from router.domain.events import Event, SweepMissed
@@ -323,3 +325,140 @@ def test_the_hour_that_comes_twice_has_one_sweep(turned: Bench) -> None:
     assert seen.count("minutes") == 4
     assert seen.count("night") == 1
     assert turned.scheduler.planned()["night/0"] == datetime(2026, 10, 26, 1, 30, tzinfo=UTC)
+
+
+# --- Replicas ---------------------------------------------------------------------------------------------------------
+
+
+class Skewed(FakeClock):
+    """The time of another clock, so many seconds ahead."""
+
+    def __init__(self, clock: FakeClock, ahead: float) -> None:
+        self.clock, self.ahead = clock, timedelta(seconds=ahead)
+
+    def now(self) -> datetime:
+        return self.clock.now() + self.ahead
+
+
+def due_times(bench: Bench) -> list[datetime]:
+    return [sweep.due.due_at for sweep in bench.ledger.sweeps(range(1, 1000))]
+
+
+@pytest.mark.parametrize("schedule", [HOURLY, DAILY, Schedule.at("*/5 * * * *", "Europe/Berlin")])
+@pytest.mark.parametrize("skew", [-30.0, -1.0, 0.0, 1.0, 30.0])
+def test_two_that_lead_write_the_same_sweep(bench: Bench, schedule: Schedule, skew: float) -> None:
+    """One falls due for both, whose clocks differ, and the first one's has run before the other notices it."""
+    ran(bench, "one")
+    other = Scheduler(
+        ledger=bench.ledger,
+        clock=Skewed(bench.clock, skew),
+        observer=bench.events.append,
+        trouble=lambda where, error: None,
+        wake=lambda: None,
+    )
+    both = sorted([(0.0, bench.scheduler), (skew, other)], key=lambda one: -one[0])
+    for _, scheduler in both:
+        scheduler.start(rules(one=schedule))
+    due_at = schedule.next_due(bench.clock.now() + timedelta(seconds=31))
+    for ahead, scheduler in both:  # the one whose clock is ahead notices it first
+        bench.clock.time = due_at - timedelta(seconds=ahead)
+        scheduler._due("one", 0)
+        bench.clock.time = due_at + timedelta(seconds=31)
+        bench.finish_all()
+    other.stop()
+    assert due_times(bench)[1:] == [due_at]
+    assert bench.missed() == []
+
+
+@given(
+    every=st.integers(1, 100_000),
+    now=st.datetimes(datetime(2020, 1, 1), datetime(2040, 1, 1)),  # noqa: DTZ001
+    late=st.floats(0, 0.999),
+)
+def test_whoever_notices_a_due_time_late_gives_it_the_same_name(every: int, now: datetime, late: float) -> None:
+    schedule = Schedule.periodic(float(every), "r")
+    due = schedule.next_due(now.replace(tzinfo=UTC))
+    assert schedule.latest_due(due) == due
+    assert schedule.latest_due(due + timedelta(seconds=late * every)) == due
+    assert schedule.latest_due(due - timedelta(microseconds=1)) < due
+
+
+@given(
+    cron=st.sampled_from(["*/5 * * * *", "30 2 * * *", "0 0 29 2 *", "15 3 1 1 mon", "0 2 * * sun"]),
+    now=st.datetimes(datetime(2020, 1, 1), datetime(2040, 1, 1)),  # noqa: DTZ001
+    zone=st.sampled_from(["UTC", "Europe/Berlin", "America/Sao_Paulo", "Australia/Lord_Howe"]),
+)
+@settings(max_examples=50, deadline=None)
+def test_the_latest_run_by_cron_is_the_one_before_the_next(cron: str, now: datetime, zone: str) -> None:
+    schedule, moment = Schedule.at(cron, zone), now.replace(tzinfo=UTC)
+    latest = schedule.latest_due(moment)
+    assert latest <= moment
+    assert schedule.latest_due(latest) == latest
+    assert schedule.next_due(latest) > moment
+
+
+def test_one_that_takes_over_between_due_times_makes_nothing_due(bench: Bench) -> None:
+    bench.scheduler.start(rules(hourly=HOURLY))
+    bench.finish_all()
+    bench.scheduler.stop()
+    bench.clock.advance(1)
+    successor = bench.make()
+    successor.start(rules(hourly=HOURLY))
+    assert (bench.due(), bench.missed()) == ([], [])
+    successor.stop()
+
+
+def test_one_that_takes_over_after_a_due_time_catches_it_up_once(bench: Bench) -> None:
+    bench.scheduler.start(rules(hourly=HOURLY))
+    bench.finish_all()
+    bench.scheduler.stop()
+    missed = HOURLY.next_due(bench.clock.now())
+    bench.clock.time = missed + timedelta(seconds=3)
+    successor = bench.make()
+    successor.start(rules(hourly=HOURLY))
+    successor.stop()
+    assert due_times(bench)[1:] == [missed]
+    assert bench.missed() == []
+
+
+def test_what_another_has_made_due_already_is_not_missed(bench: Bench) -> None:
+    bench.scheduler.start(rules(hourly=HOURLY))
+    bench.finish_all()
+    due_at = HOURLY.next_due(bench.clock.now())
+    bench.clock.time = due_at
+    bench.ledger.add_sweeps([SweepDue(rule="hourly", source="archive", due_at=due_at)])
+    bench.scheduler._due("hourly", 0)
+    assert bench.due() == ["hourly"]
+    assert bench.missed() == []
+
+
+def test_it_starts_again_after_it_was_stopped(bench: Bench) -> None:
+    bench.scheduler.start(rules(hourly=HOURLY))
+    bench.scheduler.stop()
+    assert bench.scheduler.scheduled() == []
+    bench.scheduler.adopt(rules(hourly=HOURLY, other=HOURLY))
+    assert bench.scheduler.scheduled() == [], "who does not lead makes nothing due"
+    bench.scheduler.start(rules(other=HOURLY))
+    assert bench.scheduler.scheduled() == ["other/0"]
+    assert bench.due() == ["hourly", "other"]
+
+
+def test_a_clock_of_the_machine_that_is_wrong_delays_nothing(turned: Bench) -> None:
+    """APScheduler waits by it; what counts is the ledger's."""
+    turned.clock.set(datetime(2026, 11, 22, 10, 30, tzinfo=UTC))
+    wrong = Skewed(turned.clock, -3600.0)
+    scheduler = Scheduler(
+        ledger=turned.ledger,
+        clock=turned.clock,
+        observer=turned.events.append,
+        trouble=lambda where, error: None,
+        wake=lambda: None,
+        machine=wrong.now,
+        tick_seconds=0.02,
+    )
+    scheduler.start(rules(hourly=Schedule.periodic(3600.0)))
+    turned.finish_all()
+    turned.clock.set(datetime(2026, 11, 22, 11, 0, 1, tzinfo=UTC))
+    wait_for(turned.due, "a due sweep")
+    scheduler.stop()
+    assert due_times(turned)[-1] == datetime(2026, 11, 22, 11, 0, tzinfo=UTC)

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -83,6 +84,36 @@ def test_the_screen_says_what_moves_waits_and_failed_and_how_nodes_and_rules_are
         "mr complete 58 s ago 7 0 now",
         "off not enabled",
     ]
+
+
+def test_replicas_are_shown_where_there_are_several() -> None:
+    def info(name: str, **values: Any) -> ServiceInfo:
+        usual = {
+            "address": f"10.0.0.{name}:9104",
+            "seen_at": at(-1),
+            "started_at": at(-7200),
+            "replica": f"router-{name}",
+        }
+        return ServiceInfo(owner=name, **(usual | values))
+
+    def shown(*services: ServiceInfo, width: int = 130) -> list[str]:
+        given = moment(service=ServiceNow(owner="1", services=services))
+        return [
+            " ".join(line.split()) for line in text(drawn(given, PSEUDONYMS, identifiers=False), width).splitlines()
+        ]
+
+    third = info("3", seen_at=at(-40), started_at=None, address="", work_hash="another")
+    lines = shown(info("1"), info("2", leads=True, started_at=at(-90)), third)
+    first = lines.index("replica state for http")
+    assert lines[first + 1 : first + 5] == [
+        "router-1 works 2 h 10.0.0.1:9104",
+        "router-2 leads 1 min 10.0.0.2:9104",
+        "router-3 silent",
+        "has another configuration",
+    ]
+    narrow = shown(info("1"), info("2", leads=True), third, width=24)
+    assert [line.split()[1] for line in narrow if line.startswith("rou…")] == ["works", "leads", "silent"]
+    assert not [line for line in shown(info("1", leads=True)) if "replica" in line]
 
 
 def test_an_idle_router_says_so() -> None:
@@ -170,7 +201,7 @@ def configuration(tmp_path: Path) -> RuleSet:
 @pytest.fixture
 def ledger(configuration: RuleSet) -> Iterator[SqlLedger]:
     """With a study that waits, and attended by a service."""
-    with SqlLedger.open(configuration.router.ledger) as opened:
+    with SqlLedger.open(str(configuration.router.ledger)) as opened:
         opened.attend(SystemClock().now())
         queue(opened, [new(intent(1, destination="local"))])
         yield opened

@@ -60,7 +60,7 @@ class Server(StoreServer):
 
     def files(self) -> list[Path]:
         """All files in the store, temporary ones too."""
-        return sorted(path for path in self.store.root.rglob("*") if path.is_file())
+        return sorted(path for path in self.store.root.rglob("*") if path.is_file() and path.name != ".store")
 
     def __enter__(self) -> Server:
         self.start()

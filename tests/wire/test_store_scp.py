@@ -376,7 +376,7 @@ def test_uids_that_would_lead_elsewhere_are_refused_and_touch_nothing(tmp_path):
                 allowed = {0xC001} if uid == LONG else {0xA900} if place == "instance" else {0xC003}
                 assert response.status in allowed, (place, uid, hex(response.status))
                 nothing_left(server)
-        assert {path.name for path in root.iterdir()} == {".incoming"}
+        assert {path.name for path in root.iterdir()} == {".incoming", ".store"}
         assert server.receipts == []
         assert store(association, "1.2.3.4", data_set()).status == 0, "the association goes on"
         association.release(5.0)
@@ -436,7 +436,7 @@ def test_a_sender_that_dies_anywhere_in_a_data_set_leaves_nothing(server):
         association.close()
         server.wait_until_idle()
         assert server.files() == []
-        assert {path.name for path in server.store.root.iterdir()} == {".incoming"}
+        assert {path.name for path in server.store.root.iterdir()} == {".incoming", ".store"}
     assert server.receipts == []
 
 
