@@ -39,6 +39,8 @@ _TICK = 0.5
 _PAUSE = 2.0
 """So long a sender may be silent between two instances of a study without being cut off when the router stops."""
 _LAST_WAIT = 5.0
+_LAST_REQUESTS = 1.0
+"""So long a peer that connected before the stop may take to ask for its association."""
 _AE_TITLE = 16
 _log = logging.getLogger(__name__)
 
@@ -130,17 +132,24 @@ class StoreServer:
         self._thread.start()
 
     def stop(self, grace: float) -> None:
-        """Accept no more, let stores under way end within `grace` seconds, then close everything."""
+        """Accept no more, let stores under way end within `grace` seconds, then close everything.
+
+        Who connected before that may still associate, if it asks at once: its sub-operations would fail otherwise,
+        though another replica behind the same address would have taken them.
+        """
         with self._lock:
             self._stopping = True
-            waiting = list(self._waiting.values())
         if self._wake is not None:
             self._wake.close()
         if self._thread is not None:
             self._thread.join()
+        begun = time.monotonic()
+        with self._changed:
+            self._changed.wait_for(lambda: not self._waiting, timeout=min(max(grace, 0.0), _LAST_REQUESTS))
+            waiting = list(self._waiting.values())
         for connection in waiting:
             _shut(connection)
-        self._wait_for_end(grace)
+        self._wait_for_end(grace - (time.monotonic() - begun))
         with self._lock:
             late = [*self._established.values(), *self._waiting.values()]
         for connection in late:
@@ -188,11 +197,17 @@ class StoreServer:
         poll.register(listener, select.POLLIN)
         poll.register(sleeper, select.POLLIN)
         with listener, sleeper:
-            while not self._stopping:
-                poll.poll()
+            last = _BACKLOG
+            while not self._stopping or last:
+                if self._stopping:  # those that the system has connected already
+                    last -= 1
+                else:
+                    poll.poll()
                 try:
                     connection, address = listener.accept()
                 except BlockingIOError:
+                    if self._stopping:
+                        return
                     continue
                 except OSError:
                     # No file descriptor is left, or the peer is gone already; not to spin, wait a moment.
@@ -245,7 +260,7 @@ class StoreServer:
     def _establish(self, serial: int, caller: Accepted) -> str:
         """Count the connection as an association, if there is room; else why not, a label."""
         with self._lock:
-            if self._stopping or len(self._established) >= self._settings.maximum_associations:
+            if len(self._established) >= self._settings.maximum_associations:
                 return TOO_MANY
             connection = self._waiting.get(serial)
             if connection is None:  # dropped in this very moment
@@ -254,6 +269,7 @@ class StoreServer:
                 return TOO_MANY_OF_NODE
             del self._waiting[serial]
             self._established[serial] = connection
+            self._changed.notify_all()
             return ""
 
     def _forget(self, serial: int) -> None:

@@ -325,7 +325,7 @@ class Schedule(msgspec.Struct, frozen=True):
         if seconds <= 0:
             raise ExpressionError(Kind.VALUE, "a period must be longer than 0")
         share = int.from_bytes(hashlib.sha256(name.encode()).digest()[:6]) / 2**48 if name else 0.0
-        return cls(every=float(seconds), phase=round(share * seconds, 3))
+        return cls(every=float(seconds), phase=round(share * seconds, 3) % seconds)
 
     @classmethod
     def at(cls, cron: str, timezone: str) -> Schedule:

@@ -262,7 +262,7 @@ def test_after_a_kill_the_next_service_looks_at_once(slow: Ward) -> None:
     killed = time.monotonic()
     second = slow.run()
     wait_for(lambda: slow.states("local") == {"complete"}, "all to be complete")
-    assert time.monotonic() - killed < 50
+    assert time.monotonic() - killed < 40  # at least 45 seconds of the lease were left
     assert "work that a former service left is looked up first" in second.log
     with SqlLedger.open(slow.site.settings["ledger"], read_only=True) as ledger:
         steps = [(one.step, one.happening) for one in ledger.attempts(number)]

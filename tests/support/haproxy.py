@@ -66,8 +66,12 @@ class Haproxy(Process):
             return str(response.read().decode())
 
     def up(self, backend: str = "dicom-ready") -> set[str]:
-        """The replicas that a backend takes for ready."""
-        return {name for name, state in self._servers("haproxy_server_check_status", backend) if state == "L7OK"}
+        """The replicas that a backend takes for ready: the last check said so, and enough of them that it uses them.
+
+        Neither is enough: before the first check a server is UP, and after the first good one it is not yet.
+        """
+        checked = {name for name, state in self._servers("haproxy_server_check_status", backend) if state == "L7OK"}
+        return checked & {name for name, state in self._servers("haproxy_server_status", backend) if state == "UP"}
 
     def associations(self, backend: str = "dicom-ready") -> dict[str, int]:
         """How many connections each replica got from a backend so far."""

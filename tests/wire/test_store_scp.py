@@ -575,6 +575,34 @@ def test_stopping_lets_stores_under_way_end_and_aborts_idle_associations(tmp_pat
     server.store.close()
 
 
+def test_who_connected_before_the_stop_may_still_associate(tmp_path):
+    """A load balancer that has just chosen this one of several would not try another."""
+    server = Server(tmp_path / "store")
+    server.start()
+    stopping = threading.Thread(target=server.stop, args=(20.0,))
+    with socket.create_connection(("127.0.0.1", server.port), timeout=20) as connection:
+        wait_for(lambda: server._waiting, "the connection")
+        stopping.start()
+        wait_for(lambda: server._stopping, "the stop")
+        request = pdu.AssociateRequest("ROUTER", "SENDER", (pdu.ProposedContext(1, CT, (EXPLICIT,)),), 16384)
+        connection.sendall(pdu.encode_associate_request(request))
+        assert connection.recv(1) == bytes([pdu.PduType.ASSOCIATE_AC])
+        connection.sendall(pdu.encode_release_request())
+        stopping.join(20)
+    assert not stopping.is_alive()
+    server.store.close()
+
+
+def test_who_connected_before_the_stop_and_says_nothing_is_not_waited_for(tmp_path):
+    server = Server(tmp_path / "store")
+    server.start()
+    with socket.create_connection(("127.0.0.1", server.port), timeout=20) as silent:
+        wait_for(lambda: server._waiting, "the connection")
+        server.stop(600.0)
+        assert silent.recv(1) == b""
+    server.store.close()
+
+
 def test_stopping_does_not_wait_for_ever(tmp_path):
     server = Server(tmp_path / "store", pdu=60.0, stall=60.0)
     server.start()
