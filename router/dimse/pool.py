@@ -166,32 +166,25 @@ class Pool:
 
         So many requests to it as its limit allows may be under way at once, whoever asks sees to that.
         """
-        room, deadline = _room(node), time.monotonic() + 2 * _RELEASE_SECONDS
-        while True:
-            with self._condition:
-                idle = next((one for one in self._idle if one.node.name == node.name), None)
-                left = deadline - time.monotonic()
-                if self._open[node.name] < room or (idle is None and not self._ending[node.name]) or left <= 0:
-                    self._open[node.name] += 1
-                    return
-                if idle is None:
-                    self._condition.wait(left)
-                    continue
-                self._idle.remove(idle)
-                self._ending[node.name] += 1
-            self._release(idle.node, idle.association)
+        self._shed(node, _room(node) - 1, open_one=True)
 
     def fit(self, node: Node, room: int) -> None:
         """Release idle associations to a node until no more than so many stand; they have ended when this returns.
 
         For where others need the slots: one that idles here is one too many for the node.
         """
+        self._shed(node, room, open_one=False)
+
+    def _shed(self, node: Node, most: int, *, open_one: bool) -> None:
+        """Release idle ones to a node, and await their end, until no more than so many stand; then count one more."""
         deadline = time.monotonic() + 2 * _RELEASE_SECONDS
         while True:
             with self._condition:
                 idle = next((one for one in self._idle if one.node.name == node.name), None)
                 left = deadline - time.monotonic()
-                if self._open[node.name] <= room or (idle is None and not self._ending[node.name]) or left <= 0:
+                if self._open[node.name] <= most or (idle is None and not self._ending[node.name]) or left <= 0:
+                    if open_one:
+                        self._open[node.name] += 1
                     return
                 if idle is None:
                     self._condition.wait(left)

@@ -197,23 +197,25 @@ class StoreServer:
         poll.register(listener, select.POLLIN)
         poll.register(sleeper, select.POLLIN)
         with listener, sleeper:
-            last = _BACKLOG
-            while not self._stopping or last:
-                if self._stopping:  # those that the system has connected already
-                    last -= 1
-                else:
-                    poll.poll()
-                try:
-                    connection, address = listener.accept()
-                except BlockingIOError:
-                    if self._stopping:
-                        return
-                    continue
-                except OSError:
-                    # No file descriptor is left, or the peer is gone already; not to spin, wait a moment.
-                    time.sleep(0.05)
-                    continue
-                self._admit(connection, address[0])
+            while not self._stopping:
+                poll.poll()
+                self._take(listener)
+            for _ in range(_BACKLOG):  # those that the system has connected already
+                if not self._take(listener):
+                    break
+
+    def _take(self, listener: socket.socket) -> bool:
+        """Accept the next connection, if one is there and can be had."""
+        try:
+            connection, address = listener.accept()
+        except BlockingIOError:
+            return False
+        except OSError:
+            # No file descriptor is left, or the peer is gone already; not to spin, wait a moment.
+            time.sleep(0.05)
+            return False
+        self._admit(connection, address[0])
+        return True
 
     def _admit(self, connection: socket.socket, ip_address: str) -> None:
         with self._lock:

@@ -12,7 +12,6 @@ import os
 import signal
 import socket
 import threading
-import urllib.request
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
@@ -26,11 +25,9 @@ from router.ledger.ledger import SqlLedger
 from router.simulator import Behaviour, SimulatedPacs
 from router.simulator.session import Session
 from tests.support.part10 import read_part10
-from tests.support.ports import listening
-from tests.support.process import READY_SECONDS, Process, wait_for
-from tests.support.router import COMMAND, Site
+from tests.support.process import READY_SECONDS, wait_for
+from tests.support.router import Site, StartedRouter
 
-_OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 _PIECE = 1 << 18
 _SECONDS = 60.0
 
@@ -105,35 +102,8 @@ def _relay(source: socket.socket, target: socket.socket) -> None:
             one.shutdown(socket.SHUT_RDWR)
 
 
-class Replica(Process):
-    """One `dicom-router run` of a fleet; it is not waited for."""
-
-    def __init__(self, site: Site) -> None:
-        self.site = site
-        super().__init__(
-            [*COMMAND, "--config", str(site.rules_directory), "run"],
-            site.directory,
-            name="dicom-router",
-            working_directory=site.directory,
-        )
-
-    def get(self, path: str) -> str:
-        """What an HTTP path says."""
-        with _OPENER.open(f"http://{self.site.host}:{self.site.http_port}{path}", timeout=_SECONDS) as response:
-            return str(response.read().decode())
-
-    def metrics(self) -> str:
-        """What /metrics says."""
-        return self.get("/metrics")
-
-    def ready(self) -> bool:
-        """Whether /readyz says so."""
-        if not listening(self.site.http_port, self.site.host):
-            return False
-        try:
-            return '"ok"' in self.get("/readyz")
-        except OSError:
-            return False
+class Replica(StartedRouter):
+    """One of a fleet."""
 
     def wait_until_ready(self, seconds: float = READY_SECONDS) -> Self:
         """Wait for that; fail at once, with the log, if it ends before."""

@@ -86,11 +86,10 @@ class Site:
         return {read_part10(path).sop_instance_uid: path for path in self.store.glob("[0-9]*/**/*.dcm")}
 
 
-class RunningRouter(Process):
-    """`dicom-router run`."""
+class StartedRouter(Process):
+    """`dicom-router run`; it is not waited for."""
 
     def __init__(self, site: Site) -> None:
-        """Start it and wait until it is ready."""
         self.site = site
         super().__init__(
             [*COMMAND, "--config", str(site.rules_directory), "run"],
@@ -98,7 +97,33 @@ class RunningRouter(Process):
             name="dicom-router",
             working_directory=site.directory,
         )
-        self.wait_until(self._ready, "the router is ready")
+
+    def get(self, path: str) -> str:
+        """What an HTTP path says."""
+        with _OPENER.open(f"http://{self.site.host}:{self.site.http_port}{path}", timeout=60) as response:
+            return str(response.read().decode())
+
+    def metrics(self) -> str:
+        """What /metrics says."""
+        return self.get("/metrics")
+
+    def ready(self) -> bool:
+        """Whether /readyz says so."""
+        if not listening(self.site.http_port, self.site.host):
+            return False
+        try:
+            return '"ok"' in self.get("/readyz")
+        except OSError:
+            return False
+
+
+class RunningRouter(StartedRouter):
+    """`dicom-router run`, and ready."""
+
+    def __init__(self, site: Site) -> None:
+        """Start it and wait until it is ready."""
+        super().__init__(site)
+        self.wait_until(self.ready, "the router is ready")
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
@@ -107,28 +132,11 @@ class RunningRouter(Process):
         if error is None:
             assert not self.overdue, f"it did not end when it was told to\n{self._tail()}"
 
-    def metrics(self) -> str:
-        """What /metrics says."""
-        return self.get("/metrics")
-
-    def get(self, path: str) -> str:
-        """What an HTTP path says."""
-        with _OPENER.open(f"http://127.0.0.1:{self.site.http_port}{path}", timeout=60) as response:
-            return str(response.read().decode())
-
     def receivers(self) -> list[int]:
         """The processes that receive."""
         tasks = Path(f"/proc/{self.pid}/task").iterdir()
         children = {int(pid) for task in tasks for pid in _read(task / "children").split()}
         return sorted(pid for pid in children if b"spawn_main" in _read(Path(f"/proc/{pid}/cmdline")))
-
-    def _ready(self) -> bool:
-        if not listening(self.site.http_port):
-            return False
-        try:
-            return '"ok"' in self.get("/readyz")
-        except OSError:
-            return False
 
 
 def _read(path: Path) -> bytes:
