@@ -30,8 +30,9 @@ class Example:
     """The example's directory with its addresses turned to simulated nodes; everything else as it stands."""
 
     def __init__(self, directory: Path, stack: ExitStack) -> None:
-        directory.mkdir()
-        self.dicom_port, http_port, self.order_port = free_port(), free_port(), free_port()
+        self.site = Site(directory, nodes={}, rules={})
+        self.site.store = directory / "data" / "store"
+        self.order_port = free_port()
         self.workstation = stack.enter_context(SimulatedPacs("WS1"))
         self.research = stack.enter_context(SimulatedPacs("RESEARCH"))
         tomorrow = TODAY + timedelta(days=1)
@@ -43,14 +44,11 @@ class Example:
                 studies=_archive(),
                 destinations={
                     "WS1": ("127.0.0.1", self.workstation.port),
-                    "ROUTER": ("127.0.0.1", self.dicom_port),
+                    "ROUTER": ("127.0.0.1", self.site.dicom_port),
                 },
             )
         )
-        self.site = Site.__new__(Site)
-        self.site.directory, self.site.rules_directory = directory, directory / "rules"
-        self.site.store = directory / "data" / "store"
-        self.site.http_port = http_port
+        shutil.rmtree(self.site.rules_directory)
         shutil.copytree(RULES, self.site.rules_directory)
         turned = {
             "127.0.0.1:4242": self.archive.address,
@@ -58,8 +56,8 @@ class Example:
             "127.0.0.1:11114": self.ris.address,
             "127.0.0.1:11116": self.research.address,
             "127.0.0.1:2575": f"127.0.0.1:{self.order_port}",
-            "127.0.0.1:11112": f"127.0.0.1:{self.dicom_port}",
-            "127.0.0.1:9104": f"127.0.0.1:{http_port}",
+            "127.0.0.1:11112": f"127.0.0.1:{self.site.dicom_port}",
+            "127.0.0.1:9104": f"127.0.0.1:{self.site.http_port}",
             "1GiB": "0",
         }
         for path in self.site.rules_directory.glob("*.yaml"):
@@ -152,7 +150,7 @@ def test_what_the_scanner_pushes_is_passed_on(example: Example, tmp_path: Path) 
     knee = samples.make_study(tmp_path / "knee", instances=1, modality="CT", description="CT Knee")
     with example.site.run():
         for made in (chest, knee):
-            storescu(Address("ROUTER", example.dicom_port), made.files, calling="CT1")
+            storescu(Address("ROUTER", example.site.dicom_port), made.files, calling="CT1")
         wait_for(lambda: len(example.research.stored) == 2, "the chest, once it is quiet", seconds=180.0)
     assert {one["decision"] for one in example.site.json("plan", "--rule", "chest-ct-to-research")["transfers"]} == {
         "skip"

@@ -167,7 +167,7 @@ def test_a_disk_that_is_short_of_room_is_not_ready_but_healthy(site: Site) -> No
 class Unready(RunningRouter):
     """A router that answers but does not become ready."""
 
-    def _ready(self) -> bool:
+    def ready(self) -> bool:
         return (
             listening(self.site.http_port)
             and "not listening" not in Reply(self.site.http_port, "/readyz").body.decode()
