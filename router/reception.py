@@ -29,8 +29,9 @@ from router.observe import logs
 from router.quarantine import Quarantine
 from router.questions import Question, Questions
 from router.receipts import ReceiptBatches
+from router.receiver import OTHER
 from router.receiver_words import ReceiverSettings
-from router.receiving import OTHER, Receivers
+from router.receiving import Receivers
 
 _RECEIVE_SECONDS = 10.0
 """How long stores under way may take to end when the service stops."""

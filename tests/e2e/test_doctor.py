@@ -17,9 +17,9 @@ import pytest
 import yaml
 
 from router.cli import main as command_line
+from router.dimse.services import Accepted
 from router.dimse.store_scp import ServerSettings, StoreServer
 from router.objects import ObjectStore
-from router.receiving import Accepted
 from router.simulator import (
     CALLED_NOT_RECOGNISED,
     CALLING_NOT_RECOGNISED,
