@@ -110,10 +110,15 @@ class _Receiver:
         reporting.start()
         grace = self._heed()
         # Stores that are under way may still have to ask, and the replies come by the same pipe.
-        threading.Thread(target=self._heed, name="heed", daemon=True).start()
+        threading.Thread(target=self._heed_on, args=(self._server,), name="heed", daemon=True).start()
         self._server.stop(grace)
         self._queue.put(None)
         reporting.join(STOP_SLACK)
+
+    def _heed_on(self, server: StoreServer) -> None:
+        """While it stops: whoever asks a second time may leave less time, and when the engine is gone there is none."""
+        while not self._orphaned:
+            threading.Thread(target=server.stop, args=(self._heed(),), name="hasten", daemon=True).start()
 
     def _heed(self) -> float:
         """Do what the engine says, until it says that this has to stop, or is gone; how long stores may then take."""

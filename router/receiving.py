@@ -102,7 +102,7 @@ class Receivers:
         self._say(Callers(dict(callers)))
 
     def stop(self, grace: float) -> None:
-        """Stop them; stores under way may end within `grace` seconds."""
+        """Stop them; stores under way may end within `grace` seconds. A second call may leave less time."""
         self._stopping.set()
         self._say(Stop(grace))
         deadline = time.monotonic() + grace + STOP_SLACK
@@ -133,23 +133,39 @@ class Receivers:
         return Held(self._places, own)
 
     def _launch(self, number: int) -> None:
-        ours, theirs = self._context.Pipe()
+        """Raises ConfigurationError where it cannot listen, StoreError where it does not come up."""
+        try:
+            ours, theirs = self._context.Pipe()
+        except OSError as error:  # no file descriptor is left
+            raise StoreError(f"A receiver cannot be started: {error.strerror}.") from error
         process = self._context.Process(
             target=receive, args=(self._settings, theirs, self._held(number)), name=f"receiver-{number}", daemon=True
         )
-        process.start()
-        theirs.close()
-        word = ours.recv() if _ready(ours) else None
+        word = None
+        try:
+            process.start()
+            theirs.close()
+            word = _first_word(ours)
+        except OSError as error:  # no memory or process is left
+            raise StoreError(f"A receiver cannot be started: {error.strerror}.") from error
+        finally:
+            if not isinstance(word, Listening):
+                theirs.close()
+                ours.close()
+                if process.pid is not None:
+                    process.kill()
+                    process.join(5.0)
+        if isinstance(word, CannotListen):
+            raise ConfigurationError(word.reason)
         if not isinstance(word, Listening):
-            process.kill()
-            process.join(5.0)
-            ours.close()
-            if isinstance(word, CannotListen):
-                raise ConfigurationError(word.reason)
             raise StoreError("A receiver did not start; see the log.")
         self.port = word.port
         with self._lock:
             self._running[number] = (process, ours)
+        # What was said to all while this one came up it has not heard.
+        self._say_to(ours, Callers(dict(self._settings.callers)))
+        if self._stopping.is_set():
+            self._say_to(ours, Stop(0.0))
 
     def _watch(self, number: int) -> None:
         """Hand on what a receiver reports; start it again when it dies."""
@@ -213,8 +229,9 @@ def _kill_all(running: dict[int, tuple[Any, Connection]]) -> None:
         process.kill()
 
 
-def _ready(pipe: Connection) -> bool:
+def _first_word(pipe: Connection) -> object:
+    """What it says when it has come up; None where it does not."""
     try:
-        return pipe.poll(_START_SECONDS)
+        return pipe.recv() if pipe.poll(_START_SECONDS) else None
     except (EOFError, OSError):
-        return False
+        return None

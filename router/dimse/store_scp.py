@@ -135,7 +135,8 @@ class StoreServer:
         """Accept no more, let stores under way end within `grace` seconds, then close everything.
 
         Who connected before that may still associate, if it asks at once: its sub-operations would fail otherwise,
-        though another replica behind the same address would have taken them.
+        though another replica behind the same address would have taken them. A second call, on another thread, may
+        leave less time than the first.
         """
         with self._lock:
             self._stopping = True

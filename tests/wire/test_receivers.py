@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import os
+import signal
 import threading
 from collections.abc import Callable
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from router.dimse.store_scp import ServerSettings
 from router.domain.access import Admission
@@ -71,8 +77,9 @@ def test_a_report_that_cannot_be_taken_is_looked_for_in_the_store_and_the_next_a
         receivers.stop(5.0)
 
 
+@pytest.mark.parametrize("asked_to_stop", [1, 2])
 def test_a_store_that_is_under_way_when_the_receiver_has_to_stop_still_gets_its_answer(
-    tmp_path: Path, study: Callable[..., StudyFiles]
+    tmp_path: Path, study: Callable[..., StudyFiles], asked_to_stop: int
 ) -> None:
     taken: list[Receipt] = []
     in_question, may_answer = threading.Event(), threading.Event()
@@ -85,15 +92,78 @@ def test_a_store_that_is_under_way_when_the_receiver_has_to_stop_still_gets_its_
     receivers.start()
     sent = study(instances=2)
     sending = threading.Thread(target=storescu, args=(Address("ROUTER", receivers.port), sent.files))
-    stopping = threading.Thread(target=receivers.stop, args=(60.0,))
+    stopping = [threading.Thread(target=receivers.stop, args=(60.0,)) for _ in range(asked_to_stop)]
     sending.start()
     try:
         assert in_question.wait(60.0)
-        stopping.start()
+        for thread in stopping:
+            thread.start()
         wait_for(lambda: not listening(receivers.port), "the receiver to stop")
     finally:
         may_answer.set()
         sending.join(60.0)
         receivers.stop(0.0)
-    stopping.join(60.0)
+    for thread in stopping:
+        thread.join(60.0)
     assert {one.sop_instance_uid for one in taken} == sent.instances
+
+
+def _coming_up(receivers: Receivers) -> BaseProcess:
+    """The process of a receiver that does not listen yet."""
+
+    def found() -> BaseProcess | None:
+        running = receivers.pids
+        return next((one for one in multiprocessing.active_children() if one.pid not in running), None)
+
+    child = wait_for(found, "a receiver to be started", interval=0.001)
+    assert child is not None
+    return child
+
+
+def test_a_receiver_that_dies_before_it_listens_is_started_again(
+    tmp_path: Path, study: Callable[..., StudyFiles]
+) -> None:
+    taken: list[Receipt] = []
+    receivers = _receivers(tmp_path, "allow", lambda title, study: True, on_receipts=taken.extend)
+    receivers.start()
+    try:
+        first = receivers.pids[0]
+        os.kill(first, signal.SIGKILL)
+        wait_for(lambda: not receivers.alive, "its end")
+        second = _coming_up(receivers)
+        second.kill()
+        wait_for(lambda: receivers.pids and receivers.pids[0] not in (first, second.pid), "a third")
+        sent = study(instances=1)
+        storescu(Address("ROUTER", receivers.port), sent.files)
+        wait_for(lambda: {one.sop_instance_uid for one in taken} == sent.instances, "the receipt")
+    finally:
+        receivers.stop(5.0)
+
+
+def test_a_receiver_that_comes_up_while_all_are_told_to_stop_stops_too(tmp_path: Path) -> None:
+    receivers = _receivers(tmp_path, "allow", lambda title, study: True, on_receipts=lambda receipts: None)
+    receivers.start()
+    os.kill(receivers.pids[0], signal.SIGKILL)
+    wait_for(lambda: not receivers.pids, "its end to be seen")
+    another = _coming_up(receivers)
+    receivers.stop(60.0)
+    assert another.exitcode == 0, "it ended by itself, it was not killed"
+
+
+def test_a_receiver_that_comes_up_while_callers_change_hears_of_it(
+    tmp_path: Path, study: Callable[..., StudyFiles]
+) -> None:
+    taken: list[Receipt] = []
+    receivers = _receivers(tmp_path, "allow", lambda title, study: True, on_receipts=taken.extend)
+    receivers.start()
+    try:
+        os.kill(receivers.pids[0], signal.SIGKILL)
+        wait_for(lambda: not receivers.pids, "its end to be seen")
+        _coming_up(receivers)
+        receivers.adopt({"NEWCOMER": Admission(node="newcomer", push="allow")})
+        wait_for(lambda: receivers.alive, "another")
+        sent = study(instances=1)
+        storescu(Address("ROUTER", receivers.port), sent.files, calling="NEWCOMER")
+        wait_for(lambda: {one.sop_instance_uid for one in taken} == sent.instances, "the receipt")
+    finally:
+        receivers.stop(5.0)

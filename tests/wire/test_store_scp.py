@@ -616,6 +616,22 @@ def test_stopping_does_not_wait_for_ever(tmp_path):
     server.store.close()
 
 
+def test_who_asks_again_may_leave_less_time(tmp_path):
+    server = Server(tmp_path / "store", pdu=60.0, stall=60.0)
+    server.start()
+    association = associate(server.port)
+    association._send([b"\x04\x00\x00\x00\x10\x00"])  # announces a PDU that never comes
+    wait_for(lambda: len(server._established) == 1, "the association")
+    stopping = threading.Thread(target=server.stop, args=(600.0,))
+    stopping.start()
+    wait_for(lambda: server._stopping, "the stop")
+    server.stop(0.3)
+    stopping.join(20)
+    assert not stopping.is_alive()
+    association.close()
+    server.store.close()
+
+
 def test_a_sender_that_dies_in_the_middle_leaves_nothing(server, study):
     uid, data = instance(study())
     association = associate(server.port)
