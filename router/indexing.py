@@ -9,7 +9,6 @@ from collections.abc import Callable
 
 from router.domain.arriving import ArrivalDue
 from router.domain.receipt import Receipt, by_clock
-from router.errors import LedgerError
 from router.ledger.clock import ahead
 from router.ledger.ledger import SqlLedger
 from router.objects import ObjectStore
@@ -90,7 +89,7 @@ class Indexer:
                 try:
                     self._index()
                     pause = _PAUSE_SECONDS
-                except LedgerError as error:
+                except Exception as error:  # noqa: BLE001  whatever it is, what was missed is looked for again
                     logs.trouble("receipts", error)
                     self._missed.set()
                     pause = min(2 * pause, _LONGEST_PAUSE)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+from collections.abc import Callable, Collection, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -16,6 +18,7 @@ from router.domain.rule import Arrival, Move, Node, RouterSettings, Rule, RuleSe
 from router.indexing import Indexer
 from router.ledger.ledger import SqlLedger
 from router.objects import ObjectStore
+from tests.support.process import wait_for
 from tests.support.stored import Stored, uids
 
 RULES = RuleSet(
@@ -71,3 +74,30 @@ def test_what_is_found_was_received_by_the_ledgers_clock(tmp_path: Path, monkeyp
         written_at = datetime.fromtimestamp(stored.file(receipt).stat().st_mtime, UTC)
         difference = known.received_at - written_at
         assert timedelta(minutes=4) < difference < timedelta(minutes=6)
+
+
+def test_what_is_missed_is_looked_for_again_whatever_goes_wrong(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A network file system that hiccups, or no file descriptor left."""
+    told: list[Receipt] = []
+    with SqlLedger.open(f"sqlite:///{tmp_path}/ledger.db") as ledger:
+        stored = Stored(tmp_path / "store", ledger)
+        store = ObjectStore(stored.root)
+        indexer = Indexer(ledger, store, told.extend)
+        indexer.start()
+        recover, failures = store.recover, [OSError(errno.EMFILE, "too many open files")]
+
+        def fail_once(known: Callable[[str], Collection[str]]) -> Iterator[Receipt]:
+            if failures:
+                raise failures.pop()
+            return recover(known)
+
+        monkeypatch.setattr(store, "recover", fail_once)
+        receipt = stored.put(1, receipt=False)
+        indexer.missed()
+        wait_for(lambda: told, "what was missed")
+        indexer.stop(10.0)
+        store.close()
+        assert not failures
+        assert [known.path for known in told] == [receipt.path]
