@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from datetime import datetime
 from zoneinfo import ZoneInfo
 
@@ -22,7 +23,7 @@ from router.engine.query import Inquiry
 from router.engine.restraint import Restrainer
 from router.engine.sharing import Answers, Asked, Queue, Sharing, Wanted
 from router.engine.worklist import WorklistLook
-from router.errors import LedgerError, RouterError, WireError
+from router.errors import Cancelled, LedgerError, RouterError, WireError
 
 _NOTICES_AT_ONCE = 500
 """Appointments that are written in one transaction."""
@@ -47,7 +48,10 @@ class Sweeper:
         self._worklist = WorklistLook(ledger, inquiry, observer)
 
     def run(self, sweep: SweepRecord, cancelled: threading.Event) -> SweepReport:
-        """Run a claimed sweep to its end, whatever that is. Raises LedgerError; a defect of ours once it is ended."""
+        """Run a claimed sweep to its end, whatever that is. Raises LedgerError; a defect of ours once it is ended.
+
+        A scheduled one that is cancelled, as by a stop, has not ended: it is due again, as if this service had died.
+        """
         started = self._clock.now()
         rules = self._rules()
         rule = rules.rules.get(sweep.due.rule)
@@ -74,6 +78,12 @@ class Sweeper:
                     account=answer.account,
                     dropped=answer.dropped,
                 )
+            except Cancelled as error:
+                report = SweepReport(state=SweepState.FAILED, cause=error.cause, reason=str(error))
+                if not sweep.due.manual:
+                    with suppress(LedgerError):  # then its lease ends by itself
+                        self._ledger.renew_sweep(sweep, self._clock.now(), 0.0)
+                    return report
             except WireError as error:
                 report = SweepReport(state=SweepState.FAILED, cause=error.cause, reason=str(error))
             except LedgerError:

@@ -17,7 +17,7 @@ from router.domain.transfer import Happening, State
 from router.engine.mover import LEASE_SECONDS
 from router.engine.ports import FindResult, MoveRequest, MoveResult
 from router.engine.slots import Urgency
-from router.errors import ConnectionFailed
+from router.errors import Cancelled, ConnectionFailed
 from tests.support.engine import Bench
 
 
@@ -365,6 +365,28 @@ def test_a_comment_of_the_peer_stays_out_of_what_is_logged(bench: Bench) -> None
     assert "KOWALSKI" not in transfer.reason
     assert not any("KOWALSKI" in str(event) for event in bench.events)
     assert "KOWALSKI" in bench.ledger.attempts(transfer.id)[0].reason
+
+
+def test_a_sweep_that_is_cancelled_is_due_again_at_once(bench: Bench) -> None:
+    """A nightly rule is not to wait for the next night because the service was restarted while it swept."""
+    bench.peers.fail = lambda node, level, keys: Cancelled()
+    bench.sweep()
+    (sweep,) = bench.ledger.open_sweeps()
+    due_at = sweep.due.due_at
+    assert not [event for event in bench.events if isinstance(event, SweepEnded)]
+    bench.peers.fail = lambda node, level, keys: None
+    again = bench.ledger.claim_sweep(["pacs"], bench.clock.now(), LEASE_SECONDS)
+    assert again is not None
+    assert again.due.due_at == due_at
+    assert bench.sweeper.run(again, bench.never).selected == 1
+    assert bench.ledger.open_sweeps() == []
+
+
+def test_a_sweep_that_a_person_waits_for_ends_when_it_is_cancelled(bench: Bench) -> None:
+    bench.peers.fail = lambda node, level, keys: Cancelled()
+    report = bench.sweep(manual=True)
+    assert (report.state, report.cause) == (SweepState.FAILED, "cancelled")
+    assert bench.ledger.open_sweeps() == []
 
 
 def test_a_sweep_that_breaks_off_by_a_defect_ends_so_that_nobody_waits_for_it(
