@@ -162,6 +162,8 @@ CAUSES: dict[str, Cause] = {
     "cancelled": Cause(Remedy.NONE, "Cancelled."),
     "node-removed": Cause(Remedy.PERMANENT, "The configuration no longer has this node."),
     "other-configuration": Cause(Remedy.LATER, "Only another replica's configuration has its rule and nodes so far."),
+    "ledger": Cause(Remedy.LATER, "The ledger could not be asked or written to before anything was sent."),
+    "not-begun": Cause(Remedy.LATER, "The system had no thread left to begin it."),
     "rule-removed": Cause(Remedy.PERMANENT, "The configuration no longer has this rule."),
     "already-present": Cause(Remedy.NONE, "The destination held it already; nothing was moved.", clean=True),
     "replica-away": Cause(Remedy.LATER, "Another replica holds instances of it and is not to be had now: start it."),

@@ -18,7 +18,7 @@ from router.engine.detours import Detours
 from router.engine.forwarder import Forwarder
 from router.engine.gates import Gates
 from router.engine.lane import Claim, Lane
-from router.engine.leases import Held, Leases
+from router.engine.leases import Held, Leases, lasting
 from router.engine.mover import Mover
 from router.engine.orphans import Orphans
 from router.engine.passing import Passer
@@ -315,10 +315,11 @@ class Dispatcher:
                     self._threads[thread] = Held(claim, cancelled, tenure)
             try:
                 thread.start()
-            except RuntimeError:  # the system has no thread left: give it back, it is due again when its lease ends
+            except RuntimeError:  # the system has no thread left
                 with self._lock:
                     lane.running[lane.node_of(claim)] -= 1
                     del self._threads[thread]
+                self._rollout.give_back(claim, "not-begun")
                 raise
 
     def _work(self, lane: Lane[Claim], claim: Claim, cancelled: threading.Event) -> None:
@@ -337,7 +338,8 @@ class Dispatcher:
 
     def _run_claim(self, lane: Lane[Claim], claim: Claim, cancelled: threading.Event) -> datetime | None:
         try:
-            return None if self._rollout.leaves(claim, self._rules()) else lane.run(claim, cancelled)
+            left = lasting(lambda: self._rollout.leaves(claim, self._rules()))
+            return None if left else lane.run(claim, cancelled)
         except Exception as error:  # noqa: BLE001  a defect in one piece of work must not take the others down
             self._trouble("work", error)
             return None

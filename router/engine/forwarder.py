@@ -154,6 +154,10 @@ class _Attempt:
         """The whole attempt; how it ended."""
         try:
             finish = self._attempt()
+        except LedgerError as error:
+            if self._begun:
+                raise  # what was sent is looked up when the claim is lost
+            finish = self._without_ledger(error)
         finally:
             for stored in self._temporary.values():
                 self._shelf.release(stored)
@@ -375,6 +379,13 @@ class _Attempt:
             and not self._got_on(there + delivered, outcome),
             stop=stop,
         )
+
+    def _without_ledger(self, error: LedgerError) -> Finish:
+        """Nothing was sent, for the ledger could not be asked or written to."""
+        there = self._transfer.completed
+        happening, next_at = self._again("ledger", there)
+        reason = f"{CAUSES['ledger'].sentence} {error}"
+        return Finish(happening=happening, next_at=next_at, cause="ledger", reason=reason, completed=there, moved=True)
 
     def _got_on(self, there: int, outcome: Outcome) -> bool:
         """Whether it broke off with more there than after any attempt before: that costs none, for it ends some day."""

@@ -49,6 +49,7 @@ from router.errors import Cancelled, LedgerError, WireError
 
 _RENEW_SECONDS = 1.0
 _HELD_OFF = timedelta(seconds=1)
+_UNTRIED = HELD_OFF | {"ledger"}
 PENDING = (0xFF00, 0xFF01)
 
 REFUSED_AS_SUCH = frozenset({"identifier-mismatch", "unable-to-process", "argument", "unknown-status"})
@@ -129,7 +130,7 @@ class _Attempt:
     def run(self) -> Finish:
         """The whole attempt; how it ended."""
         finish = self._attempt()
-        if finish.cause in HELD_OFF or finish.happening not in (Happening.RETRY, Happening.FAIL, Happening.STOPPED):
+        if finish.cause in _UNTRIED or finish.happening not in (Happening.RETRY, Happening.FAIL, Happening.STOPPED):
             self._passage.untried()
         return finish
 
@@ -164,6 +165,10 @@ class _Attempt:
             )
         except QueryFailed as error:
             return self._failed_early("query-failed", str(error), Remedy.LATER)
+        except LedgerError as error:
+            if self._passage.begun:
+                raise  # what was sent is looked up when the claim is lost
+            return self._failed_early("ledger", f"{CAUSES['ledger'].sentence} {error}", Remedy.LATER)
         except WireError as error:
             cause = error_cause(error.cause)
             return self._failed_early(cause, str(error), CAUSES[cause].remedy)

@@ -6,6 +6,7 @@ from collections.abc import Collection, Sequence
 from datetime import datetime, timedelta
 from typing import Protocol
 
+from router.domain.causes import CAUSES
 from router.domain.passing import PendingArrival
 from router.domain.rule import LOCAL, RuleSet
 from router.domain.sweep import SweepRecord
@@ -15,7 +16,6 @@ from router.engine.ports import Clock, Ledger
 
 AGAIN_SECONDS = 5.0
 """After so long another may take what was left."""
-_LEFT = "Another replica's configuration has its rule and nodes, this one's not yet: it is left to that."
 
 
 class Agrees(Protocol):
@@ -68,24 +68,28 @@ class Rollout:
         # Seen anew: what was seen last is of before a service adopted what it made this work of.
         if _knows(rules, claim) or (self._agrees(rules) and self._agrees(rules, anew=True)):
             return False
+        self.give_back(claim, "other-configuration")
+        return True
+
+    def give_back(self, claim: Work, cause: str) -> None:
+        """Let others take what has not begun: that is no attempt. Raises LedgerError."""
         now = self._clock.now()
         if isinstance(claim, Transfer):
-            self._put_back(claim, now)
+            self._put_back(claim, cause, now)
         elif isinstance(claim, SweepRecord):
             self._ledger.renew_sweep(claim, now, AGAIN_SECONDS)
         elif isinstance(claim, PendingArrival):
             self._ledger.renew_arrival(claim, now, AGAIN_SECONDS)
         else:
             self._ledger.renew_appointment(claim, now, AGAIN_SECONDS)
-        return True
 
-    def _put_back(self, transfer: Transfer, now: datetime) -> None:
+    def _put_back(self, transfer: Transfer, cause: str, now: datetime) -> None:
         # What was moved stays so, and keeps what its verdict rests on.
         moved = transfer.state is State.VERIFYING
         finish = Finish(
             happening=Happening.INTERRUPTED if moved else Happening.RETRY,
-            cause=transfer.cause if moved else "other-configuration",
-            reason=transfer.reason if moved else _LEFT,
+            cause=transfer.cause if moved else cause,
+            reason=transfer.reason if moved else CAUSES[cause].sentence,
             status=transfer.status if moved else None,
             next_at=now + timedelta(seconds=AGAIN_SECONDS),
             expected=transfer.expected,

@@ -18,15 +18,17 @@ from router.domain.condition import Condition
 from router.domain.events import ArrivalLookEnded, AttemptEnded, Event, SweepEnded, TransferEnded
 from router.domain.forward import Forward, Group
 from router.domain.passing import PendingArrival
-from router.domain.rule import Arrival, BreakerSettings, Move, Node, NodeLimits, Retry, Rule, WindowUse
+from router.domain.rule import Arrival, BreakerSettings, Move, Node, NodeLimits, Retry, Rule, RuleSet, WindowUse
 from router.domain.sweep import SweepDue, SweepRecord, SweepReport, SweepState
 from router.domain.transfer import Happening, Intent, NewTransfer, Route, State, Transfer
 from router.domain.window import Window, parse_span
 from router.engine.dispatcher import Dispatcher
 from router.engine.gates import Gates, recall_moves
+from router.engine.leases import Work
 from router.engine.probe import Prober
+from router.engine.rollout import AGAIN_SECONDS, Rollout
 from router.engine.slots import NodeSlots, Urgency
-from router.errors import ConnectionFailed
+from router.errors import ConnectionFailed, LedgerError
 from tests.support.engine import Bench, node
 from tests.support.fake_peers import FakeClock
 from tests.support.process import wait_for
@@ -151,6 +153,44 @@ def test_what_is_claimed_late_in_a_slow_turn_is_claimed_for_as_long(
     with works.working():
         wait_for(works.ended, "all transfers")
     assert set(claimed) == {0.0}
+
+
+def test_where_no_thread_is_left_a_claim_is_given_back_and_costs_nothing(
+    works: Works, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start, failed = threading.Thread.start, threading.Event()
+
+    def no_thread_left(thread: threading.Thread) -> None:
+        if thread.name == "work" and not failed.is_set():
+            failed.set()
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", no_thread_left)
+    works.queue(to_local("1.2.1"))
+    with works.working():
+        wait_for(lambda: [one.cause for one in works.ledger.transfers()] == ["not-begun"], "it to be given back")
+        assert works.states() == {"1.2.1": State.QUEUED}
+        wait_for(lambda: works.troubles, "the trouble to be told")
+        works.clock.advance(AGAIN_SECONDS + 1)
+        wait_for(works.ended, "the transfer")
+        assert [type(one) for one in works.troubles] == [RuntimeError]
+        works.troubles.clear()
+    assert [(one.state, one.attempts) for one in works.ledger.transfers()] == [(State.COMPLETE, 1)]
+
+
+def test_a_ledger_that_is_away_for_a_moment_costs_no_claim(works: Works, monkeypatch: pytest.MonkeyPatch) -> None:
+    leaves = Rollout.leaves
+
+    def away(rollout: Rollout, claim: Work, rules: RuleSet) -> bool:
+        monkeypatch.setattr(Rollout, "leaves", leaves)
+        raise LedgerError("The ledger is away.")
+
+    monkeypatch.setattr(Rollout, "leaves", away)
+    works.queue(to_local("1.2.1"))
+    with works.working():
+        wait_for(works.ended, "the transfer")
+    assert [(one.state, one.attempts) for one in works.ledger.transfers()] == [(State.COMPLETE, 1)]
 
 
 def test_nothing_is_begun_with_a_node_whose_windows_are_closed_until_they_open(works: Works) -> None:

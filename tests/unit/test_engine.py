@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -13,11 +13,11 @@ from router.domain.dicom import Identifier, QueryRetrieveLevel, SubOperationCoun
 from router.domain.events import SweepEnded
 from router.domain.rule import Node, Retry
 from router.domain.sweep import SweepState
-from router.domain.transfer import Happening, State
+from router.domain.transfer import Happening, Instance, State, Transfer
 from router.engine.mover import LEASE_SECONDS
 from router.engine.ports import FindResult, MoveRequest, MoveResult
 from router.engine.slots import Urgency
-from router.errors import Cancelled, ConnectionFailed
+from router.errors import Cancelled, ConnectionFailed, LedgerError
 from tests.support.engine import Bench
 
 
@@ -365,6 +365,27 @@ def test_a_comment_of_the_peer_stays_out_of_what_is_logged(bench: Bench) -> None
     assert "KOWALSKI" not in transfer.reason
     assert not any("KOWALSKI" in str(event) for event in bench.events)
     assert "KOWALSKI" in bench.ledger.attempts(transfer.id)[0].reason
+
+
+def test_a_ledger_that_is_away_before_anything_was_sent_is_said_and_tried_again(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A claim that nobody works on would stay `moving` until it is lost, and be told as a crash."""
+    bench.sweep()
+    set_expected = bench.ledger.set_expected
+
+    def away(transfer: Transfer, instances: Sequence[Instance]) -> None:
+        monkeypatch.setattr(bench.ledger, "set_expected", set_expected)
+        raise LedgerError("The ledger is away.")
+
+    monkeypatch.setattr(bench.ledger, "set_expected", away)
+    waiting = bench.step()
+    assert waiting is not None
+    assert (waiting.state, waiting.cause, waiting.attempts) == (State.QUEUED, "ledger", 1)
+    assert waiting.reason.endswith("The ledger is away.")
+    assert bench.peers.requests == []
+    (ended,) = bench.finish()
+    assert ended.state is State.COMPLETE
 
 
 def test_a_sweep_that_is_cancelled_is_due_again_at_once(bench: Bench) -> None:

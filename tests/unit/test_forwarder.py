@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC
 from pathlib import Path
 
@@ -16,9 +16,10 @@ from router.domain.forwarding import decide
 from router.domain.passing import ArrivalReport
 from router.domain.rule import LOCAL, Arrival, BreakerSettings, Move, Retry, Rule
 from router.domain.sweep import SweepDue, SweepReport, SweepState
-from router.domain.transfer import Happening, Intent, NewTransfer, Route, State, Transfer
+from router.domain.transfer import Happening, Instance, Intent, NewTransfer, Route, State, Transfer
 from router.domain.triggers import Unit
 from router.engine.mover import LEASE_SECONDS
+from router.errors import LedgerError
 from tests.support.engine import Bench
 from tests.support.passing import EXPLICIT, JPEG
 
@@ -94,6 +95,25 @@ def test_what_arrived_is_sent_and_proven(bench: Passing) -> None:
     ended = bench.ends()
     assert (ended.state, ended.completed, ended.expected, ended.attempts) == (State.COMPLETE, 3, 3, 1)
     assert bench.sent == ["1", "2", "3"]
+
+
+def test_a_ledger_that_is_away_before_anything_was_sent_is_said_and_tried_again(
+    bench: Passing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    set_expected = bench.ledger.set_expected
+
+    def away(transfer: Transfer, instances: Sequence[Instance]) -> None:
+        monkeypatch.setattr(bench.ledger, "set_expected", set_expected)
+        raise LedgerError("The ledger is away.")
+
+    monkeypatch.setattr(bench.ledger, "set_expected", away)
+    bench.arrives(1)
+    bench.queue()
+    waiting = bench.step()
+    assert waiting is not None
+    assert (waiting.state, waiting.cause, waiting.attempts) == (State.QUEUED, "ledger", 1)
+    assert bench.sent == []
+    assert bench.ends().state is State.COMPLETE
 
 
 def test_what_comes_later_is_sent_later_and_that_alone(bench: Passing) -> None:
