@@ -21,6 +21,7 @@ from pydicom.dataset import Dataset
 from pydicom.pixels.decoders.base import get_decoder
 from pydicom.uid import UID, ImplicitVRLittleEndian
 
+from router.errors import StoreError
 from router.object_files import cut_off, head_of
 
 WORKERS = 2
@@ -43,36 +44,33 @@ class Decompressor:
         self._command = (sys.executable, *command)
         self._room = threading.BoundedSemaphore(WORKERS)
         self._idle: list[subprocess.Popen[str]] = []
+        self._busy: set[subprocess.Popen[str]] = set()
         self._lock = threading.Lock()
 
     def run(self, source: Path, target: Path, transfer_syntax_uid: str) -> bool:
-        """Write a DICOM file decompressed over the file `target`; whether that worked out, else `target` is rubbish."""
+        """Write a DICOM file decompressed over the file `target`; whether that worked out, else `target` is rubbish.
+
+        Raises StoreError where no process is to be had for it.
+        """
         if not self._room.acquire(timeout=_WAIT_SECONDS):
-            return False
+            raise StoreError("All that decompress are busy.")
         try:
             return self._ask([str(source.absolute()), str(target.absolute()), transfer_syntax_uid])
-        except OSError:  # it died, or there is no process to be had
-            return False
         finally:
             self._room.release()
 
     def close(self) -> None:
-        """End the processes that have nothing to do; those at work end with this process."""
+        """End the processes: whoever waits for one at work has no answer from it."""
         with self._lock:
             idle, self._idle = self._idle, []
+            for worker in self._busy:
+                worker.kill()
         for worker in idle:
             _end(worker)
 
     def _ask(self, request: list[str]) -> bool:
         seconds = self._seconds + Path(request[0]).stat().st_size / (1 << 20)
-        with self._lock:
-            worker = self._idle.pop() if self._idle else None
-        if worker is not None and worker.poll() is not None:  # it died of something else while it had nothing to do
-            _end(worker)
-            worker = None
-        worker = worker or subprocess.Popen(
-            self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-        )
+        worker = self._take()
         assert worker.stdin is not None and worker.stdout is not None
         answer = ""
         deadline = threading.Timer(seconds, worker.kill)
@@ -81,14 +79,33 @@ class Decompressor:
             worker.stdin.write(json.dumps(request) + "\n")
             worker.stdin.flush()
             answer = worker.stdout.readline().strip()
+        except OSError:  # it died
+            return False
         finally:
             deadline.cancel()
-            if answer:
-                with self._lock:
+            with self._lock:
+                self._busy.discard(worker)
+                if answer:
                     self._idle.append(worker)
-            else:
+            if not answer:
                 _end(worker)
         return answer == _DONE
+
+    def _take(self) -> subprocess.Popen[str]:
+        with self._lock:
+            worker = self._idle.pop() if self._idle else None
+        if worker is not None and worker.poll() is not None:  # it died of something else while it had nothing to do
+            _end(worker)
+            worker = None
+        try:
+            worker = worker or subprocess.Popen(
+                self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+            )
+        except OSError as error:
+            raise StoreError(f"No process can be started to decompress: {error.strerror}.") from error
+        with self._lock:
+            self._busy.add(worker)
+        return worker
 
 
 def _end(worker: subprocess.Popen[str]) -> None:
@@ -163,7 +180,9 @@ def _by_pixel(frame: bytes | bytearray | memoryview, seen: dict[str, str | int])
 
 def main() -> None:
     """Take requests, a line each, until there are no more: that is also when the process that asks is gone."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Whom they are for says when they end; a signal to the whole group must not cost what is decoded just now.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
     answers = os.fdopen(os.dup(1), "w", encoding="ascii")
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # decoders print what they please
     resource.setrlimit(resource.RLIMIT_AS, (MAXIMUM_MEMORY, MAXIMUM_MEMORY))

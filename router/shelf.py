@@ -25,7 +25,7 @@ from router.domain.rule import RuleSet
 from router.domain.store_outcome import InstanceFate
 from router.domain.transfer import Transfer
 from router.elsewhere import Elsewhere
-from router.errors import RouterError, StoreError
+from router.errors import StoreError
 from router.ledger.ledger import SqlLedger
 from router.object_places import DIRECTORY_FLAGS
 from router.object_temporary import begun_by, remove_leftovers
@@ -121,22 +121,30 @@ class StoreShelf:
         return self._elsewhere.away(objects) if self._elsewhere is not None else (frozenset(), "")
 
     def decompressed(self, stored: StoredObject, syntax: Syntax) -> StoredObject | None:
-        """The same instance in a temporary file, in the transfer syntax that is asked for; None where that fails."""
+        """The same instance in a temporary file, in the transfer syntax that is asked for; None where that fails.
+
+        Raises StoreError where it cannot be tried now: there is no room, no process, or another store is away.
+        """
         name = f"{self._token}-{next(self._numbers)}.part"
         path = f"{_PLACE}/{name}"
         try:
             self._store.check_space()
             descriptor = os.open(name, _NEW_FILE, 0o600, dir_fd=self._directory)
-        except (RouterError, OSError):
-            return None
+        except OSError as error:
+            raise StoreError(f"No temporary file can be made in the store: {error.strerror}.") from error
         with self._lock:
             self._held[path] = descriptor
         root = Path(self._store.root)
         done = False
-        with contextlib.suppress(OSError, RouterError):
+        try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             with self._file_of(stored, root) as file:
                 done = self._decompressor.run(file, root / path, UIDS[syntax])
+        except StoreError:
+            self._remove(path)
+            raise
+        except OSError:
+            pass
         if not done or os.fstat(descriptor).st_nlink == 0:  # taken for a leftover in the moment before it was locked
             self._remove(path)
             return None

@@ -58,6 +58,9 @@ INSTANCE_CAUSES: dict[tuple[Standing, str], InstanceCause] = {
     (Standing.UNREADABLE, "not-decompressed"): InstanceCause(
         "store-syntax-refused", "it does not take the transfer syntax, and it could not be decompressed here"
     ),
+    (Standing.UNREADABLE, "not-decompressed-now"): InstanceCause(
+        "store-not-prepared", "it does not take the transfer syntax, and it cannot be decompressed here now"
+    ),
 }
 """How far an instance got and why -> what that means; the pairs that ended the whole attempt are not among them."""
 
@@ -81,6 +84,9 @@ STORE_CAUSES: dict[str, Cause] = {
         Remedy.LATER, "The destination is out of resources (A7xx, 0213): is its disk full?"
     ),
     "store-failed": Cause(Remedy.LATER, "The destination failed while storing: its log says why."),
+    "store-not-prepared": Cause(
+        Remedy.LATER, "This router cannot decompress now: is its disk full, has the machine no memory left?"
+    ),
     "store-class-refused": Cause(
         Remedy.PERMANENT, "The destination takes no instances of these SOP classes: allow them there."
     ),

@@ -50,7 +50,10 @@ class Shelf(Protocol):
         """SOP Instance UIDs of those that other replicas have and cannot be had now, and why, as a sentence."""
 
     def decompressed(self, stored: StoredObject, syntax: Syntax) -> StoredObject | None:
-        """The same instance in a temporary file in Explicit or Implicit VR Little Endian; None where that fails."""
+        """The same instance in a temporary file in Explicit or Implicit VR Little Endian; None where that fails.
+
+        Raises StoreError where it cannot be tried now.
+        """
 
     def release(self, stored: StoredObject) -> None:
         """A temporary file is not needed any more."""

@@ -35,7 +35,7 @@ from router.engine.kit import Kit
 from router.engine.leases import lasting
 from router.engine.slots import Urgency
 from router.engine.step import end_step
-from router.errors import Cancelled, LedgerError, WireError
+from router.errors import Cancelled, LedgerError, StoreError, WireError
 
 _RENEW_SECONDS = 1.0
 _KEEP_SECONDS = 5.0
@@ -287,9 +287,13 @@ class _Attempt:
         some: list[StoredObject] = []
         while self._refused and len(some) < _DECOMPRESSED_AT_ONCE and not self._cancelled.is_set():
             stored = self._refused.pop()
-            changed = self._shelf.decompressed(stored, self._syntax)
+            cause = "not-decompressed"
+            try:
+                changed = self._shelf.decompressed(stored, self._syntax)
+            except StoreError:
+                changed, cause = None, "not-decompressed-now"
             if changed is None:
-                hear(StoreOutcome(stored=stored, standing=Standing.UNREADABLE, cause="not-decompressed"))
+                hear(StoreOutcome(stored=stored, standing=Standing.UNREADABLE, cause=cause))
             else:
                 self._temporary[changed.path] = changed
                 some.append(changed)

@@ -16,6 +16,7 @@ from router.domain.rule import Node
 from router.domain.store_outcome import InstanceFate
 from router.domain.transfer import Transfer
 from router.engine.forwarder import OpenObject
+from router.errors import StoreError
 from tests.support.fake_peers import FakePeers
 
 CT = "1.2.840.10008.5.1.4.1.1.2"
@@ -116,6 +117,8 @@ class FakeShelf:
         self.why_away = ""
         self.broken: set[str] = set()
         """What cannot be decompressed."""
+        self.not_now: set[str] = set()
+        """What cannot be decompressed the first time it is tried."""
 
     def arrives(self, *uids: str, at: datetime, syntax: str = EXPLICIT, store: str = "") -> None:
         """Put instances on it."""
@@ -145,6 +148,9 @@ class FakeShelf:
         return frozenset(one.sop_instance_uid for one in objects if one.store in self.away_stores), self.why_away
 
     def decompressed(self, stored: StoredObject, syntax: Syntax) -> StoredObject | None:
+        if stored.sop_instance_uid in self.not_now:
+            self.not_now.remove(stored.sop_instance_uid)
+            raise StoreError("There is no room.")
         if stored.sop_instance_uid in self.broken:
             return None
         path = f"temporary/{stored.sop_instance_uid}"

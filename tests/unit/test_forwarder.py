@@ -211,6 +211,21 @@ def test_what_is_not_taken_as_it_came_is_decompressed_where_the_rule_says_so(ben
     ]
 
 
+def test_what_cannot_be_decompressed_now_is_tried_again(bench: Passing) -> None:
+    bench.passes_on(Syntax.EXPLICIT)
+    bench.destinations.takes = {EXPLICIT}
+    bench.arrives(1)
+    bench.arrives(2, syntax=JPEG)
+    bench.shelf.not_now = {f"{SERIES}.2"}
+    bench.queue()
+    first = bench.step()
+    assert first is not None
+    assert (first.state, first.cause) == (State.VERIFYING, "store-not-prepared")
+    ended = bench.ends()
+    assert (ended.state, ended.completed) == (State.COMPLETE, 2)
+    assert bench.sent == ["1", "2"]
+
+
 def test_where_nobody_can_be_asked_its_answers_are_believed(bench: Passing) -> None:
     bench.passes_on(verify="none")
     bench.arrives(1, 2)

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -193,6 +194,43 @@ def test_a_decoder_that_dies_or_hangs_costs_its_instance_and_no_more(bench: Benc
         assert bench.left == []
     bench.shelf._decompressor = bench.decompressor
     assert bench.shelf.decompressed(source, Syntax.EXPLICIT) is not None
+
+
+def test_what_cannot_be_tried_now_is_no_fault_of_the_instance(
+    bench: Bench, rle: RealFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = stored(bench.put(rle))
+    bench.shelf._decompressor = Decompressor(command=())
+    monkeypatch.setattr(bench.shelf._decompressor, "_command", ("/nowhere/python",))
+    with pytest.raises(StoreError, match="No process can be started"):
+        bench.shelf.decompressed(source, Syntax.EXPLICIT)
+    monkeypatch.setattr(bench.shelf, "_decompressor", bench.decompressor)
+    monkeypatch.setattr(bench.store, "_minimum_free", 1 << 60)
+    with pytest.raises(StoreError, match="Out of space"):
+        bench.shelf.decompressed(source, Syntax.EXPLICIT)
+    assert bench.left == []
+
+
+def test_a_signal_to_all_processes_costs_nothing_that_is_decoded(bench: Bench, rle: RealFile) -> None:
+    """As systemd sends it to every process of a service that is to stop, which then has its drain."""
+    source = stored(bench.put(rle))
+    assert bench.shelf.decompressed(source, Syntax.EXPLICIT) is not None
+    [decoder] = bench.decompressor._idle
+    decoder.send_signal(signal.SIGTERM)
+    assert bench.shelf.decompressed(source, Syntax.EXPLICIT) is not None
+    assert bench.decompressor._idle == [decoder]
+
+
+def test_decoders_at_work_end_when_it_is_closed(bench: Bench, rle: RealFile) -> None:
+    source = stored(bench.put(rle))
+    bench.shelf._decompressor = Decompressor(seconds=600.0, command=("-c", "import time; input(); time.sleep(1000)"))
+    results: list[object] = []
+    work = threading.Thread(target=lambda: results.append(bench.shelf.decompressed(source, Syntax.EXPLICIT)))
+    work.start()
+    wait_for(lambda: bench.shelf._decompressor._busy, "the decoder to be at work")
+    bench.shelf._decompressor.close()
+    work.join(60)
+    assert results == [None]
 
 
 def test_a_decoder_that_was_killed_between_two_instances_costs_none(bench: Bench, rle: RealFile) -> None:
