@@ -55,6 +55,7 @@ def run(ctx: click.Context) -> int:
         asked = threading.Event()
         reloading = threading.Thread(target=_reload_when, args=(asked, coordinator), name="reload", daemon=True)
         reloading.start()
+        signals.interrupts = False
         while not signals.end:
             if signals.reload:
                 signals.reload = False
@@ -63,6 +64,7 @@ def run(ctx: click.Context) -> int:
         logs.logger().info("stopping: running moves may end", drain_seconds=rules.router.drain)
     finally:
         try:
+            signals.wait_no_longer()
             watcher.stop()
             service.stop()
         except KeyboardInterrupt:
@@ -83,6 +85,9 @@ class _Signals:
     def __init__(self) -> None:
         self.reload = False
         self.end = False
+        self.interrupts = True
+        """Whether who asks a second time interrupts what is done; else it is remembered until `wait_no_longer`."""
+        self._at_once = False
         signal.signal(signal.SIGHUP, self._on_reload)  # first of all: by default it kills
 
     def heed_the_end(self) -> None:
@@ -90,13 +95,20 @@ class _Signals:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_end)
 
+    def wait_no_longer(self) -> None:
+        """Who asks a second time interrupts from now on, or has asked already. Raises KeyboardInterrupt."""
+        self.interrupts = True
+        if self._at_once:
+            raise KeyboardInterrupt
+
     def _on_reload(self, *_: object) -> None:
         self.reload = True
 
     def _on_end(self, *_: object) -> None:
-        if self.end:
+        again = self.end and not self._at_once
+        self._at_once, self.end = self.end, True
+        if again and self.interrupts:
             raise KeyboardInterrupt
-        self.end = True
 
 
 def _reload_when(asked: threading.Event, coordinator: config.Coordinator) -> None:

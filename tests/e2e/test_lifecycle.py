@@ -163,13 +163,15 @@ def test_sigterm_cancels_what_takes_too_long_and_the_rest_is_moved_later(ward: W
     assert moved_ones(ward) == INSTANCES + INSTANCES - held, "the difference only"
 
 
-def test_a_second_signal_ends_the_waiting(ward: Ward) -> None:
+@pytest.mark.parametrize("drains", [True, False], ids=["later", "at once"])
+def test_a_second_signal_ends_the_waiting(ward: Ward, drains: bool) -> None:
     ward.slow(1)
     router = ward.run(drain="10m")
     first_instances(ward)
     router.send_signal(signal.SIGTERM)
-    wait_for(lambda: "running moves may end" in router.log, "the router drains")
-    router.send_signal(signal.SIGTERM)
+    if drains:
+        wait_for(lambda: "running moves may end" in router.log, "the router drains")
+    router.send_signal(signal.SIGINT)
     assert router.wait(60) == 0
     assert len(ward.archive.record.of("cancel")) == 1
     assert [state for state, _ in ward.states()] == ["queued"]
