@@ -60,11 +60,17 @@
     }
     for (const input of section.querySelectorAll('input[name="form_key"]')) input.value = meta("form-key");
     tell(section);
-    if (focused) ((focused.id && document.getElementById(focused.id)) || section).focus({ preventScroll: true });
+    if (focused) (same(focused, section) || section).focus({ preventScroll: true });
     const session = section.querySelector("[data-session]");
     if (session) {
       document.getElementById("changed").hidden = (session.dataset.session === "in") === (meta("form-key") !== "");
     }
+  }
+
+  // What stands in the place of an element that was replaced: by its id, a link by where it leads.
+  function same(element, section) {
+    if (element.id) return document.getElementById(element.id);
+    return element.href ? [...section.querySelectorAll("a[href]")].find((one) => one.href === element.href) : null;
   }
 
   const press = () => { pressed = Date.now(); };
