@@ -158,7 +158,9 @@ CAUSES: dict[str, Cause] = {
     "query-failed": Cause(Remedy.LATER, "The node failed a query: its log says why."),
     "commitment-refused": Cause(Remedy.LATER, "The destination refused the request for storage commitment."),
     "destination-down": Cause(Remedy.LATER, "The destination cannot be asked for what it holds."),
-    "lease-lost": _broken("The router stopped in the middle; what arrived is looked up first."),
+    "lease-lost": _broken(
+        "Its router stopped in the middle, or could not reach the ledger for a minute; what arrived is looked up first."
+    ),
     "cancelled": Cause(Remedy.NONE, "Cancelled."),
     "node-removed": Cause(Remedy.PERMANENT, "The configuration no longer has this node."),
     "other-configuration": Cause(Remedy.LATER, "Only another replica's configuration has its rule and nodes so far."),

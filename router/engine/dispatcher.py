@@ -17,6 +17,7 @@ from router.domain.transfer import State, Transfer
 from router.engine.detours import Detours
 from router.engine.forwarder import Forwarder
 from router.engine.gates import Gates
+from router.engine.giving_back import give_back, give_back_after_outage
 from router.engine.lane import Claim, Lane
 from router.engine.leases import Held, Leases, lasting
 from router.engine.mover import Mover
@@ -30,7 +31,7 @@ from router.engine.routes import StoppedRoutes
 from router.engine.slots import NodeSlots
 from router.engine.step import verdict_events
 from router.engine.sweep import Sweeper
-from router.engine.upkeep import Upkeep
+from router.engine.upkeep import Upkeep, decided
 from router.engine.verifier import Verifier
 from router.errors import LedgerError
 
@@ -208,13 +209,9 @@ class Dispatcher:
         with self._lock:
             waiting = set(self._unproven)
         with contextlib.suppress(LedgerError):
-            decided = {
-                number
-                for number in waiting
-                if (known := self._ledger.transfer(number)) is None or known.state is not State.VERIFYING
-            }
+            no_more = decided(self._ledger, waiting)
             with self._lock:
-                self._unproven -= decided
+                self._unproven -= no_more
 
     def _join(self, seconds: float, *, verified: bool = False) -> bool:
         deadline = time.monotonic() + seconds
@@ -243,6 +240,7 @@ class Dispatcher:
                 self._turned = time.monotonic()
             except LedgerError as error:  # not a fault of this process, which a restart could mend
                 self._turned = time.monotonic()
+                self._next_look = self._turned + _TICK_SECONDS
                 self._trouble("dispatcher", error)
             except Exception as error:  # noqa: BLE001  whatever it is, the next turn may do better
                 self._trouble("dispatcher", error)
@@ -319,7 +317,7 @@ class Dispatcher:
                 with self._lock:
                     lane.running[lane.node_of(claim)] -= 1
                     del self._threads[thread]
-                self._rollout.give_back(claim, "not-begun")
+                give_back(self._ledger, claim, "not-begun", self._clock.now())
                 raise
 
     def _work(self, lane: Lane[Claim], claim: Claim, cancelled: threading.Event) -> None:
@@ -342,6 +340,8 @@ class Dispatcher:
             return None if left else lane.run(claim, cancelled)
         except Exception as error:  # noqa: BLE001  a defect in one piece of work must not take the others down
             self._trouble("work", error)
+            if isinstance(error, LedgerError):
+                give_back_after_outage(self._ledger, claim, self._clock)
             return None
 
     def _heed_wishes(self) -> None:

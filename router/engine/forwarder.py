@@ -162,7 +162,7 @@ class _Attempt:
             for stored in self._temporary.values():
                 self._shelf.release(stored)
         if not self._begun and finish.stop is None:
-            self._kit.routes.untried(self._transfer.route)
+            lasting(lambda: self._kit.routes.untried(self._transfer.route))
         return finish
 
     def _attempt(self) -> Finish:
@@ -203,7 +203,7 @@ class _Attempt:
             outcome = outcome_of_error(error.cause, str(error))
         lasting(self._keep)
         lasting(lambda: self._shelf.note(transfer, self._fates))
-        finish = self._awaited.after(self._after(outcome, len(wanted), there), kit.clock.now())
+        finish = self._awaited.after(lasting(lambda: self._after(outcome, len(wanted), there)), kit.clock.now())
         if finish.cause == AWAY:
             self._remember_awaited(self._awaited.away)
         return finish

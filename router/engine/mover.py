@@ -39,6 +39,7 @@ from router.domain.tenure import LEASE_SECONDS as LEASE_SECONDS
 from router.domain.transfer import Finish, Happening, Transfer
 from router.engine.evidence import Unavailable, commits
 from router.engine.kit import Kit
+from router.engine.leases import lasting
 from router.engine.ports import MoveProgress, MoveRequest
 from router.engine.query import QueryFailed
 from router.engine.retrieval import Asking, Retrieval
@@ -131,7 +132,7 @@ class _Attempt:
         """The whole attempt; how it ended."""
         finish = self._attempt()
         if finish.cause in _UNTRIED or finish.happening not in (Happening.RETRY, Happening.FAIL, Happening.STOPPED):
-            self._passage.untried()
+            lasting(self._passage.untried)
         return finish
 
     def _attempt(self) -> Finish:
@@ -153,7 +154,8 @@ class _Attempt:
                 self._source.move.max_uids,
                 self._smallness(),
             )
-            return self._after(self._move_all(portions, expectation), expectation)
+            outcome = self._move_all(portions, expectation)
+            return lasting(lambda: self._after(outcome, expectation))
         except Cancelled:
             return Finish(
                 happening=Happening.INTERRUPTED,

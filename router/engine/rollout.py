@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Protocol
 
-from router.domain.causes import CAUSES
-from router.domain.passing import PendingArrival
 from router.domain.rule import LOCAL, RuleSet
 from router.domain.sweep import SweepRecord
-from router.domain.transfer import Finish, Happening, Route, State, Transfer
+from router.domain.transfer import Route, State, Transfer
+from router.engine.giving_back import give_back
 from router.engine.leases import Work
 from router.engine.ports import Clock, Ledger
-
-AGAIN_SECONDS = 5.0
-"""After so long another may take what was left."""
 
 
 class Agrees(Protocol):
@@ -68,36 +64,8 @@ class Rollout:
         # Seen anew: what was seen last is of before a service adopted what it made this work of.
         if _knows(rules, claim) or (self._agrees(rules) and self._agrees(rules, anew=True)):
             return False
-        self.give_back(claim, "other-configuration")
+        give_back(self._ledger, claim, "other-configuration", self._clock.now())
         return True
-
-    def give_back(self, claim: Work, cause: str) -> None:
-        """Let others take what has not begun: that is no attempt. Raises LedgerError."""
-        now = self._clock.now()
-        if isinstance(claim, Transfer):
-            self._put_back(claim, cause, now)
-        elif isinstance(claim, SweepRecord):
-            self._ledger.renew_sweep(claim, now, AGAIN_SECONDS)
-        elif isinstance(claim, PendingArrival):
-            self._ledger.renew_arrival(claim, now, AGAIN_SECONDS)
-        else:
-            self._ledger.renew_appointment(claim, now, AGAIN_SECONDS)
-
-    def _put_back(self, transfer: Transfer, cause: str, now: datetime) -> None:
-        # What was moved stays so, and keeps what its verdict rests on.
-        moved = transfer.state is State.VERIFYING
-        finish = Finish(
-            happening=Happening.INTERRUPTED if moved else Happening.RETRY,
-            cause=transfer.cause if moved else cause,
-            reason=transfer.reason if moved else CAUSES[cause].sentence,
-            status=transfer.status if moved else None,
-            next_at=now + timedelta(seconds=AGAIN_SECONDS),
-            expected=transfer.expected,
-            completed=transfer.completed,
-            failed=transfer.failed,
-            warning=transfer.warning,
-        )
-        self._ledger.finish(transfer, finish, now, now)
 
 
 def _knows(rules: RuleSet, claim: Work) -> bool:

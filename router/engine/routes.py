@@ -8,6 +8,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Collection
+from contextlib import suppress
 from datetime import datetime, timedelta
 
 import msgspec
@@ -19,6 +20,7 @@ from router.domain.rule import LOCAL, Node, RuleSet
 from router.domain.transfer import Route, Stop, Transfer
 from router.engine.arrivals import Arrivals
 from router.engine.ports import Clock, Ledger, Observer
+from router.errors import LedgerError
 
 REFUSAL_REASONS: dict[str, str] = {
     "out-of-space": "its disk has too little free space (router.minimum_free)",
@@ -130,7 +132,8 @@ class Passage:
         responded = before.responded or pending or bool(counts.failed)
         self._run = before._replace(responded=responded, done=done)
         if (responded, done > 0) != (before.responded, before.done > 0):
-            self._watch.passed(self._transfer.route, self._run)
+            with suppress(LedgerError):  # its end says the same
+                self._watch.passed(self._transfer.route, self._run)
 
     def ended(self, cause: str, sentence: str) -> Stop | None:
         """The attempt ended for this cause; the stop of its route, if that is what it means."""

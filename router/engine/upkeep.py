@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from datetime import datetime, timedelta
 
-from router.domain.transfer import URGENT
+from router.domain.transfer import URGENT, State
 from router.engine.ports import Ledger
 
 KEPT = timedelta(days=30)
@@ -33,3 +33,10 @@ class Upkeep:
             self._forgot = at
             self._ledger.forget_appointments(now - KEPT)
             self._ledger.forget_arrivals(now - KEPT)
+
+
+def decided(ledger: Ledger, waiting: Collection[int]) -> set[int]:
+    """Those of the transfers that wait for no look at the evidence any more, whoever saw to it. Raises LedgerError."""
+    return {
+        number for number in waiting if (known := ledger.transfer(number)) is None or known.state is not State.VERIFYING
+    }

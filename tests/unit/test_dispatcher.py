@@ -24,9 +24,10 @@ from router.domain.transfer import Happening, Intent, NewTransfer, Route, State,
 from router.domain.window import Window, parse_span
 from router.engine.dispatcher import Dispatcher
 from router.engine.gates import Gates, recall_moves
+from router.engine.giving_back import AGAIN_SECONDS
 from router.engine.leases import Work
 from router.engine.probe import Prober
-from router.engine.rollout import AGAIN_SECONDS, Rollout
+from router.engine.rollout import Rollout
 from router.engine.slots import NodeSlots, Urgency
 from router.errors import ConnectionFailed, LedgerError
 from tests.support.engine import Bench, node
@@ -190,6 +191,34 @@ def test_a_ledger_that_is_away_for_a_moment_costs_no_claim(works: Works, monkeyp
     works.queue(to_local("1.2.1"))
     with works.working():
         wait_for(works.ended, "the transfer")
+    assert [(one.state, one.attempts) for one in works.ledger.transfers()] == [(State.COMPLETE, 1)]
+
+
+def test_a_look_that_the_ledger_broke_off_is_given_back_with_all_that_is_known(
+    works: Works, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody would look for a minute or two, else."""
+    run = works.verifier.run
+
+    def away(transfer: Transfer, cancelled: threading.Event) -> Transfer | None:
+        monkeypatch.setattr(works.verifier, "run", run)
+        raise LedgerError("The ledger is away.")
+
+    monkeypatch.setattr(works.verifier, "run", away)
+    works.queue(to_local("1.2.1"))
+    with works.working():
+        wait_for(lambda: works.troubles, "the trouble to be told")
+        wait_for(
+            lambda: (
+                [(one.state, one.cause) for one in works.ledger.transfers()] == [(State.VERIFYING, "success")]
+                and not works.dispatcher._held()
+            ),
+            "it to be given back",
+        )
+        works.clock.advance(31)
+        wait_for(works.ended, "the transfer")
+        assert [type(one) for one in works.troubles] == [LedgerError]
+        works.troubles.clear()
     assert [(one.state, one.attempts) for one in works.ledger.transfers()] == [(State.COMPLETE, 1)]
 
 

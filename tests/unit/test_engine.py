@@ -11,9 +11,10 @@ import pytest
 
 from router.domain.dicom import Identifier, QueryRetrieveLevel, SubOperationCounts
 from router.domain.events import SweepEnded
+from router.domain.route import StoppedRoute
 from router.domain.rule import Node, Retry
 from router.domain.sweep import SweepState
-from router.domain.transfer import Happening, Instance, State, Transfer
+from router.domain.transfer import Happening, Instance, Route, State, Transfer
 from router.engine.mover import LEASE_SECONDS
 from router.engine.ports import FindResult, MoveRequest, MoveResult
 from router.engine.slots import Urgency
@@ -386,6 +387,28 @@ def test_a_ledger_that_is_away_before_anything_was_sent_is_said_and_tried_again(
     assert bench.peers.requests == []
     (ended,) = bench.finish()
     assert ended.state is State.COMPLETE
+
+
+def test_a_ledger_that_is_away_while_something_is_moved_costs_neither_the_move_nor_its_outcome(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench.to("ws")
+    bench.sweep()
+    stopped_route, failures = bench.ledger.stopped_route, 0
+
+    def away(route: Route) -> StoppedRoute | None:
+        nonlocal failures
+        if bench.peers.requests and failures < 2:
+            failures += 1
+            raise LedgerError("The ledger is away.")
+        return stopped_route(route)
+
+    monkeypatch.setattr(bench.ledger, "stopped_route", away)
+    moved = bench.step()
+    assert moved is not None
+    assert (moved.state, moved.cause, moved.attempts) == (State.VERIFYING, "success", 1)
+    assert failures == 2
+    assert len(bench.peers.requests) == 1
 
 
 def test_a_sweep_that_is_cancelled_is_due_again_at_once(bench: Bench) -> None:

@@ -10,7 +10,8 @@ from router.domain.condition import Condition
 from router.domain.rule import Move, Node, RouterSettings, Rule, RuleSet, Sweep
 from router.domain.sweep import SweepDue, SweepReport, SweepState
 from router.domain.transfer import Finish, Happening, Intent, NewTransfer, Route, State, Transfer
-from router.engine.rollout import AGAIN_SECONDS, Rollout
+from router.engine.giving_back import AGAIN_SECONDS
+from router.engine.rollout import Rollout
 from router.ledger.ledger import SqlLedger
 from tests.support.fake_peers import FakeClock
 
