@@ -23,7 +23,7 @@ from router.domain.replicas import (
 from router.domain.rule import RuleSet
 from router.engine.company import Company
 from router.engine.ports import Clock, Trouble
-from router.errors import LedgerError, RouterError
+from router.errors import LedgerError, NameTaken
 
 _STEP_SECONDS = 0.5
 
@@ -99,7 +99,7 @@ class Announcer:
     def take_name(self) -> list[str]:
         """Find a name and say that this service lives; the owners that had the name before, which are dead.
 
-        Raises RouterError where another service has it and keeps it, LedgerError where the ledger is not to be had.
+        Raises NameTaken where another service has it and keeps it, LedgerError where the ledger is not to be had.
         """
         began = self._monotonic()
         before: list[str] = []
@@ -110,9 +110,10 @@ class Announcer:
             configured = self._rules().router.replica
             name, standing = named(configured, self._host, self._store(), services, self._owner, now, waited)
             if standing is Standing.TAKEN:
-                raise RouterError(
-                    f"Another service on this ledger is called {name} (router.replica) and has not ended within "
-                    f"{NAME_SECONDS:g} s; give each service a name of its own, or stop the other one first."
+                raise NameTaken(
+                    f"Another service on this ledger is called {name} (router.replica)"
+                    f"{self._whereabouts(services, name)} and has not ended within {NAME_SECONDS:g} s; "
+                    "give each service a name of its own, or stop that one first."
                 )
             if standing is Standing.WAIT and not told:
                 self._on_waiting(name)
@@ -128,6 +129,14 @@ class Announcer:
                     return before
                 self._ledger.withdraw(self._owner)  # two took it at once: each tries again, in a while of its own
             self._sleep(_STEP_SECONDS * random.uniform(0.5, 2.0))
+
+    def _whereabouts(self, services: list[ServiceInfo], name: str) -> str:
+        has = next((one for one in services if one.replica == name and one.owner != self._owner), None)
+        if has is None:
+            return ""
+        at = f" at {has.address}" if has.address else ""
+        since = f" since {has.started_at.astimezone():%Y-%m-%d %H:%M}" if has.started_at is not None else ""
+        return f"; it runs{at}{since}"
 
     def _seen(self) -> list[ServiceInfo]:
         now = self._clock.now()

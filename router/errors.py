@@ -53,6 +53,10 @@ class LedgerMissing(LedgerError):
     """There is no ledger yet."""
 
 
+class NameTaken(RouterError):
+    """Another service on the ledger has the name that this one is to have."""
+
+
 class StoreError(RouterError):
     """The object store could not be written."""
 

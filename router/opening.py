@@ -23,6 +23,7 @@ from router.domain.overview import ServiceInfo
 from router.domain.pseudonym import Pseudonyms, is_pseudonym
 from router.domain.replicas import of_this
 from router.domain.rule import RuleSet
+from router.domain.stores import StoreSeen
 from router.engine.caps import Caps
 from router.engine.doctor import Doctor, Knowledge
 from router.engine.doctor_move import MoveCheck
@@ -88,6 +89,14 @@ def _seen(rules: RuleSet, found: Sequence[ServiceInfo]) -> list[ServiceSeen]:
         ServiceSeen(one.address, one.content_hash, one.work_hash, one.replica or one.owner, one.owner in own)
         for one in found
     ]
+
+
+def _away(rules: RuleSet, found: Sequence[ServiceInfo], ledger: SqlLedger) -> dict[StoreSeen, int]:
+    """Stores that no running service has, nor this machine, and how many instances each holds: those that hold any."""
+    here = {one.store for one in found} | {name_at(rules.router.store)}
+    gone = [one for one in ledger.stores() if one.name not in here]
+    amounts = ledger.store_amounts() if gone else {}
+    return {one: amounts[one.name] for one in gone if amounts.get(one.name)}
 
 
 def _server(rules: RuleSet, services: int, where: Where, now: Callable[[], datetime]) -> list[Check]:
@@ -304,10 +313,12 @@ def practice(rules: RuleSet, where: Where, warnings: list[str], *, wanted: bool 
         except (LedgerError, ConfigurationError) as error:
             problem = str(error)
         services: list[ServiceSeen] = []
+        away: dict[StoreSeen, int] = {}
         knowledge = Knowledge()
         if ledger is not None:
             found = ledger.services(ledger.clock().now() - timedelta(seconds=SERVICE_SECONDS))
             services = _seen(rules, found)
+            away = _away(rules, found, ledger)
             knowledge = Knowledge(caps=ledger.caps(), stopped=ledger.stopped_routes())
 
         def metrics() -> str:
@@ -324,6 +335,7 @@ def practice(rules: RuleSet, where: Where, warnings: list[str], *, wanted: bool 
             ledger_problem=problem,
             ledger_file=_ledger_file(rules),
             server=_server(rules, len(services), where, clock.now),
+            away=away,
             now=clock.now(),
         )
         if services:

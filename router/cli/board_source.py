@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import platform
 import secrets
 import time
 from datetime import timedelta
@@ -16,10 +17,12 @@ from router.config.secrets import read_secret
 from router.dimse.web_tls import own_context
 from router.domain.board import Board
 from router.domain.pseudonym import Pseudonyms
+from router.domain.replicas import of_this, to_ask
 from router.domain.rule import HttpTls, RuleSet
 from router.errors import LedgerMissing, TlsFileError
 from router.ledger.ledger import SqlLedger
 from router.opening import SERVICE_SECONDS, open_ledger, site_pseudonyms
+from router.store_name import name_at
 
 ASK_SECONDS = 5.0
 """How long the service may take to answer."""
@@ -58,8 +61,7 @@ class BoardSource:
 
     def get(self) -> Answer:
         """The board of now."""
-        services = self._ledger.services(self._clock.now() - timedelta(seconds=SERVICE_SECONDS))
-        address = next((one.address for one in services if one.address), "")
+        address = self._address()
         if not address:
             return Answer(self._boards.board(identifiers=self._identifiers), "No service runs: as the ledger has it.")
         try:
@@ -71,6 +73,14 @@ class BoardSource:
         if self._identifiers and not board.identifiers:
             origin += " It shows no identifiers: router.page.identifiers is not set there, or the token is another."
         return Answer(board, origin)
+
+    def _address(self) -> str:
+        """Of the service to ask; empty where none runs."""
+        router, now = self._rules.router, self._clock.now()
+        services = self._ledger.services(now - timedelta(seconds=SERVICE_SECONDS))
+        own = of_this(services, router.replica, platform.node(), name_at(router.store))
+        one = to_ask(services, own, now)
+        return one.address if one is not None else ""
 
 
 def ask(address: str, token: str = "", *, seconds: float = ASK_SECONDS, tls: HttpTls | None = None) -> Board:

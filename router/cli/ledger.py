@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from datetime import datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -24,6 +25,7 @@ from router.cli.settings import (
 )
 from router.cli.store_text import byte_count
 from router.domain.ledger_state import LedgerState, MovedTable
+from router.domain.replicas import is_silent, leader
 from router.service import open_ledger
 
 _LINE_SECONDS = 10.0
@@ -95,15 +97,15 @@ def status(ctx: click.Context) -> int:
     """What the ledger is kept in, how large it is, who works on it, and since when its oldest work waits."""
     settings = settings_of(ctx)
     with open_ledger(load_rules(settings), read_only=True, create=False) as opened:
-        state = opened.census()
+        state, now = opened.census(), opened.clock().now()
     if settings.json:
-        print_json(_state_row(state))
+        print_json(_state_row(state, now))
     else:
-        _print_state(state)
+        _print_state(state, now)
     return 0
 
 
-def _print_state(state: LedgerState) -> None:
+def _print_state(state: LedgerState, now: datetime) -> None:
     out = terminal()
     out.print(plain(f"{state.name}: {state.database}, version {state.version}, {byte_count(state.size)}."))
     if state.oldest_queued_at is not None:
@@ -113,19 +115,20 @@ def _print_state(state: LedgerState) -> None:
     out.print(f"{counted(state.open_transfers, 'transfer')} not ended{since}.")
     if not state.services:
         out.print("No service runs on it.")
+    leads = leader(state.services)
     for one in state.services:
-        role = ", leads" if one.leads else ""
-        name = one.replica or one.owner
-        out.print(
-            plain(f"Service {name} at {one.address or '(no HTTP)'}, seen {one.seen_at.astimezone():%H:%M:%S}{role}.")
-        )
+        role = ", leads" if one is leads else ""
+        silent = f", silent for {(now - one.seen_at).total_seconds():.0f} s" if is_silent(one, now) else ""
+        seen = f"seen {one.seen_at.astimezone():%H:%M:%S}"
+        out.print(plain(f"Service {one.replica or one.owner} at {one.address or '(no HTTP)'}, {seen}{silent}{role}."))
     table = new_table("table", "rows")
     for size in state.tables:
         table.add_row(size.name, f"{size.rows:,}" if size.exact else f"about {size.rows:,} or more")
     out.print(table)
 
 
-def _state_row(state: LedgerState) -> dict[str, Any]:
+def _state_row(state: LedgerState, now: datetime) -> dict[str, Any]:
+    leads = leader(state.services)
     return {
         "ledger": state.name,
         "database": state.database,
@@ -133,9 +136,15 @@ def _state_row(state: LedgerState) -> dict[str, Any]:
         "bytes": state.size,
         "open_transfers": state.open_transfers,
         "oldest_queued_at": state.oldest_queued_at,
-        "leader": next((one.replica or one.owner for one in state.services if one.leads), None),
+        "leader": (leads.replica or leads.owner) if leads is not None else None,
         "services": [
-            {"replica": one.replica, "address": one.address, "seen_at": one.seen_at, "leads": one.leads}
+            {
+                "replica": one.replica,
+                "address": one.address,
+                "seen_at": one.seen_at,
+                "silent": is_silent(one, now),
+                "leads": one is leads,
+            }
             for one in state.services
         ],
         "tables": [{"table": one.name, "rows": one.rows, "exact": one.exact} for one in state.tables],

@@ -12,7 +12,7 @@ import click
 from router import config
 from router.cli.apply import running_services
 from router.cli.settings import load_configuration, settings_of
-from router.errors import RouterError
+from router.errors import NameTaken, RouterError
 from router.observe import logs
 from router.service import Service
 from router.web.server import HttpServer
@@ -124,6 +124,8 @@ def _reload_when(asked: threading.Event, coordinator: config.Coordinator) -> Non
 
 def _with_cause(error: RouterError, service: Service) -> RouterError:
     """The error, with the likely cause where another service works on the same ledger."""
+    if isinstance(error, NameTaken):  # it says which
+        return error
     others = [one for one in running_services(service.ledger) if one.owner != service.owner]
     if not others:
         return error

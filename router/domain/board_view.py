@@ -14,7 +14,7 @@ from router.domain.board import Board, NodeSeen, QueueSeen, ReplicaSeen, RuleSee
 from router.domain.board_ends import Mark, ends_at
 from router.domain.overview import ArrivingRow, BacklogRow, Overview, ServiceInfo
 from router.domain.pseudonym import Pseudonyms
-from router.domain.replicas import SILENT_SECONDS
+from router.domain.replicas import is_silent
 from router.domain.route import StoppedRoute, said_of, waits_for
 from router.domain.rule import LOCAL, Node, Rule, RuleSet
 from router.domain.sweep import SweepRecord, SweepState
@@ -116,7 +116,7 @@ def _replicas(moment: Moment) -> tuple[ReplicaSeen, ...]:
             store=one.store,
             started_at=one.started_at,
             seen_at=one.seen_at,
-            silent=(moment.now - one.seen_at).total_seconds() > SILENT_SECONDS,
+            silent=is_silent(one, moment.now),
             other_configuration=one.work_hash != moment.rules.work_hash,
         )
         for one in moment.service.services

@@ -171,7 +171,20 @@ def service(answers: dict[str, tuple[int, str] | None], address: str, same: bool
 
 def not_here(others: Sequence[str]) -> Check:
     """On a replica that does not run while others do."""
-    return ok("service", "not-here", f"This replica does not run; others do: {', '.join(others)}.")
+    sentence = f"This replica does not run; others do: {', '.join(others)}."
+    return warn("service", "not-here", sentence, "start it, unless it is stopped on purpose; its log says why it ended")
+
+
+def away(replica: str, seen_at: datetime, instances: int) -> Check:
+    """On a store that no running replica has, but which the ledger says holds instances."""
+    held = f"{instances:,} instance{'' if instances == 1 else 's'}"
+    seen = f"{seen_at.astimezone():%Y-%m-%d %H:%M}"
+    return warn(
+        "replica",
+        "away",
+        f"The replica {replica} does not run (last seen {seen}); its store holds {held}, and work may wait for them.",
+        f"start it again; where it is gone for good: dicom-router store forget {replica}",
+    )
 
 
 def ae_title(router: RouterSettings, where: Where) -> Check:

@@ -29,6 +29,16 @@ def live(services: Iterable[ServiceInfo], now: datetime) -> list[ServiceInfo]:
     return sorted((one for one in services if one.seen_at >= since), key=lambda one: (one.replica, one.owner))
 
 
+def is_silent(service: ServiceInfo, now: datetime) -> bool:
+    """Whether it shows no sign: it has most likely ended, whatever it said last."""
+    return now - service.seen_at >= timedelta(seconds=SILENT_SECONDS)
+
+
+def leader(services: Iterable[ServiceInfo]) -> ServiceInfo | None:
+    """Who leads; of several that said so last the one that said it later, for the others have died."""
+    return max((one for one in services if one.leads), key=lambda one: one.seen_at, default=None)
+
+
 def agreed(services: Iterable[ServiceInfo], owner: str, work_hash: str) -> bool:
     """Whether all other services have the configuration of this one, as far as it is about work.
 
@@ -63,8 +73,7 @@ def standing(
     for one in services:
         if one.replica != name or one.owner == owner:
             continue
-        silent = now - one.seen_at >= timedelta(seconds=SILENT_SECONDS)
-        if not (one.store == store and silent):
+        if not (one.store == store and is_silent(one, now)):
             return Standing.WAIT if waited < patience else Standing.TAKEN
     return Standing.FREE
 
@@ -106,6 +115,17 @@ def of_this(services: Iterable[ServiceInfo], configured: str, host: str, store: 
     ]
     found = found or [one for one in known if store and one.store == store]
     return frozenset(one.owner for one in [*found, *(one for one in known if not one.replica)])
+
+
+def to_ask(services: Iterable[ServiceInfo], own: frozenset[str], now: datetime) -> ServiceInfo | None:
+    """Whom a person's question goes to, always the same: one of `own`, else who leads; one that shows signs of life.
+
+    Another may have other files, and sees other nodes.
+    """
+    known = (one for one in services if one.address)
+    return min(
+        known, key=lambda one: (is_silent(one, now), one.owner not in own, not one.leads, one.owner), default=None
+    )
 
 
 def predecessors(name: str, services: Iterable[ServiceInfo], owner: str) -> list[str]:

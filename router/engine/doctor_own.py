@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import PurePath
 
@@ -12,6 +12,7 @@ from router.domain import checkup_router
 from router.domain.checkup import Check, Where, fail, ok
 from router.domain.checkup_wire import expiring
 from router.domain.rule import RuleSet
+from router.domain.stores import StoreSeen
 from router.domain.surroundings import certificates
 from router.engine.doctor_port import Machine, ServiceSeen
 
@@ -38,12 +39,14 @@ def own_side(
     ledger_problem: str,
     ledger_file: str,
     server: Sequence[Check] = (),
+    away: Mapping[StoreSeen, int] | None = None,
     now: datetime,
 ) -> list[Check]:
     """The checks of this router.
 
     `ledger` says what was found of it, `ledger_problem` why it cannot be opened, `ledger_file` where it lives;
-    `server` are the checks of the server that keeps it otherwise.
+    `server` are the checks of the server that keeps it otherwise; `away` are stores that no running service has, with
+    how many instances they hold.
     """
     checks = [checkup_router.configuration(len(rules.nodes), len(rules.rules), warnings)]
     checks.append(checkup_router.ae_title(rules.router, where))
@@ -63,6 +66,8 @@ def own_side(
             checks += checkup_router.service(_answers(machine, service.address), service.address, same, other)
     if services and not own:
         checks.append(checkup_router.not_here([service.replica for service in services]))
+    for store, instances in (away or {}).items():
+        checks.append(checkup_router.away(store.replica or store.name, store.seen_at, instances))
     checks += _store(rules, where, machine)
     checks += [*_ledger(ledger, ledger_problem, ledger_file, where, machine), *server]
     checks.append(checkup_router.open_files(machine.open_files(), rules.router, where))

@@ -211,7 +211,7 @@ def test_two_that_live_cannot_have_the_same_name(bench: Bench, store: str) -> No
     old.take_name()
     bench.alive.append(old)
     new, _ = bench.make("new", "r", store=store)
-    with pytest.raises(RouterError, match=r"called r \(router\.replica\).*a name of its own"):
+    with pytest.raises(RouterError, match=r"called r \(router\.replica\); it runs .*a name of its own"):
         new.take_name()
     assert bench.owners() == {"old"}
     assert bench.deposed == []

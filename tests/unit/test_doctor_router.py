@@ -24,7 +24,11 @@ from router.domain.overview import ServiceInfo
 from router.domain.rule import HttpTls, Move, Node, RouterSettings, Rule, RuleSet, Sweep, TlsSettings
 from router.engine.doctor_own import left_alone, own_side
 from router.engine.doctor_port import Directory, ServiceSeen
+from router.ledger.ledger import SqlLedger
 from router.machine import ThisMachine
+from router.objects import ObjectStore
+from router.store_name import name_at
+from tests.support.passing import FakeShelf
 
 NOW = datetime(2026, 11, 22, 10, 0, tzinfo=UTC)
 GIB = 1 << 30
@@ -184,11 +188,33 @@ def test_a_replica_that_does_not_run_while_others_do() -> None:
     machine = FakeMachine()
     others = replicas(ServiceSeen("10.0.0.2:9104", "x", "work", "router-2", own=False), here=False)
     found = examine(machine, configured, services=others)
-    assert judged(found, "service") == ("ok", "not-here")
+    assert judged(found, "service") == ("warn", "not-here")
     assert "does not run; others do: router-2." in found["service"].message
     assert judged(found, "dicom port") == ("ok", "free")
     machine.problems = {11112: "in-use"}
     assert judged(examine(machine, configured, services=others), "dicom port") == ("fail", "in-use")
+
+
+def test_a_store_that_no_running_replica_has_is_told_with_what_to_do(tmp_path: Path) -> None:
+    own = tmp_path / "store"
+    ObjectStore(own, durability="rename").close()
+    configured = rules(replica="router-1", store=str(own))
+    live = ServiceInfo(owner="o2", address="10.0.0.2:9104", seen_at=NOW, work_hash="w", replica="router-2", store="two")
+    with SqlLedger.in_memory() as ledger:
+        for name, replica, store in (("a", "router-1", name_at(own)), ("b", "router-2", "two"), ("c", "router-3", "3")):
+            ledger.announce(ServiceInfo(owner=name, address="", seen_at=NOW, replica=replica, store=store))
+        assert opening._away(configured, [live], ledger) == {}, "it holds nothing"
+        shelf = FakeShelf()
+        for number, store in enumerate((name_at(own), "two", "3", "3")):
+            shelf.arrives(f"1.2.3.{number}", at=NOW, store=store)
+        ledger.add_receipts(list(shelf.receipts.values()))
+        away = opening._away(configured, [live], ledger)
+    assert [(one.replica, number) for one, number in away.items()] == [("router-3", 2)]
+    found = examine(FakeMachine(), away=away)
+    assert judged(found, "replica") == ("warn", "away")
+    assert "router-3 does not run" in found["replica"].message
+    assert "2 instances" in found["replica"].message
+    assert "dicom-router store forget router-3" in found["replica"].remedy
 
 
 @pytest.mark.parametrize("tls", [False, True])

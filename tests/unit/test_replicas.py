@@ -17,20 +17,26 @@ from router.domain.replicas import (
     Standing,
     agreed,
     deposed,
+    is_silent,
+    leader,
     live,
     named,
     of_this,
     predecessors,
     standing,
+    to_ask,
 )
 
 NOW = datetime(2026, 11, 22, 10, 0, tzinfo=UTC)
 
 
-def service(owner: str, replica: str = "", *, ago: float = 0.0, store: str = "s", work: str = "w") -> ServiceInfo:
+def service(
+    owner: str, replica: str = "", *, ago: float = 0.0, store: str = "s", work: str = "w", leads: bool = False
+) -> ServiceInfo:
     return ServiceInfo(
         owner=owner,
-        address="",
+        address=f"{owner}:9104",
+        leads=leads,
         seen_at=NOW - timedelta(seconds=ago),
         replica=replica or owner,
         store=store,
@@ -124,3 +130,31 @@ def test_which_service_is_of_this_configuration(configured: str, host: str, stor
 def test_where_all_have_one_store_the_name_decides() -> None:
     services = [service("a", "r1", store="s"), service("b", "r2", store="s")]
     assert of_this(services, "", "r1", "s") == {"a"}
+
+
+def test_of_several_that_said_they_lead_the_last_does() -> None:
+    """The others died, and said so before."""
+    dead = service("a", ago=51.0, leads=True)
+    leads = service("b", ago=1.0, leads=True)
+    assert leader([dead, leads, service("c", ago=0.5)]) is leads
+    assert leader([service("c", ago=0.5)]) is None
+    assert [is_silent(one, NOW) for one in (dead, leads)] == [True, False]
+
+
+@pytest.mark.parametrize(
+    ("services", "asked"),
+    [
+        ((("a", 1.0, False), ("own", 0.5, False), ("b", 0.1, True)), "own"),
+        ((("a", 1.0, False), ("b", 2.0, True)), "b"),
+        ((("own", 30.0, False), ("a", 1.0, False)), "a"),
+        ((("b", 0.1, False), ("a", 1.0, False)), "a"),
+        ((("own", 30.0, False),), "own"),
+        ((), None),
+    ],
+)
+def test_a_question_goes_to_the_own_replica_else_to_who_leads(
+    services: tuple[tuple[str, float, bool], ...], asked: str | None
+) -> None:
+    known = [service(name, ago=ago, leads=leads) for name, ago, leads in services]
+    found = to_ask(known, frozenset({"own"}), NOW)
+    assert (found.owner if found is not None else None) == asked
