@@ -82,7 +82,7 @@ class Questions:
                 return True
         reply = self._ask(*key)
         if reply is None:
-            raise StoreRefused(_OUT_OF_RESOURCES, "out-of-resources", "Whether this was asked for is not known now")
+            raise StoreRefused(_OUT_OF_RESOURCES, "ledger", "Whether this was asked for is not known now")
         if reply:
             with self._changed:
                 self._remember(key)

@@ -220,6 +220,8 @@ class Around(msgspec.Struct, frozen=True, kw_only=True):
     """What this router listens on."""
     retains: bool = False
     """What was passed on leaves the store once it is proven (`router.retention`)."""
+    named: bool = False
+    """It is one of several that share a ledger (`router.replica`), perhaps behind a load balancer."""
 
     def at(self, *keys: str) -> str:
         """Where a key of the node stands."""
@@ -228,7 +230,9 @@ class Around(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def entry(self) -> str:
         """What the node needs to have about this router."""
-        return f"an application entity with AE title {self.ae_title}, host {self.host}, port {self.port}"
+        words = f"an application entity with AE title {self.ae_title}, host {self.host}, port {self.port}"
+        balanced = " (behind a load balancer: its host and port; it passes nothing on before a replica runs)"
+        return f"{words}{balanced if self.named else ''}"
 
     def own_certificate(self, ours: TlsSettings | None) -> str:
         """Where the certificate stands that this router shows the node: with `tls: true` it is that of `router.tls`."""

@@ -114,7 +114,8 @@ class _Examination:
             port=router.listen_port,
             listen_host=router.listen_host,
             where=doctor._where,
-            retains=doctor._rules.router.retention is not None,
+            retains=router.retention is not None,
+            named=bool(router.replica),
         )
 
     @property

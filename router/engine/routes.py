@@ -24,6 +24,7 @@ from router.errors import LedgerError
 
 REFUSAL_REASONS: dict[str, str] = {
     "out-of-space": "its disk has too little free space (router.minimum_free)",
+    "ledger": "whether this was asked for was not known, for the ledger could not be asked; see the log",
     "out-of-resources": "it takes no more receipts; see the log",
     "storage-failure": "it could not write; see the log",
     "too-many-associations": "all its associations are in use (router.maximum_associations)",

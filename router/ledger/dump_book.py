@@ -57,7 +57,8 @@ class DumpBook:
             raise LedgerError(f"A service runs on the ledger {name}; stop it, wait a minute, then import.")
         if dump.in_use(connection):
             raise LedgerError(
-                f"The ledger {name} is not empty, and an import never mixes; name a new one in router.ledger."
+                f"The ledger {name} is not empty, and an import never mixes; name a new one in router.ledger, or, "
+                "where a service was started on it too early, stop that and make the database anew."
             )
 
     def census(self) -> LedgerState:

@@ -40,6 +40,7 @@ REFUSALS = (
     "conflict",
     "empty",
     "invalid-uid",
+    "ledger",
     "mismatch",
     "missing-uid",
     NOT_ASKED_FOR,
