@@ -16,6 +16,8 @@ _FILES_EACH = 3
 """Per association: its socket, the file it writes, the directory that goes in."""
 _FEW_INODES = 0.02
 _ZONES_YEARS = 2
+_STOPPING = "service: stopping"
+"""What /readyz says of a service that has been told to stop."""
 
 _PORTS = {
     "in-use": ("another program uses the port", "stop it, or change {place}"),
@@ -155,6 +157,9 @@ def service(answers: dict[str, tuple[int, str] | None], address: str, same: bool
         if answer is None:
             advice = "see its log; is it the one that runs on this ledger?"
             checks.append(fail(check, "silent", f"{who} does not answer at {address}{path}.", advice))
+        elif _STOPPING in answer[1]:
+            sentence = f"{who} at {address} is being stopped."
+            checks.append(warn(check, "stopping", sentence, "nothing, where somebody stops it on purpose"))
         elif answer[0] != 200:
             sentence = f"{who} says at {address}{path}: {answer[1] or answer[0]}."
             checks.append(fail(check, "failing", sentence, "mend what it names; its log says more"))

@@ -195,6 +195,14 @@ def test_a_replica_that_does_not_run_while_others_do() -> None:
     assert judged(examine(machine, configured, services=others), "dicom port") == ("fail", "in-use")
 
 
+def test_a_service_that_is_being_stopped_is_nothing_to_mend() -> None:
+    machine = FakeMachine()
+    machine.answers = {"/readyz": (503, '{"status": "failing", "problems": {"service": "stopping"}}')}
+    found = examine(machine, running=True)
+    assert judged(found, "readyz") == ("warn", "stopping")
+    assert judged(found, "healthz") == ("ok", "ok")
+
+
 def test_a_store_that_no_running_replica_has_is_told_with_what_to_do(tmp_path: Path) -> None:
     own = tmp_path / "store"
     ObjectStore(own, durability="rename").close()
