@@ -13,7 +13,8 @@ LANGUAGE_SERVER := tests/editor/node_modules/.installed
 WORKERS ?= 2
 # What fails beside other tests, on a machine that is not ours alone, is run once more by itself; both failures are
 # printed, and what fails again has failed. Only after tests that failed (1), not after a crash or a wrong argument.
-ALONE = { test $$? -eq 1 && $(PYTHON) -m pytest --last-failed --maxfail 1 --forbid-skips; }
+# Where the run failed because of tests that were skipped there is nothing to run again, and so it stays failed.
+ALONE = { test $$? -eq 1 && $(PYTHON) -m pytest --last-failed --lfnf none --maxfail 1 --forbid-skips; }
 
 help:
 	@echo "make install   set up $(VENV) with the project and its tools"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -303,7 +304,8 @@ def everything_asked_for_is_there(asked: Asked) -> None:
     """No expression asks for series that nobody has, and what is recorded has values."""
     for name, expression in {**asked.alerts, **asked.recorded}.items():
         for selector in selectors(expression):
-            assert asked.prometheus.query(f"count({selector})"), f"{name}: nobody has {selector}"
+            count = functools.partial(asked.prometheus.query, f"count({selector})")
+            wait_for(count, f"{name}: somebody who has {selector}", SECONDS)  # after a late scrape nobody has it
         asked.prometheus.query(expression)
     for name in asked.recorded:
         wait_for(lambda name=name: asked.prometheus.query(name), f"a value of {name}", SECONDS)
@@ -311,8 +313,8 @@ def everything_asked_for_is_there(asked: Asked) -> None:
 
 def texts_that_failed(asked: Asked) -> list[str]:
     """Texts of firing alerts in which a placeholder could not be filled in."""
-    texts = [text for alert in asked.prometheus.alerts() for text in alert["annotations"].values()]
-    assert texts
+    alerts = wait_for(asked.prometheus.alerts, "alerts", SECONDS)  # after a late scrape there are none
+    texts = [text for alert in alerts for text in alert["annotations"].values()]
     return [text for text in texts if "<error" in text or "<no value>" in text or "  " in text]
 
 

@@ -15,12 +15,6 @@ from tests.support.ports import free_port
 from tests.support.process import wait_for
 from tests.support.router import Site, node
 
-QUICK = {
-    "find": {"inactivity": "2s", "total": "5s"},
-    "move": {"inactivity": "2s", "total": "10s"},
-    "timeouts": {"connect": "2s", "negotiation": "2s"},
-}
-
 
 def rule(source: str, *destinations: str, **move: Any) -> dict[str, Any]:
     settings = {"to": list(destinations or ["local"]), "retry": {"attempts": 1}, **move}
@@ -46,7 +40,7 @@ class Ward:
             title, studies=studies, behaviour=behaviour, destinations={"ROUTER": ("127.0.0.1", self.site.dicom_port)}
         )
         self.stack.enter_context(pacs)
-        self.nodes[name] = node(title, pacs.port, **{**QUICK, **settings})
+        self.nodes[name] = node(title, pacs.port, **settings)
         self.rules[f"from-{name}"] = rule(name)
         return pacs
 
@@ -92,7 +86,7 @@ def failed_transfer(site: Site, verdict: str = "failed") -> dict[str, Any]:
 
 def test_an_unreachable_source(ward: Ward) -> None:
     port = free_port()
-    ward.nodes["archive"] = node("ARCHIVE", port, **QUICK)
+    ward.nodes["archive"] = node("ARCHIVE", port)
     ward.rules["r"] = rule("archive")
     one_sentence(failed_sweep(ward.configure()), "archive", str(port), "refused")
 
@@ -109,12 +103,12 @@ def test_a_wrong_ae_title(ward: Ward) -> None:
 
 
 def test_a_source_that_hangs_when_asked(ward: Ward) -> None:
-    ward.archive("archive", Behaviour(hang_on_find=True))
+    ward.archive("archive", Behaviour(hang_on_find=True), find={"inactivity": "2s"})
     one_sentence(failed_sweep(ward.configure()), "archive")
 
 
 def test_a_source_that_hangs_before_the_association(ward: Ward) -> None:
-    ward.archive("archive", Behaviour(hang_on_associate=True))
+    ward.archive("archive", Behaviour(hang_on_associate=True), timeouts={"negotiation": "2s"})
     one_sentence(failed_sweep(ward.configure()), "archive")
 
 
@@ -124,14 +118,14 @@ def test_a_source_that_may_not_be_queried(ward: Ward) -> None:
 
 
 def test_a_source_that_hangs_in_the_move(ward: Ward) -> None:
-    ward.archive("archive", Behaviour(hang_move_after=0))
+    ward.archive("archive", Behaviour(hang_move_after=0), move={"inactivity": "2s"})
     transfer = failed_transfer(ward.configure())
     one_sentence(transfer["reason"], "0 of 3")
 
 
 def test_an_unknown_move_destination(ward: Ward) -> None:
     ward.archive("archive")
-    ward.nodes["workstation"] = node("NOBODY", free_port(), **QUICK)
+    ward.nodes["workstation"] = node("NOBODY", free_port())
     ward.rules["from-archive"] = rule("archive", "workstation")
     transfer = failed_transfer(ward.configure())
     assert transfer["status"] == "0xA801"
@@ -141,7 +135,7 @@ def test_an_unknown_move_destination(ward: Ward) -> None:
 @pytest.mark.parametrize("status", [0xA702, 0xC000])
 def test_an_unknown_move_destination_in_disguise(ward: Ward, status: int) -> None:
     ward.archive("archive", Behaviour(unknown_destination_status=status))
-    ward.nodes["workstation"] = node("NOBODY", free_port(), **QUICK)
+    ward.nodes["workstation"] = node("NOBODY", free_port())
     ward.rules["from-archive"] = rule("archive", "workstation", verify="none")
     assert failed_transfer(ward.configure())["status"] == f"0x{status:04X}"
 
@@ -221,18 +215,20 @@ def test_a_ledger_that_is_no_ledger(ward: Ward) -> None:
 
 def test_faults_of_others_delay_nobody(ward: Ward) -> None:
     """One service, several archives that misbehave, one that does not: it is served as if it were alone."""
-    slow = {"find": {"inactivity": "60s"}, "move": {"inactivity": "60s"}, "timeouts": {"negotiation": "60s"}}
+    # Who waited for one that hangs would wait for longer than a command may take here.
+    hangs = {"inactivity": "300s", "total": "300s"}
+    slow = {"find": hangs, "move": hangs, "timeouts": {"negotiation": "300s"}}
     ward.archive("hangs-on-associate", Behaviour(hang_on_associate=True), **slow)
     ward.archive("hangs-on-find", Behaviour(hang_on_find=True), **slow)
     ward.archive("hangs-on-move", Behaviour(hang_move_after=0), **slow)
     ward.archive("rejects", Behaviour(reject=CALLING_NOT_RECOGNISED))
-    ward.nodes["dead"] = node("DEAD", free_port(), **QUICK)
+    ward.nodes["dead"] = node("DEAD", free_port())
     ward.rules["from-dead"] = rule("dead")
     ward.archive("healthy", instances=20)
     ward.site.settings["drain"] = "1s"
     site = ward.configure()
     with site.run() as router:
-        site.apply("--rule", "from-healthy", seconds=30)
+        site.apply("--rule", "from-healthy")
         (transfer,) = site.json("transfers", "list", "--source", "healthy")["transfers"]
         assert transfer["verdict"] == "complete"
         failed = r'dicom_router_sweeps_total\{result="failed",rule="from-(dead|rejects)",source="\w+"\} [1-9]'

@@ -635,7 +635,7 @@ def test_two_applies_at_once_help_each_other(hospital: Hospital) -> None:
     hospital.configure()
     first = hospital.start("apply", "--rule", "chest-ct")
     hospital.archive.record.wait_for("move")
-    second = hospital.site.apply("--rule", "from-slow", seconds=60)
+    second = hospital.site.apply("--rule", "from-slow")
     assert first.wait() == 0
     assert [(row["rule"], row["verdict"], row["completed"]) for row in second["transfers"]] == [
         ("from-slow", "complete", 30)

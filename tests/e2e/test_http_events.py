@@ -257,7 +257,7 @@ def test_a_stream_without_news_lives_longer_than_idle_connections_and_says_so(
 def test_a_listener_that_does_not_read_is_dropped_and_holds_up_nobody(
     server: HttpServer, work: Work, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(bounded, "READ_SECONDS", 0.5)
+    monkeypatch.setattr(bounded, "READ_SECONDS", 5.0)  # for the one that reads as well
     monkeypatch.setattr(stream, "MOST_LISTENERS", 2)
     boards = Growing(work)
     work.boards = boards
@@ -271,6 +271,7 @@ def test_a_listener_that_does_not_read_is_dropped_and_holds_up_nobody(
             assert listener.event() is not None
 
         def dropped() -> bool:
+            assert listener.event() is not None
             with listening(server.port) as one:
                 return one.status == 200
 

@@ -286,7 +286,8 @@ def test_a_wrong_token_is_refused_and_soon_nobody_may_try(server: HttpServer, wo
         assert (reply.status, "not the token" in reply.text) == (403, True)
         assert "nonsense" not in reply.text
     late = visitor.log_in()
-    assert (late.status, late.headers["retry-after"]) == (429, "60")
+    assert late.status == 429
+    assert 0 < int(late.headers["retry-after"]) <= 60, "what is left of the minute since the first guess"
     assert visitor.cookies == {}
     assert work.done == []
 

@@ -61,6 +61,7 @@ class Ward:
         return {"sweep": sweep, "move": {"to": ["local"]}, **more}
 
     def slow(self, seconds: float) -> None:
+        """So slow that a busy machine, too, is in time for what happens in the middle of a move."""
         self.archive.behaviour = Behaviour(suboperation_delay_seconds=seconds)
 
     def quick(self) -> None:
@@ -144,7 +145,7 @@ def test_a_signal_that_the_kernel_hands_to_another_thread_is_heard(ward: Ward) -
 
 
 def test_sigterm_cancels_what_takes_too_long_and_the_rest_is_moved_later(ward: Ward) -> None:
-    ward.slow(0.7)
+    ward.slow(2)
     router = ward.run(drain="1s")
     first_instances(ward)
     router.send_signal(signal.SIGTERM)
@@ -165,7 +166,7 @@ def test_sigterm_cancels_what_takes_too_long_and_the_rest_is_moved_later(ward: W
 
 @pytest.mark.parametrize("drains", [True, False], ids=["later", "at once"])
 def test_a_second_signal_ends_the_waiting(ward: Ward, drains: bool) -> None:
-    ward.slow(1)
+    ward.slow(2)
     router = ward.run(drain="10m")
     first_instances(ward)
     router.send_signal(signal.SIGTERM)
@@ -181,7 +182,7 @@ def test_a_second_signal_ends_the_waiting(ward: Ward, drains: bool) -> None:
 
 
 def test_after_a_crash_what_arrived_is_looked_up_before_anything_is_moved_again(ward: Ward) -> None:
-    ward.slow(0.4)
+    ward.slow(1.5)
     router = ward.run()
     first_instances(ward)
     router.kill()
@@ -220,9 +221,9 @@ def test_an_apply_goes_on_alone_when_the_service_stops(ward: Ward) -> None:
 
 
 def test_a_claim_that_is_lost_stops_that_work_only(ward: Ward) -> None:
-    second = ward.pacs("second", Behaviour(suboperation_delay_seconds=0.5))
+    second = ward.pacs("second", Behaviour(suboperation_delay_seconds=1.5))
     ward.rules["from-second"] = ward.rule("second")
-    ward.slow(0.5)
+    ward.slow(1.5)
     ward.run()
     first_instances(ward)
     second.record.wait_for("move")

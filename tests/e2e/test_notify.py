@@ -147,7 +147,7 @@ def test_a_stopped_route_is_told_and_that_it_works_again(ward: Ward) -> None:
 def test_a_rule_has_its_own_channel_and_who_is_told_changes_without_a_restart(ward: Ward) -> None:
     ward.archive.behaviour = FAILING
     ward.rules["all"]["notify"] = {"to": ["chat"], "on": ["partial"]}
-    ward.configure(wait="2s")
+    ward.configure(wait="10s")  # so that all fail before it is over, one after the other
     with ward.run() as router:
         (post,) = ward.chat.wait(1)
         assert post.json["rules"] == {"all": STUDIES}
@@ -172,7 +172,7 @@ def test_what_cannot_be_sent_is_sent_after_the_next_start(ward: Ward) -> None:
     ward.archive.behaviour = FAILING
     ward.channels["on-call"]["mail"] |= {"server": f"127.0.0.1:{(port := free_port())}", "encryption": "none"}
     del ward.channels["on-call"]["mail"]["user"], ward.channels["on-call"]["mail"]["password"]
-    ward.configure(wait="1s")
+    ward.configure(wait="10s")  # so that all fail before it is over, one after the other
     with ward.run() as router:
         wait_for(lambda: "cannot be reached (Connection refused)" in router.log, "the attempt to fail")
         waiting = 'dicom_router_notifications_waiting{channel="on-call"} 1.0'

@@ -253,7 +253,9 @@ def test_more_connections_than_are_allowed_are_closed_and_those_that_are_open_go
     assert first.ask(order(start=f"{clinic.start_at:%Y%m%d%H%M}")).code == "AA"
     others = [clinic.client() for _ in range(CONNECTIONS_ALLOWED - 1)]
     assert clinic.client().ended()
-    assert count(router, "order_messages_refused_total", reason="too-many-connections") == 1
+    wait_for(  # it is counted after it is closed
+        lambda: count(router, "order_messages_refused_total", reason="too-many-connections") == 1, "it to be counted"
+    )
     assert first.ask(order(start=f"{clinic.start_at:%Y%m%d%H%M}")).code == "AA"
     for one in others:
         one.close()

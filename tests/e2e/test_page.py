@@ -24,6 +24,8 @@ RULE = {
     "move": {"to": ["workstation"]},
 }
 SLOW = Behaviour(suboperation_delay_seconds=0.5)
+LONG = 200
+"""Instances of a study that, sent slowly, is still under way when a test is through, on a busy machine too."""
 REFUSING = Behaviour(refuse_move_status=0xA900)
 PATHS = ("/", "/transfers", "/transfers/1", "/explain", "/configuration", "/login", "/nowhere")
 
@@ -48,6 +50,7 @@ class Hospital:
             },
             rules={"ct": RULE},
             router={
+                "drain": "1s",  # nobody waits for a slow move when a test ends
                 **({"token": {"file": str(self.token)}} if token else {}),
                 "page": {"identifiers": identifiers},
             },
@@ -118,7 +121,7 @@ def bar_of(screen: Screen, transfer: int) -> int:
 
 
 def test_the_bar_moves_while_a_slow_archive_sends(hospital: Hospital, window: Callable[..., Screen]) -> None:
-    hospital.studies(1)
+    hospital.studies(1, instances=40)  # long enough to be watched, and at its end within SECONDS
     hospital.archive.behaviour = SLOW
     screen = window(hospital)
     screen.log_in(TOKEN)
@@ -144,7 +147,7 @@ def test_the_bar_moves_while_a_slow_archive_sends(hospital: Hospital, window: Ca
 
 
 def test_what_waits_says_why(hospital: Hospital, window: Callable[..., Screen]) -> None:
-    hospital.studies(3)
+    hospital.studies(3, instances=LONG)
     hospital.archive.behaviour = SLOW
     screen = window(hospital)
     screen.log_in(TOKEN)
@@ -179,7 +182,7 @@ def test_a_failed_transfer_says_why_and_a_retry_completes_it(hospital: Hospital,
 def test_what_is_open_and_has_the_focus_stays_so_when_its_section_changes(
     hospital: Hospital, window: Callable[..., Screen]
 ) -> None:
-    hospital.studies(2)
+    hospital.studies(2, instances=LONG)
     hospital.archive.behaviour = SLOW
     screen = window(hospital)
     screen.log_in(TOKEN)
@@ -193,6 +196,11 @@ def test_what_is_open_and_has_the_focus_stays_so_when_its_section_changes(
         "live-1-cancel",
         True,
     ]
+    page.locator("a[href='/transfers/1']").first.focus()
+    before = bar_of(screen, 1)
+    wait_for(lambda: bar_of(screen, 1) > before, "still more is moved", SECONDS)
+    assert page.evaluate("document.activeElement.getAttribute('href')") == "/transfers/1", "a link has no id"
+    page.locator("#live-1-cancel").focus()
     page.keyboard.press("Enter")
     screen.said("cancelled")
     wait_for(lambda: hospital.states()[1] == "cancelled", "it is cancelled", SECONDS)
@@ -216,7 +224,7 @@ def test_times_are_relative_and_pass(hospital: Hospital, window: Callable[..., S
 
 @pytest.mark.parametrize("by_keyboard", [False, True], ids=["mouse", "keyboard"])
 def test_everything_can_be_done_by(by_keyboard: bool, hospital: Hospital, window: Callable[..., Screen]) -> None:
-    uids = hospital.studies(3, instances=40)
+    uids = hospital.studies(3, instances=LONG)
     hospital.archive.behaviour = SLOW
     screen = window(hospital)
     page = screen.go("/login")
@@ -262,7 +270,7 @@ def test_everything_can_be_done_by(by_keyboard: bool, hospital: Hospital, window
 
 
 def test_a_click_on_what_is_about_to_change_is_not_lost(hospital: Hospital, window: Callable[..., Screen]) -> None:
-    hospital.studies(1, instances=40)
+    hospital.studies(1, instances=300)
     hospital.archive.behaviour = replace(SLOW, suboperation_delay_seconds=0.2)
     screen = window(hospital)
     screen.log_in(TOKEN)
@@ -281,7 +289,7 @@ def test_a_click_on_what_is_about_to_change_is_not_lost(hospital: Hospital, wind
 
 
 def test_without_a_script_the_page_shows_and_does_the_same(hospital: Hospital, window: Callable[..., Screen]) -> None:
-    hospital.studies(1)
+    hospital.studies(1, instances=LONG)
     hospital.archive.behaviour = REFUSING
     screen = window(hospital, java_script_enabled=False)
     screen.log_in(TOKEN)

@@ -126,16 +126,17 @@ def test_a_duty_cycle_is_kept(tmp_path: Path, stack: contextlib.ExitStack, recor
 
     ward.archive.record.begin = begun  # type: ignore[method-assign]
     ward.archive.record.end = ended  # type: ignore[method-assign]
-    ward.archive.behaviour = Behaviour(response_delay_seconds=0.4)
+    ward.archive.behaviour = Behaviour(response_delay_seconds=0.8)  # long beside what a busy machine adds
     router = ward.run({"all": rule(every="5s")}, limits={"associations": 1, "duty": "50%"})
     ward.archive.record.wait_for("move", timeout_seconds=60)
-    time.sleep(22)
+    time.sleep(30)
     with lock:
         spans = [span for _, span in sorted(busy.items()) if len(span) == 2]
-    share = sum(last - first for first, last in spans) / (spans[-1][1] - spans[0][0])
+    # The last one does not count: its rest is yet to come.
+    share = sum(last - first for first, last in spans[:-1]) / (spans[-1][0] - spans[0][0])
     record_property("share", share)
     assert not ward.complete(), "there was always something to do"
-    assert 0.4 <= share <= 0.6
+    assert 0.3 <= share <= 0.6
     assert metric(router, 'node_waits_total{node="archive",reason="duty"}') > 5
 
 

@@ -22,7 +22,7 @@ from tests.support.stocked import forwards, passes_on
 
 SENDERS, STUDIES, INSTANCES = 4, 5, 250
 """So many senders, studies of each, and instances of each study."""
-SECONDS = 100.0
+SECONDS = 400.0
 BREAKER = {"failures": 2, "pause": "1s", "maximum_pause": "1s"}
 
 
@@ -103,7 +103,7 @@ class Archive:
         return found
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(900)
 def test_everything_arrives_while_both_destinations_come_and_go(tmp_path: Path) -> None:
     sent = [_studies(tmp_path / f"sender-{sender}", sender) for sender in range(SENDERS)]
     wanted = {uid: content for one in sent for uid, content in one.items()}

@@ -227,7 +227,8 @@ def test_a_stranger_orders_nothing(place: Place) -> None:
     assert parse_answer(answer.strip(b"\x0b\x1c\r")).code == "AR"
     assert ORDERED.encode() not in answer
     assert answered(place, ELSEWHERE, order()) == b"", "hung up on"
-    assert place.metric('order_messages_refused_total{reason="not-allowed"}') == 2
+    # The one that is hung up on is counted afterwards.
+    wait_for(lambda: place.metric('order_messages_refused_total{reason="not-allowed"}') == 2, "both to be counted")
 
 
 # --- HTTP -------------------------------------------------------------------------------------------------------------

@@ -22,6 +22,8 @@ from tests.support.router import COMMAND, Site, node
 
 _ESCAPE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 _HIDE, _SHOW = "\x1b[?25l", "\x1b[?25h"
+_SECONDS = 200.0
+"""Bounds a hang."""
 
 
 class Screen:
@@ -38,7 +40,7 @@ class Screen:
         )
         os.close(slave)
         try:
-            self.raw = _read(master, time.monotonic() + 60)
+            self.raw = _read(master, time.monotonic() + _SECONDS)
             self.code = process.wait(10)
         finally:
             os.close(master)
@@ -128,7 +130,7 @@ def test_the_demo_without_a_terminal(tmp_path: Path) -> None:
         env={**os.environ, "TMPDIR": str(tmp_path)},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=_SECONDS,
         check=False,
     )
     assert done.returncode == 0

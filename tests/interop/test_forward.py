@@ -222,7 +222,7 @@ def _open_breakers(metrics: str) -> bool:
 
 def test_a_router_killed_in_the_middle_looks_first_and_sends_nothing_that_is_there(site: Site, tmp_path: Path) -> None:
     study = make_study(tmp_path / "studies", instances=120)
-    with SimulatedPacs("ARCHIVE", behaviour=Behaviour(response_delay_seconds=0.02)) as pacs:
+    with SimulatedPacs("ARCHIVE", behaviour=Behaviour(response_delay_seconds=0.1)) as pacs:
         site.configure(nodes={"archive": node("ARCHIVE", pacs.port)}, rules={"on": passes_on("archive")})
         stock = Stock(site)
         stock.queue(stock.add(study.files), "archive")

@@ -55,7 +55,7 @@ class Ward:
                     "move": {"to": ["local"]},
                 },
             },
-            router={"leave": "4s", "drain": "60s", "token": {"file": str(directory / "token")}},
+            router={"leave": "4s", "drain": "300s", "token": {"file": str(directory / "token")}},
         )
         for site, host in zip(self.fleet.sites, ADDRESSES, strict=True):
             site.host, site.dicom_port, site.http_port = host, self.ports[DICOM], self.ports[HTTP]
@@ -153,7 +153,7 @@ def test_associations_are_spread_and_a_replica_may_stop_or_die_unnoticed(ward: W
     assert all(haproxy.associations()[name] >= 1 for name in NAMES)
 
     # One stops while an association is under way there: that one ends as it should, and nothing new is refused.
-    long = make_study(ward.directory / "studies", instances=200)
+    long = make_study(ward.directory / "studies", instances=500)
     before = haproxy.associations()
     slow = SlowSender(ward.router, long)
     wait_for(lambda: len(slow.statuses) >= 2, "the slow sender has begun")

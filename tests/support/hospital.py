@@ -22,12 +22,6 @@ from tests.support.ports import free_port
 from tests.support.router import Site, node
 from tests.support.worklist import scheduled
 
-QUICK = {
-    "find": {"inactivity": "5s", "total": "10s"},
-    "move": {"inactivity": "5s", "total": "20s"},
-    "timeouts": {"connect": "2s", "negotiation": "2s"},
-    "timezone": "UTC",
-}
 INSTANCES = 4
 ORDERED, SCHEDULED = PATIENT, "P1"
 """A patient of whom orders tell, and one who stands in the worklist."""
@@ -93,18 +87,18 @@ class Hospital:
         self.nodes: dict[str, Any] = {}
         self.rules: dict[str, Any] = {}
         self.reading = stack.enter_context(SimulatedPacs("READING"))
-        self.nodes["reading-room"] = node("READING", self.reading.port, **QUICK)
+        self.nodes["reading-room"] = node("READING", self.reading.port, timezone="UTC")
         vault.register("ROUTER", self.site.dicom_port)
         self.vault_port = vault.dicom_port
-        self.nodes["vault"] = node(vault.ae_title, vault.dicom_port, commitment=True, **QUICK)
+        self.nodes["vault"] = node(vault.ae_title, vault.dicom_port, commitment=True, timezone="UTC")
         gently = {"moves_per_hour": 100, "duty": "50%"}  # after each move the next one has to wait
         self.healthy = self.archive("healthy", None, "local", "reading-room", "vault", limits=gently)
         self.archive("loses-some", Behaviour(undecodable_instances=1), "local")
         self.archive("rejects", Behaviour(reject=CALLING_NOT_RECOGNISED), "local")
         self.archive("forgetful", None, "local", knows_router=False)
-        self.nodes["dead"] = node("DEAD", free_port(), **QUICK, breaker={"failures": 1, "pause": "10m"})
+        self.nodes["dead"] = node("DEAD", free_port(), timezone="UTC", breaker={"failures": 1, "pause": "10m"})
         self.rules["from-dead"] = self.rule("dead", "local")
-        self.nodes["never-asked"] = node("NEVER", free_port(), **QUICK)
+        self.nodes["never-asked"] = node("NEVER", free_port(), timezone="UTC")
         self.prefetch()
         self.night(directory)
         self.site.configure(nodes=self.nodes, rules=self.rules)
@@ -131,7 +125,7 @@ class Hospital:
             del known["ROUTER"]
         pacs = SimulatedPacs(name.upper(), studies=studies, behaviour=behaviour, destinations=known)
         self.stack.enter_context(pacs)
-        self.nodes[name] = node(name.upper(), pacs.port, **QUICK, **settings)
+        self.nodes[name] = node(name.upper(), pacs.port, timezone="UTC", **settings)
         return pacs
 
     @staticmethod
@@ -169,7 +163,7 @@ class Hospital:
             scheduled("ACC2", patient_id="P*", **when),  # it would widen the question, and is refused
         ]
         ris = self.stack.enter_context(SimulatedPacs("RIS", worklist=worklist))
-        self.nodes["ris"] = node("RIS", ris.port, **QUICK)
+        self.nodes["ris"] = node("RIS", ris.port, timezone="UTC")
         move = {"to": ["reading-room"], "retry": {"attempts": 1}}
         keys = {"ScheduledProcedureStepStartDate": "today..today+4d", "Modality": "MR"}
         self.rules["from-worklist"] = {
@@ -187,7 +181,7 @@ class Hospital:
         day = datetime.now(UTC) + timedelta(days=3)
         windows = {"not-now": {"timezone": "UTC", "open": [f"{day:%a} 00:00-24:00".lower()]}}
         (self.site.rules_directory / "windows.yaml").write_text(json.dumps({"windows": windows}), "utf-8")
-        self.nodes["night"] = node("NIGHT", free_port(), **QUICK, tls=tls, windows=[{"use": "not-now"}])
+        self.nodes["night"] = node("NIGHT", free_port(), timezone="UTC", tls=tls, windows=[{"use": "not-now"}])
 
     # what happens -----------------------------------------------------------------------------------------------------
 

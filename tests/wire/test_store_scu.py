@@ -740,15 +740,15 @@ def test_a_node_that_reads_slowly_but_steadily_is_waited_for(router, scripted):
 
         def sink(part: memoryview) -> None:
             if next(pauses) % 100 == 0:
-                scp.done.wait(0.1)
+                scp.done.wait(0.3)
 
         association.stream_data(message.context_id, sink)
         scp.answer(association, (message.context_id, message.command))
 
     peer = scripted(script)
     started = time.monotonic()
-    assert router.store(node(peer.port, inactivity=1.0), [router.made(40_000_000)]).complete
-    assert time.monotonic() - started > 1.5
+    assert router.store(node(peer.port, inactivity=3.0), [router.made(40_000_000)]).complete
+    assert time.monotonic() - started > 3.5
 
 
 def test_an_answer_to_something_else(router, scripted):
