@@ -89,8 +89,9 @@ class Works(Bench):
         now = self.clock.now()
         for intent in intents:
             self.peers.add(intent.source, intent.study_instance_uid, f"{intent.study_instance_uid}.1", "1.2.3")
-        self.ledger.add_sweeps([SweepDue(rule="r", source="pacs", due_at=now, tier=7)])
-        claimed = self.ledger.claim_sweep(["pacs"], now, 60)
+        with self.dispatcher._claiming:  # else it may take the sweep itself
+            self.ledger.add_sweeps([SweepDue(rule="r", source="pacs", due_at=now, tier=7)])
+            claimed = self.ledger.claim_sweep(["pacs"], now, 60)
         assert claimed is not None
         new = [NewTransfer(intent=one, rule="r", priority=priority, instance_count=1) for one in intents]
         assert self.ledger.finish_sweep(claimed, SweepReport(state=SweepState.COMPLETE), new, [], now)
