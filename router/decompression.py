@@ -22,6 +22,7 @@ from pydicom.pixels.decoders.base import get_decoder
 from pydicom.uid import UID, ImplicitVRLittleEndian
 
 from router.errors import StoreError
+from router.holding_back import ENDING, held_back, ignore
 from router.object_files import cut_off, head_of
 
 WORKERS = 2
@@ -34,6 +35,8 @@ SECONDS = 120.0
 _WAIT_SECONDS = 600.0
 """How long an instance waits for a free process."""
 _DONE = "done"
+_ENDED_BY_OTHERS = frozenset(-number for number in (*ENDING, signal.SIGKILL))
+"""Exit statuses of a process that no file brought down."""
 
 
 class Decompressor:
@@ -50,7 +53,7 @@ class Decompressor:
     def run(self, source: Path, target: Path, transfer_syntax_uid: str) -> bool:
         """Write a DICOM file decompressed over the file `target`; whether that worked out, else `target` is rubbish.
 
-        Raises StoreError where no process is to be had for it.
+        Raises StoreError where no process is to be had for it, or it was ended from outside.
         """
         if not self._room.acquire(timeout=_WAIT_SECONDS):
             raise StoreError("All that decompress are busy.")
@@ -73,14 +76,15 @@ class Decompressor:
         worker = self._take()
         assert worker.stdin is not None and worker.stdout is not None
         answer = ""
-        deadline = threading.Timer(seconds, worker.kill)
+        late = threading.Event()
+        deadline = threading.Timer(seconds, _expire, (worker, late))
         deadline.start()
         try:
             worker.stdin.write(json.dumps(request) + "\n")
             worker.stdin.flush()
             answer = worker.stdout.readline().strip()
         except OSError:  # it died
-            return False
+            pass
         finally:
             deadline.cancel()
             with self._lock:
@@ -89,6 +93,8 @@ class Decompressor:
                     self._idle.append(worker)
             if not answer:
                 _end(worker)
+        if not answer and not late.is_set() and worker.returncode in _ENDED_BY_OTHERS:
+            raise StoreError("What decompresses was ended from outside.")
         return answer == _DONE
 
     def _take(self) -> subprocess.Popen[str]:
@@ -98,14 +104,25 @@ class Decompressor:
             _end(worker)
             worker = None
         try:
-            worker = worker or subprocess.Popen(
-                self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-            )
+            if worker is None:
+                with held_back():
+                    worker = subprocess.Popen(
+                        self._command,
+                        stdin=subprocess.PIPE,
+                        stdout=subprocess.PIPE,
+                        stderr=subprocess.DEVNULL,
+                        text=True,
+                    )
         except OSError as error:
             raise StoreError(f"No process can be started to decompress: {error.strerror}.") from error
         with self._lock:
             self._busy.add(worker)
         return worker
+
+
+def _expire(worker: subprocess.Popen[str], late: threading.Event) -> None:
+    late.set()
+    worker.kill()
 
 
 def _end(worker: subprocess.Popen[str]) -> None:
@@ -180,9 +197,7 @@ def _by_pixel(frame: bytes | bytearray | memoryview, seen: dict[str, str | int])
 
 def main() -> None:
     """Take requests, a line each, until there are no more: that is also when the process that asks is gone."""
-    # Whom they are for says when they end; a signal to the whole group must not cost what is decoded just now.
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)
+    ignore()
     answers = os.fdopen(os.dup(1), "w", encoding="ascii")
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # decoders print what they please
     resource.setrlimit(resource.RLIMIT_AS, (MAXIMUM_MEMORY, MAXIMUM_MEMORY))

@@ -18,7 +18,7 @@ from router.domain.rule import RouterSettings
 from router.domain.stores import StoreSeen, chosen, counting
 from router.engine.arrivals import Indexed
 from router.engine.ports import Clock
-from router.errors import StoreAway, StoreBusy, StoreError
+from router.errors import LedgerError, StoreAway, StoreBusy, StoreError
 from router.fetching import Fetcher, Holder
 from router.ledger.ledger import SqlLedger
 from router.object_files import head_of
@@ -97,6 +97,12 @@ class Elsewhere:
 
         Raises StoreAway where it cannot be had now, StoreError where it is damaged or gone.
         """
+        try:
+            return self._open(stored)
+        except LedgerError as error:  # who has it cannot be looked up
+            raise StoreAway(str(error)) from error
+
+    def _open(self, stored: StoredObject) -> tuple[int, int]:
         why = self._why_away(stored.store)
         if why:
             raise StoreAway(why)

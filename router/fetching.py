@@ -24,6 +24,7 @@ from router.domain.rule import RouterSettings
 from router.errors import ConfigurationError, StoreAway, StoreBusy, StoreError, TlsFileError
 
 SILENT_SECONDS = 10.0
+_NO_ROOM = "Another replica holds instances of it, and there is no room to fetch them: make room for the store."
 """How long the other replica may say nothing."""
 TOTAL_SECONDS = 600.0
 """How long one instance may take."""
@@ -69,11 +70,14 @@ class Fetcher:
     def fetch(self, holder: Holder, stored: StoredObject, checksum: bytes | None = None) -> int:
         """A descriptor of a temporary Part 10 file with the instance, at its beginning; `checksum`: its SHA-256.
 
-        Raises StoreAway where the replica does not give it now (StoreBusy: it gives too much already), StoreError where
-        it has it no more, or another.
+        Raises StoreAway where the replica does not give it now (StoreBusy: it gives too much already) or there is no
+        room for it here, StoreError where it has it no more, or another.
         """
         with self._turn(holder), self._asked(holder, stored) as answer:
-            self._check_space()
+            try:
+                self._check_space()
+            except (StoreError, OSError):
+                raise StoreAway(_NO_ROOM) from None
             descriptor = self._temporary()
             try:
                 digest = self._copied(answer, descriptor, holder)
@@ -160,7 +164,7 @@ class Fetcher:
             ) from None
 
     def _temporary(self) -> int:
-        """An open file without a name. Raises StoreError."""
+        """An open file without a name. Raises StoreAway."""
         try:
             try:
                 return os.open(self._directory, _UNNAMED, 0o600)
@@ -170,7 +174,7 @@ class Fetcher:
                 name.unlink()
                 return descriptor
         except OSError as error:
-            raise StoreError(f"No temporary file can be made in {self._directory}: {error.strerror}.") from None
+            raise StoreAway(f"No temporary file can be made in {self._directory}: {error.strerror}.") from None
 
     def _copied(self, answer: http.client.HTTPResponse, descriptor: int, holder: Holder) -> bytes:
         digest, deadline, size = hashlib.sha256(), time.monotonic() + TOTAL_SECONDS, 0
@@ -183,7 +187,7 @@ class Fetcher:
                 while part:
                     part = part[os.write(descriptor, part) :]
             except OSError as error:
-                raise StoreError(f"What is fetched cannot be written to {self._directory}: {error.strerror}.") from None
+                raise StoreAway(f"What is fetched cannot be written to {self._directory}: {error.strerror}.") from None
             if time.monotonic() > deadline:
                 raise TimeoutError
         if expected is None or size != expected:

@@ -39,8 +39,12 @@ class ReceiptBatches:
             if self._stopped:
                 raise StoreRefused(_OUT_OF_RESOURCES, "out-of-resources", "The router is stopping")
             if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="receipts", daemon=True)
-                self._thread.start()
+                thread = threading.Thread(target=self._run, name="receipts", daemon=True)
+                try:
+                    thread.start()
+                except RuntimeError:  # the system has no thread left
+                    raise StoreRefused(_OUT_OF_RESOURCES, "out-of-resources", "No thread is left") from None
+                self._thread = thread
         try:
             self._queue.put(receipt, timeout=_PATIENCE)
         except queue.Full:

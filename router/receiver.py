@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import gc
 import queue
-import signal
 import threading
 import time
 from multiprocessing.connection import Connection
@@ -24,6 +23,7 @@ from router.domain.events import AssociationsActive, Event
 from router.domain.quarantine import REFUSE
 from router.domain.receipt import Receipt
 from router.errors import ConfigurationError, RouterError, StoreRefused
+from router.holding_back import ignore
 from router.objects import ObjectStore
 from router.observe.silence import silence
 from router.quarantine import Quarantine
@@ -55,16 +55,17 @@ def receive(settings: ReceiverSettings, pipe: Connection, held: Held | None = No
 
     `held` counts the associations that it and others hold; None: it is alone.
     """
-    # The engine says when to stop; a signal to the whole group must not end stores that are under way.
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)
+    ignore()  # the engine says when to stop; a signal to the whole group must not end stores that are under way
     gc.set_threshold(100_000, 20, 100)
     silence()
     receiver = _Receiver(settings, pipe, held)
     try:
         receiver.start()
     except RouterError as error:
-        pipe.send(CannotListen(str(error)))
+        with contextlib.suppress(OSError):
+            pipe.send(CannotListen(str(error)))
+        return
+    except OSError:  # the engine is gone already
         return
     receiver.serve()
 
@@ -110,7 +111,8 @@ class _Receiver:
         reporting.start()
         grace = self._heed()
         # Stores that are under way may still have to ask, and the replies come by the same pipe.
-        threading.Thread(target=self._heed_on, args=(self._server,), name="heed", daemon=True).start()
+        with contextlib.suppress(RuntimeError):  # the system has no thread left
+            threading.Thread(target=self._heed_on, args=(self._server,), name="heed", daemon=True).start()
         self._server.stop(grace)
         self._queue.put(None)
         reporting.join(STOP_SLACK)
@@ -118,7 +120,9 @@ class _Receiver:
     def _heed_on(self, server: StoreServer) -> None:
         """While it stops: whoever asks a second time may leave less time, and when the engine is gone there is none."""
         while not self._orphaned:
-            threading.Thread(target=server.stop, args=(self._heed(),), name="hasten", daemon=True).start()
+            grace = self._heed()
+            with contextlib.suppress(RuntimeError):
+                threading.Thread(target=server.stop, args=(grace,), name="hasten", daemon=True).start()
 
     def _heed(self) -> float:
         """Do what the engine says, until it says that this has to stop, or is gone; how long stores may then take."""

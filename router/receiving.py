@@ -12,6 +12,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -23,6 +24,7 @@ from router.domain.commitment import CommitmentAnswer
 from router.domain.events import AssociationsActive, Event
 from router.domain.receipt import Receipt
 from router.errors import ConfigurationError, RouterError, StoreError
+from router.holding_back import held_back
 from router.questions import Asked, Question, Reply
 from router.receiver import STOP_SLACK, receive
 from router.receiver_words import Callers, CannotListen, Listening, ReceiverSettings, Report, Stop
@@ -143,7 +145,9 @@ class Receivers:
         )
         word = None
         try:
-            process.start()
+            resource_tracker.ensure_running()  # started by the first process, it would let the signals through
+            with held_back():
+                process.start()
             theirs.close()
             word = _first_word(ours)
         except OSError as error:  # no memory or process is left

@@ -48,6 +48,8 @@ def run(ctx: click.Context) -> int:
         try:
             service.start(scheduled=True)
         except RouterError as error:
+            if signals.end:  # it was stopped while it started: that is no failure
+                raise KeyboardInterrupt from None
             raise _with_cause(error, service) from None
         coordinator.subscribe(service.adopt)
         if rules.router.watch:
@@ -62,6 +64,8 @@ def run(ctx: click.Context) -> int:
                 asked.set()
             time.sleep(_LOOK_SECONDS)
         logs.logger().info("stopping: running moves may end", drain_seconds=rules.router.drain)
+    except KeyboardInterrupt:
+        logs.logger().info("stopped while it started")
     finally:
         try:
             signals.wait_no_longer()

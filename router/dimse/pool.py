@@ -221,8 +221,10 @@ class Pool:
             if keep:
                 self._idle.append(_Idle(association, node, time.monotonic()))
                 if self._reaper is None:
-                    self._reaper = threading.Thread(target=self._reap, name="association-reaper", daemon=True)
-                    self._reaper.start()
+                    reaper = threading.Thread(target=self._reap, name="association-reaper", daemon=True)
+                    with contextlib.suppress(RuntimeError):  # the system has no thread left: the next time, then
+                        reaper.start()
+                        self._reaper = reaper
                 self._condition.notify_all()
         if not keep:
             self.release(node, association)

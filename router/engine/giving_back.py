@@ -15,7 +15,8 @@ from router.errors import LedgerError
 
 AGAIN_SECONDS = 5.0
 """After so long another may take it."""
-_AFTER_OUTAGE_SECONDS = 30.0
+AFTER_OUTAGE_SECONDS = 30.0
+"""After so long it is tried again where the ledger could not be asked: one that is back is not overrun at once."""
 
 
 def give_back(ledger: Ledger, claim: Work, cause: str, now: datetime, seconds: float = AGAIN_SECONDS) -> None:
@@ -50,4 +51,4 @@ def give_back_after_outage(ledger: Ledger, claim: Work, clock: Clock) -> None:
     if isinstance(claim, Transfer) and claim.state is State.MOVING:
         return
     with suppress(LedgerError):  # then its lease ends
-        lasting(lambda: give_back(ledger, claim, "ledger", clock.now(), _AFTER_OUTAGE_SECONDS))
+        lasting(lambda: give_back(ledger, claim, "ledger", clock.now(), AFTER_OUTAGE_SECONDS))

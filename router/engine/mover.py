@@ -38,6 +38,7 @@ from router.domain.rule import LOCAL, Move, Node, RuleSet
 from router.domain.tenure import LEASE_SECONDS as LEASE_SECONDS
 from router.domain.transfer import Finish, Happening, Transfer
 from router.engine.evidence import Unavailable, commits
+from router.engine.giving_back import AFTER_OUTAGE_SECONDS
 from router.engine.kit import Kit
 from router.engine.leases import lasting
 from router.engine.ports import MoveProgress, MoveRequest
@@ -170,7 +171,15 @@ class _Attempt:
         except LedgerError as error:
             if self._passage.begun:
                 raise  # what was sent is looked up when the claim is lost
-            return self._failed_early("ledger", f"{CAUSES['ledger'].sentence} {error}", Remedy.LATER)
+            next_at = self._kit.clock.now() + timedelta(seconds=AFTER_OUTAGE_SECONDS)  # that costs no attempt
+            reason = f"{CAUSES['ledger'].sentence} {error}"
+            return Finish(
+                happening=Happening.RETRY,
+                next_at=next_at,
+                cause="ledger",
+                reason=reason,
+                completed=self._transfer.completed,
+            )
         except WireError as error:
             cause = error_cause(error.cause)
             return self._failed_early(cause, str(error), CAUSES[cause].remedy)

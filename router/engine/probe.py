@@ -38,8 +38,8 @@ class Prober:
             if name in self._running or not self._slots.probe_due(node) or not self._slots.allowance(node).open:
                 continue
             thread = threading.Thread(target=self._run, args=(node, sources), name="probe", daemon=True)
-            self._running[name] = thread
             thread.start()
+            self._running[name] = thread
 
     def stop(self) -> None:
         """Begin no more; end those that wait."""

@@ -382,7 +382,7 @@ def test_a_ledger_that_is_away_before_anything_was_sent_is_said_and_tried_again(
     monkeypatch.setattr(bench.ledger, "set_expected", away)
     waiting = bench.step()
     assert waiting is not None
-    assert (waiting.state, waiting.cause, waiting.attempts) == (State.QUEUED, "ledger", 1)
+    assert (waiting.state, waiting.cause, waiting.attempts) == (State.QUEUED, "ledger", 0)
     assert waiting.reason.endswith("The ledger is away.")
     assert bench.peers.requests == []
     (ended,) = bench.finish()

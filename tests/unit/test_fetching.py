@@ -19,7 +19,7 @@ from router.domain.rule import RouterSettings
 from router.domain.secret import Secret
 from router.elsewhere import Elsewhere
 from router.engine.forward_port import stored_of
-from router.errors import StoreAway, StoreError
+from router.errors import LedgerError, StoreAway, StoreError, StoreRefused
 from router.fetching import BUSY_TRIES, Fetcher, Holder
 from router.ledger.ledger import SqlLedger
 from router.object_headers import header_in
@@ -249,6 +249,28 @@ def test_a_checksum_that_is_known_is_compared(place: Place) -> None:
     place.other.answers = lambda _: (200, bytes(changed), len(changed))
     with pytest.raises(StoreError, match="is not what was received there"):
         place.elsewhere.open(stored_of(receipt))
+
+
+def test_where_there_is_no_room_or_no_ledger_here_it_is_away_and_not_damaged(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is damaged is given up; this is not."""
+    place.announce()
+    wanted = stored_of(place.other.stored.put(1))
+
+    def full() -> None:
+        raise StoreRefused(0xA700, "out-of-space", "Out of space")
+
+    place.fetcher = Fetcher(place.store.incoming, lambda: place.settings, check_space=full)
+    with pytest.raises(StoreAway, match="make room"):
+        place.anew().open(wanted)
+
+    def away(*_: object) -> None:
+        raise LedgerError("The ledger is away.")
+
+    monkeypatch.setattr(place.ledger, "indexed_instance", away)
+    with pytest.raises(StoreAway, match="The ledger is away"):
+        place.anew().open(wanted)
 
 
 def test_without_the_token_nothing_is_given_and_the_sentence_says_so(place: Place, tmp_path: Path) -> None:

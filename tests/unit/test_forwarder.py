@@ -111,7 +111,7 @@ def test_a_ledger_that_is_away_before_anything_was_sent_is_said_and_tried_again(
     bench.queue()
     waiting = bench.step()
     assert waiting is not None
-    assert (waiting.state, waiting.cause, waiting.attempts) == (State.QUEUED, "ledger", 1)
+    assert (waiting.state, waiting.cause, waiting.attempts) == (State.QUEUED, "ledger", 0)
     assert bench.sent == []
     assert bench.ends().state is State.COMPLETE
 

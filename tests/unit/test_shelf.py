@@ -221,16 +221,49 @@ def test_a_signal_to_all_processes_costs_nothing_that_is_decoded(bench: Bench, r
     assert bench.decompressor._idle == [decoder]
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
+def test_a_decoder_that_is_ended_from_outside_is_no_fault_of_the_instance(
+    bench: Bench, rle: RealFile, number: signal.Signals
+) -> None:
+    source = stored(bench.put(rle))
+    code = f"import os, signal; signal.pthread_sigmask(signal.SIG_SETMASK, ()); input(); os.kill(os.getpid(), {number})"
+    bench.shelf._decompressor = Decompressor(command=("-c", code))
+    with pytest.raises(StoreError, match="ended from outside"):
+        bench.shelf.decompressed(source, Syntax.EXPLICIT)
+    assert bench.left == []
+
+
+def test_a_decoder_that_has_just_been_started_hears_no_signal_to_all(bench: Bench, rle: RealFile) -> None:
+    """It takes half a second to begin; what it is asked to do then must not be lost."""
+    source = stored(bench.put(rle))
+    results: list[object] = []
+    work = threading.Thread(target=lambda: results.append(bench.shelf.decompressed(source, Syntax.EXPLICIT)))
+    work.start()
+    [decoder] = wait_for(lambda: bench.decompressor._busy, "the decoder to be started", interval=0.001)
+    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
+        decoder.send_signal(number)
+    work.join(60)
+    assert len(results) == 1
+    assert results[0] is not None
+
+
 def test_decoders_at_work_end_when_it_is_closed(bench: Bench, rle: RealFile) -> None:
     source = stored(bench.put(rle))
     bench.shelf._decompressor = Decompressor(seconds=600.0, command=("-c", "import time; input(); time.sleep(1000)"))
-    results: list[object] = []
-    work = threading.Thread(target=lambda: results.append(bench.shelf.decompressed(source, Syntax.EXPLICIT)))
+    ended: list[str] = []
+
+    def work_on() -> None:
+        try:
+            bench.shelf.decompressed(source, Syntax.EXPLICIT)
+        except StoreError as error:
+            ended.append(str(error))
+
+    work = threading.Thread(target=work_on)
     work.start()
     wait_for(lambda: bench.shelf._decompressor._busy, "the decoder to be at work")
     bench.shelf._decompressor.close()
     work.join(60)
-    assert results == [None]
+    assert ended == ["What decompresses was ended from outside."]
 
 
 def test_a_decoder_that_was_killed_between_two_instances_costs_none(bench: Bench, rle: RealFile) -> None:

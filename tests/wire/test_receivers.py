@@ -140,6 +140,22 @@ def test_a_receiver_that_dies_before_it_listens_is_started_again(
         receivers.stop(5.0)
 
 
+def test_a_receiver_that_comes_up_hears_no_signal_to_all(tmp_path: Path) -> None:
+    """As systemd and a terminal send it: the engine says when its receivers end."""
+    receivers = _receivers(tmp_path, "allow", lambda title, study: True, on_receipts=lambda receipts: None)
+    starting = threading.Thread(target=receivers.start)
+    starting.start()
+    try:
+        coming = _coming_up(receivers)
+        for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
+            assert coming.pid is not None
+            os.kill(coming.pid, number)
+        starting.join(60.0)
+        assert receivers.pids == [coming.pid]
+    finally:
+        receivers.stop(5.0)
+
+
 def test_a_receiver_that_comes_up_while_all_are_told_to_stop_stops_too(tmp_path: Path) -> None:
     receivers = _receivers(tmp_path, "allow", lambda title, study: True, on_receipts=lambda receipts: None)
     receivers.start()
