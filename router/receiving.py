@@ -38,6 +38,7 @@ class Receivers:
 
     `on_receipts`, `on_answers`, `asked` and `observer` are called on a thread per receiver; `on_loss` after one has
     died, when files may lie in the store that nobody has reported. `asked` may raise RouterError where it cannot say.
+    `on_whole` is told False when one has died, True when all run again.
     """
 
     def __init__(
@@ -51,7 +52,9 @@ class Receivers:
         observer: Callable[[Event], None],
         on_loss: Callable[[], None],
         trouble: Callable[[str, BaseException], None],
+        on_whole: Callable[[bool], None] = lambda whole: None,
     ) -> None:
+        self._on_whole = on_whole
         self._settings = settings
         self._count = count
         self._on_receipts = on_receipts
@@ -195,6 +198,7 @@ class Receivers:
                 self._observer(AssociationsActive(node=node, role=role, change=-count))
             if self._stopping.is_set():
                 return
+            self._on_whole(False)
             self._trouble(
                 "receiver", StoreError(f"A receiver ended unasked (exit {process.exitcode}); another follows.")
             )
@@ -212,6 +216,7 @@ class Receivers:
             self._trouble("receiver", error)
             return False
         self._on_loss()
+        self._on_whole(self.alive == self._count)
         return True
 
     def _hear(self, report: Report | Question, pipe: Connection, active: Counter[tuple[str, str]]) -> None:

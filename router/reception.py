@@ -44,7 +44,7 @@ class Reception:
 
     `on_arrived` is told of receipts that are indexed, `on_answer` of a report with the nodes it may be from, `moving`
     names the sources that something is being moved from. All may raise LedgerError: they are called again for a while.
-    `audit` is told of receipts that are indexed, once; it never raises.
+    `audit` is told of receipts that are indexed, once; `on_whole` whether all receivers run. Those never raise.
     """
 
     def __init__(
@@ -59,6 +59,7 @@ class Reception:
         on_answer: Callable[[CommitmentAnswer, Sequence[str]], object],
         moving: Callable[[], set[str]],
         wake: Callable[[], None],
+        on_whole: Callable[[bool], None],
     ) -> None:
         self._rules = rules
         self._ledger = ledger
@@ -68,6 +69,7 @@ class Reception:
         self._on_answer = on_answer
         self._moving = moving
         self._wake = wake
+        self._on_whole = on_whole
         self._now = elsewhere.now
         self.arrivals = Arrivals(elsewhere.indexed)
         self._indexer = Indexer(ledger, elsewhere.store, self._arrived, lambda batch: dues(batch, rules()))
@@ -135,6 +137,7 @@ class Reception:
             observer=self._observer,
             on_loss=self._indexer.missed,
             trouble=logs.trouble,
+            on_whole=self._on_whole,
         )
         self._receivers.start()
 

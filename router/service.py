@@ -137,6 +137,7 @@ class Service:
             on_answer=lambda answer, nodes: self.committer.take(answer, nodes),
             moving=lambda: self.dispatcher.moving,
             wake=self.wake,
+            on_whole=self._refusals.receiving,
         )
         self.peers = Peers(rules.router.ae_title, self.observe, intake=self._reception.intake)
         self.dispatcher = self._wire()
@@ -314,11 +315,8 @@ class Service:
         self.prefetch.stop(_ORDERS_SECONDS)
         self.dispatcher.stop(drain)
         self._reception.stop(until - time.monotonic())
-        self._retainer.stop()
-        self._historian.stop()
-        self._surroundings.stop()
-        self.notifier.stop()
-        self.auditing.stop()
+        for part in (self._retainer, self._historian, self._surroundings, self.notifier, self.auditing):
+            part.stop()
         self._stopping.set()
         self.peers.close()
         self._rationing.stop()

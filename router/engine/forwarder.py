@@ -30,7 +30,7 @@ from router.engine.forward_port import OpenObject as OpenObject
 from router.engine.forward_port import Shelf as Shelf
 from router.engine.forward_port import StorePeers as StorePeers
 from router.engine.forward_port import stored_of
-from router.engine.giving_back import AFTER_OUTAGE_SECONDS
+from router.engine.giving_back import after_outage
 from router.engine.guard import Purpose
 from router.engine.kit import Kit
 from router.engine.leases import lasting
@@ -158,7 +158,7 @@ class _Attempt:
         except LedgerError as error:
             if self._begun:
                 raise  # what was sent is looked up when the claim is lost
-            finish = self._without_ledger(error)
+            finish = after_outage(self._transfer, error, self._kit.clock.now())
         finally:
             for stored in self._temporary.values():
                 self._shelf.release(stored)
@@ -384,12 +384,6 @@ class _Attempt:
             and not self._got_on(there + delivered, outcome),
             stop=stop,
         )
-
-    def _without_ledger(self, error: LedgerError) -> Finish:
-        """Nothing was sent, for the ledger could not be asked or written to: that costs no attempt."""
-        next_at = self._kit.clock.now() + timedelta(seconds=AFTER_OUTAGE_SECONDS)
-        reason, there = f"{CAUSES['ledger'].sentence} {error}", self._transfer.completed
-        return Finish(happening=Happening.RETRY, next_at=next_at, cause="ledger", reason=reason, completed=there)
 
     def _got_on(self, there: int, outcome: Outcome) -> bool:
         """Whether it broke off with more there than after any attempt before: that costs none, for it ends some day."""

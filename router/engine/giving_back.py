@@ -15,7 +15,7 @@ from router.errors import LedgerError
 
 AGAIN_SECONDS = 5.0
 """After so long another may take it."""
-AFTER_OUTAGE_SECONDS = 30.0
+_AFTER_OUTAGE_SECONDS = 30.0
 """After so long it is tried again where the ledger could not be asked: one that is back is not overrun at once."""
 
 
@@ -46,9 +46,20 @@ def give_back(ledger: Ledger, claim: Work, cause: str, now: datetime, seconds: f
         ledger.renew_appointment(claim, now, seconds)
 
 
+def after_outage(transfer: Transfer, error: LedgerError, now: datetime) -> Finish:
+    """The end of an attempt that sent nothing, for the ledger could not be asked or written to: that costs none."""
+    return Finish(
+        happening=Happening.RETRY,
+        next_at=now + timedelta(seconds=_AFTER_OUTAGE_SECONDS),
+        cause="ledger",
+        reason=f"{CAUSES['ledger'].sentence} {error}",
+        completed=transfer.completed,
+    )
+
+
 def give_back_after_outage(ledger: Ledger, claim: Work, clock: Clock) -> None:
     """What broke off for the ledger was away; but what may have been sent is looked up, as when a service is gone."""
     if isinstance(claim, Transfer) and claim.state is State.MOVING:
         return
     with suppress(LedgerError):  # then its lease ends
-        lasting(lambda: give_back(ledger, claim, "ledger", clock.now(), AFTER_OUTAGE_SECONDS))
+        lasting(lambda: give_back(ledger, claim, "ledger", clock.now(), _AFTER_OUTAGE_SECONDS))

@@ -38,7 +38,7 @@ from router.domain.rule import LOCAL, Move, Node, RuleSet
 from router.domain.tenure import LEASE_SECONDS as LEASE_SECONDS
 from router.domain.transfer import Finish, Happening, Transfer
 from router.engine.evidence import Unavailable, commits
-from router.engine.giving_back import AFTER_OUTAGE_SECONDS
+from router.engine.giving_back import after_outage
 from router.engine.kit import Kit
 from router.engine.leases import lasting
 from router.engine.ports import MoveProgress, MoveRequest
@@ -171,15 +171,7 @@ class _Attempt:
         except LedgerError as error:
             if self._passage.begun:
                 raise  # what was sent is looked up when the claim is lost
-            next_at = self._kit.clock.now() + timedelta(seconds=AFTER_OUTAGE_SECONDS)  # that costs no attempt
-            reason = f"{CAUSES['ledger'].sentence} {error}"
-            return Finish(
-                happening=Happening.RETRY,
-                next_at=next_at,
-                cause="ledger",
-                reason=reason,
-                completed=self._transfer.completed,
-            )
+            return after_outage(self._transfer, error, self._kit.clock.now())
         except WireError as error:
             cause = error_cause(error.cause)
             return self._failed_early(cause, str(error), CAUSES[cause].remedy)

@@ -22,6 +22,7 @@ from router.engine.arrivals import Arrivals
 from router.engine.ports import Clock, Ledger, Observer
 from router.errors import LedgerError
 
+_DOWN = "receiver-down"
 REFUSAL_REASONS: dict[str, str] = {
     "out-of-space": "its disk has too little free space (router.minimum_free)",
     "ledger": "whether this was asked for was not known, for the ledger could not be asked; see the log",
@@ -33,6 +34,7 @@ REFUSAL_REASONS: dict[str, str] = {
     "address": "a node called from an address that is not in its sends_from",
     "tls-wrong-certificate": "a node showed a certificate that is not in its certificate_names",
     "tls": "a TLS handshake with it failed; see the log",
+    _DOWN: "a receiver of its own had ended, and another was being started",
 }
 """Reasons of a StoreRefusal that explain why a source cannot send to us, as the end of a sentence."""
 
@@ -47,7 +49,14 @@ class Refusals:
 
     def __init__(self) -> None:
         self._at: dict[str, float] = {}
+        self._down = False
         self._lock = threading.Lock()
+
+    def receiving(self, whole: bool) -> None:
+        """Whether all of it receives now; while it does not, nobody else is to blame for what does not come."""
+        with self._lock:
+            self._at[_DOWN] = time.monotonic()
+            self._down = not whole
 
     def note(self, reason: str) -> None:
         """It refused something."""
@@ -59,7 +68,11 @@ class Refusals:
     def since(self, moment: float) -> str:
         """Why it refused something since that monotonic time, as a sentence; empty where it did not."""
         with self._lock:
-            reasons = [REFUSAL_REASONS[reason] for reason, at in self._at.items() if at >= moment]
+            reasons = [
+                REFUSAL_REASONS[reason]
+                for reason, at in self._at.items()
+                if at >= moment or (reason == _DOWN and self._down)
+            ]
         return f"This router's own store refused meanwhile: {'; '.join(sorted(reasons))}." if reasons else ""
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -348,6 +349,20 @@ def test_a_store_of_ours_that_refuses_is_not_the_source_s_fault(bench: Stop) -> 
     assert {t.state for t in transfers} == {State.FAILED}
     assert bench.ledger.stopped_routes() == []
     assert "its disk has too little free space" in bench.ledger.attempts(transfers[0].id)[0].reason
+
+
+def test_a_receiver_of_ours_that_is_down_is_not_the_source_s_fault(bench: Stop) -> None:
+    """However short each attempt is, and whenever in that time it began."""
+    bench.to("local", retry=Retry(attempts=1))
+    bench.refuse(0xA702)
+    bench.refusals.receiving(False)
+    bench.sweep()
+    transfers = bench.settle()
+    assert {t.state for t in transfers} == {State.FAILED}
+    assert bench.ledger.stopped_routes() == []
+    assert "a receiver of its own had ended" in bench.ledger.attempts(transfers[0].id)[0].reason
+    bench.refusals.receiving(True)
+    assert bench.refusals.since(time.monotonic()) == ""
 
 
 def test_the_probe_is_one_transfer_and_waits_longer_each_time(bench: Stop) -> None:

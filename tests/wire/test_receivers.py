@@ -124,7 +124,10 @@ def test_a_receiver_that_dies_before_it_listens_is_started_again(
     tmp_path: Path, study: Callable[..., StudyFiles]
 ) -> None:
     taken: list[Receipt] = []
-    receivers = _receivers(tmp_path, "allow", lambda title, study: True, on_receipts=taken.extend)
+    whole: list[bool] = []
+    receivers = _receivers(
+        tmp_path, "allow", lambda title, study: True, on_receipts=taken.extend, on_whole=whole.append
+    )
     receivers.start()
     try:
         first = receivers.pids[0]
@@ -136,6 +139,7 @@ def test_a_receiver_that_dies_before_it_listens_is_started_again(
         sent = study(instances=1)
         storescu(Address("ROUTER", receivers.port), sent.files)
         wait_for(lambda: {one.sop_instance_uid for one in taken} == sent.instances, "the receipt")
+        assert whole == [False, True]
     finally:
         receivers.stop(5.0)
 
