@@ -299,7 +299,7 @@ def test_prometheus_understands_every_expression(tmp_path: Path) -> None:
 
 def test_variables_are_replaced_as_grafana_does() -> None:
     expression = 'rate(x{a=~"$a",b=~"${b}",c=~"${c:regex}"}[$__rate_interval]) + y[$__range] + f(z, "$1")'
-    assert resolve(expression) == 'rate(x{a=~".*",b=~".*",c=~".*"}[1m]) + y[1h] + f(z, "$1")'
+    assert resolve(expression) == 'rate(x{a=~".*",b=~".*",c=~".*"}[10m]) + y[1h] + f(z, "$1")'
 
 
 FLEET = {

@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 DASHBOARDS = sorted((Path(__file__).parents[2] / "monitoring" / "grafana" / "dashboards").glob("*.json"))
 
 # What Grafana puts in for a window of an hour; a variable that is not restricted matches anything.
-_BUILT_IN = {"__rate_interval": "1m", "__interval": "15s", "__range": "1h"}
+# A rate over minutes: what has happened is still seen when all of it has been looked at, on a busy machine too.
+_BUILT_IN = {"__rate_interval": "10m", "__interval": "15s", "__range": "1h"}
 _UNRESTRICTED = ".*"
 _VARIABLE = re.compile(r"\$(?:\{(\w+)(?::\w+)?\}|([A-Za-z_]\w*))")
 _PLACEHOLDER = re.compile(r"\{\{(\w+)\}\}")
