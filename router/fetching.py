@@ -23,8 +23,8 @@ from router.domain.exchange import StoredObject
 from router.domain.rule import RouterSettings
 from router.errors import ConfigurationError, StoreAway, StoreBusy, StoreError, TlsFileError
 
-SILENT_SECONDS = 10.0
 _NO_ROOM = "Another replica holds instances of it, and there is no room to fetch them: make room for the store."
+SILENT_SECONDS = 10.0
 """How long the other replica may say nothing."""
 TOTAL_SECONDS = 600.0
 """How long one instance may take."""

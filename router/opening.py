@@ -82,9 +82,19 @@ def _ledger_file(rules: RuleSet) -> str:
     return path if scheme.startswith("sqlite") else ""
 
 
+def running_services(ledger: SqlLedger) -> list[ServiceInfo]:
+    """The services that work on the ledger. Raises LedgerError."""
+    return ledger.services(ledger.clock().now() - timedelta(seconds=SERVICE_SECONDS))
+
+
+def own_services(rules: RuleSet, found: Sequence[ServiceInfo]) -> frozenset[str]:
+    """The owners of those that are services of these rules on this machine."""
+    return of_this(found, rules.router.replica, platform.node(), name_at(rules.router.store))
+
+
 def _seen(rules: RuleSet, found: Sequence[ServiceInfo]) -> list[ServiceSeen]:
     """Running services, as `doctor` of these rules sees them."""
-    own = of_this(found, rules.router.replica, platform.node(), name_at(rules.router.store))
+    own = own_services(rules, found)
     return [
         ServiceSeen(one.address, one.content_hash, one.work_hash, one.replica or one.owner, one.owner in own)
         for one in found
@@ -229,7 +239,7 @@ def forward_look(rules: RuleSet, ledger: SqlLedger, *, offline: bool = False) ->
     def alone() -> frozenset[str]:
         if offline:
             return frozenset()
-        services = ledger.services(ledger.clock().now() - timedelta(seconds=SERVICE_SECONDS))
+        services = running_services(ledger)
         return left_alone(_metrics(ThisMachine(rules.router), [one.address for one in services]))
 
     return ForwardLook(rules, ledger, of_each(rules.router.store), alone, name_at(rules.router.store))
@@ -316,7 +326,7 @@ def practice(rules: RuleSet, where: Where, warnings: list[str], *, wanted: bool 
         away: dict[StoreSeen, int] = {}
         knowledge = Knowledge()
         if ledger is not None:
-            found = ledger.services(ledger.clock().now() - timedelta(seconds=SERVICE_SECONDS))
+            found = running_services(ledger)
             services = _seen(rules, found)
             away = _away(rules, found, ledger)
             knowledge = Knowledge(caps=ledger.caps(), stopped=ledger.stopped_routes())

@@ -65,8 +65,6 @@ def receive(settings: ReceiverSettings, pipe: Connection, held: Held | None = No
         with contextlib.suppress(OSError):
             pipe.send(CannotListen(str(error)))
         return
-    except OSError:  # the engine is gone already
-        return
     receiver.serve()
 
 
@@ -103,7 +101,8 @@ class _Receiver:
             held=self._held,
         )
         _listen(self._server)
-        self._pipe.send(Listening(self._server.port))
+        with contextlib.suppress(OSError):  # the engine is gone already, as `serve` will hear
+            self._pipe.send(Listening(self._server.port))
 
     def serve(self) -> None:
         assert self._server is not None

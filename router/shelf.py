@@ -140,13 +140,14 @@ class StoreShelf:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             with self._file_of(stored, root) as file:
                 done = self._decompressor.run(file, root / path, UIDS[syntax])
-        except StoreError:
-            self._remove(path)
-            raise
+            # Else it was taken for a leftover in the moment before it was locked.
+            done = done and os.fstat(descriptor).st_nlink > 0
         except OSError:
             pass
-        if not done or os.fstat(descriptor).st_nlink == 0:  # taken for a leftover in the moment before it was locked
-            self._remove(path)
+        finally:
+            if not done:
+                self._remove(path)
+        if not done:
             return None
         return msgspec.structs.replace(stored, path=path, transfer_syntax_uid=UIDS[syntax], size=0, store="")
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from datetime import timedelta
 from typing import NamedTuple
 
 import click
@@ -29,7 +28,6 @@ from router.cli.settings import (
 )
 from router.domain.appointment import AppointmentState
 from router.domain.appointment_rows import appointment_row
-from router.domain.overview import ServiceInfo
 from router.domain.route import waits_for
 from router.domain.rule import Rule, RuleSet
 from router.domain.sweep import SweepState
@@ -38,7 +36,7 @@ from router.domain.waiting import closed_nodes, explained
 from router.errors import UsageError
 from router.ledger.ledger import SqlLedger
 from router.observe import logs
-from router.opening import SERVICE_SECONDS, forward_look
+from router.opening import forward_look, running_services
 from router.saying import make_due
 from router.service import Service, SystemClock, open_ledger
 
@@ -57,11 +55,6 @@ def rules_named(rules: RuleSet, names: tuple[str, ...]) -> list[Rule]:
     if not chosen:
         raise UsageError("No rule is enabled, so there is nothing to do.")
     return chosen
-
-
-def running_services(ledger: SqlLedger) -> list[ServiceInfo]:
-    """The services that work on the ledger."""
-    return ledger.services(ledger.clock().now() - timedelta(seconds=SERVICE_SECONDS))
 
 
 @click.command(short_help="Run the sweeps now and wait until their transfers end.")

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import http.client
-import platform
 import secrets
 import time
-from datetime import timedelta
 from types import TracebackType
 from typing import NamedTuple, Self
 
@@ -17,12 +15,11 @@ from router.config.secrets import read_secret
 from router.dimse.web_tls import own_context
 from router.domain.board import Board
 from router.domain.pseudonym import Pseudonyms
-from router.domain.replicas import of_this, to_ask
+from router.domain.replicas import to_ask
 from router.domain.rule import HttpTls, RuleSet
 from router.errors import LedgerMissing, TlsFileError
 from router.ledger.ledger import SqlLedger
-from router.opening import SERVICE_SECONDS, open_ledger, site_pseudonyms
-from router.store_name import name_at
+from router.opening import open_ledger, own_services, running_services, site_pseudonyms
 
 ASK_SECONDS = 5.0
 """How long the service may take to answer."""
@@ -76,10 +73,8 @@ class BoardSource:
 
     def _address(self) -> str:
         """Of the service to ask; empty where none runs."""
-        router, now = self._rules.router, self._clock.now()
-        services = self._ledger.services(now - timedelta(seconds=SERVICE_SECONDS))
-        own = of_this(services, router.replica, platform.node(), name_at(router.store))
-        one = to_ask(services, own, now)
+        services = running_services(self._ledger)
+        one = to_ask(services, own_services(self._rules, services), self._clock.now())
         return one.address if one is not None else ""
 
 

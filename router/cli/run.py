@@ -10,10 +10,10 @@ import time
 import click
 
 from router import config
-from router.cli.apply import running_services
 from router.cli.settings import load_configuration, settings_of
 from router.errors import NameTaken, RouterError
 from router.observe import logs
+from router.opening import running_services
 from router.service import Service
 from router.web.server import HttpServer
 

@@ -10,7 +10,6 @@ import click
 from rich.table import Table
 from rich.text import Text
 
-from router.cli.apply import running_services
 from router.cli.considered import considered_table
 from router.cli.refused import refused_rows, show_refused
 from router.cli.render import (
@@ -34,6 +33,7 @@ from router.engine.missing import missing_instances
 from router.engine.ports import Ledger
 from router.errors import ConfigurationError, LedgerMissing, RouterError, UsageError
 from router.ledger.ledger import SqlLedger
+from router.opening import running_services
 from router.saying import say_to
 from router.service import open_ledger, site_pseudonyms, studies_meant
 

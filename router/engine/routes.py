@@ -5,6 +5,7 @@ What is decided stands in `domain.route`; what is remembered between attempts, a
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Collection
@@ -49,14 +50,12 @@ class Refusals:
 
     def __init__(self) -> None:
         self._at: dict[str, float] = {}
-        self._down = False
         self._lock = threading.Lock()
 
     def receiving(self, whole: bool) -> None:
         """Whether all of it receives now; while it does not, nobody else is to blame for what does not come."""
         with self._lock:
-            self._at[_DOWN] = time.monotonic()
-            self._down = not whole
+            self._at[_DOWN] = time.monotonic() if whole else math.inf
 
     def note(self, reason: str) -> None:
         """It refused something."""
@@ -68,11 +67,7 @@ class Refusals:
     def since(self, moment: float) -> str:
         """Why it refused something since that monotonic time, as a sentence; empty where it did not."""
         with self._lock:
-            reasons = [
-                REFUSAL_REASONS[reason]
-                for reason, at in self._at.items()
-                if at >= moment or (reason == _DOWN and self._down)
-            ]
+            reasons = [REFUSAL_REASONS[reason] for reason, at in self._at.items() if at >= moment]
         return f"This router's own store refused meanwhile: {'; '.join(sorted(reasons))}." if reasons else ""
 
 

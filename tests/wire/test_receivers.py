@@ -120,6 +120,13 @@ def _coming_up(receivers: Receivers) -> BaseProcess:
     return child
 
 
+def _successor(receivers: Receivers) -> BaseProcess:
+    """Kill the receiver; the process of the one that is started for it."""
+    os.kill(receivers.pids[0], signal.SIGKILL)
+    wait_for(lambda: not receivers.pids, "its end to be seen")
+    return _coming_up(receivers)
+
+
 def test_a_receiver_that_dies_before_it_listens_is_started_again(
     tmp_path: Path, study: Callable[..., StudyFiles]
 ) -> None:
@@ -163,9 +170,7 @@ def test_a_receiver_that_comes_up_hears_no_signal_to_all(tmp_path: Path) -> None
 def test_a_receiver_that_comes_up_while_all_are_told_to_stop_stops_too(tmp_path: Path) -> None:
     receivers = _receivers(tmp_path, "allow", lambda title, study: True, on_receipts=lambda receipts: None)
     receivers.start()
-    os.kill(receivers.pids[0], signal.SIGKILL)
-    wait_for(lambda: not receivers.pids, "its end to be seen")
-    another = _coming_up(receivers)
+    another = _successor(receivers)
     receivers.stop(60.0)
     assert another.exitcode == 0, "it ended by itself, it was not killed"
 
@@ -177,9 +182,7 @@ def test_a_receiver_that_comes_up_while_callers_change_hears_of_it(
     receivers = _receivers(tmp_path, "allow", lambda title, study: True, on_receipts=taken.extend)
     receivers.start()
     try:
-        os.kill(receivers.pids[0], signal.SIGKILL)
-        wait_for(lambda: not receivers.pids, "its end to be seen")
-        _coming_up(receivers)
+        _successor(receivers)
         receivers.adopt({"NEWCOMER": Admission(node="newcomer", push="allow")})
         wait_for(lambda: receivers.alive, "another")
         sent = study(instances=1)

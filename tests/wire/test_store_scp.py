@@ -604,12 +604,18 @@ def test_who_connected_before_the_stop_and_says_nothing_is_not_waited_for(tmp_pa
     server.store.close()
 
 
-def test_stopping_does_not_wait_for_ever(tmp_path):
-    server = Server(tmp_path / "store", pdu=60.0, stall=60.0)
+def stuck(directory):
+    """A server with an association on which a PDU is announced that never comes."""
+    server = Server(directory, pdu=60.0, stall=60.0)
     server.start()
     association = associate(server.port)
-    association._send([b"\x04\x00\x00\x00\x10\x00"])  # announces a PDU that never comes
+    association._send([b"\x04\x00\x00\x00\x10\x00"])
     wait_for(lambda: len(server._established) == 1, "the association")
+    return server, association
+
+
+def test_stopping_does_not_wait_for_ever(tmp_path):
+    server, association = stuck(tmp_path / "store")
     server.stop(0.3)
     association.close()
     assert server._established == {}
@@ -618,11 +624,7 @@ def test_stopping_does_not_wait_for_ever(tmp_path):
 
 
 def test_who_asks_again_may_leave_less_time(tmp_path):
-    server = Server(tmp_path / "store", pdu=60.0, stall=60.0)
-    server.start()
-    association = associate(server.port)
-    association._send([b"\x04\x00\x00\x00\x10\x00"])  # announces a PDU that never comes
-    wait_for(lambda: len(server._established) == 1, "the association")
+    server, association = stuck(tmp_path / "store")
     stopping = threading.Thread(target=server.stop, args=(600.0,))
     stopping.start()
     wait_for(lambda: server._stopping, "the stop")
